@@ -1,0 +1,1 @@
+//! Configuration, and the processes that make up the service.

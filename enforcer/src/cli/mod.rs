@@ -1,0 +1,92 @@
+//! The command line: one file a verb.
+
+mod completion;
+mod daemon;
+mod man;
+mod policy;
+mod proxy;
+mod release;
+mod reload;
+mod run;
+mod sessions;
+mod signer;
+mod status;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The configuration file that is read when `--config` is not given.
+pub const DEFAULT_CONFIG: &str = "/etc/enforcer/config.toml";
+
+/// Nothing gets out of a tagged cgroup but through policy.
+#[derive(Parser, Debug)]
+#[command(name = "enforcer", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, global = true, env = "ENFORCER_CONFIG", default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    pub config: PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Run a command in a tagged cgroup: all its traffic goes through policy
+    Run(run::Cmd),
+    /// Show scopes, pins and health
+    Status(status::Cmd),
+    /// List, show and verify session recordings
+    Sessions(sessions::Cmd),
+    /// Check, explain and test policies
+    Policy(policy::Cmd),
+    /// Read policy and configuration again
+    Reload(reload::Cmd),
+    /// Lift enforcement on purpose
+    Release(release::Cmd),
+    /// Run the service: loader, signer and proxy
+    Daemon(daemon::Cmd),
+    /// Print a completion script for a shell
+    Completion(completion::Cmd),
+    /// Print the manual page
+    Man(man::Cmd),
+    /// Print the version
+    Version(version::Cmd),
+    /// The proxy process (started by the daemon)
+    #[command(hide = true)]
+    Proxy(proxy::Cmd),
+    /// The signer process (started by the daemon)
+    #[command(hide = true)]
+    Signer(signer::Cmd),
+}
+
+/// Parses the arguments, runs the verb, and turns an error into a message on
+/// standard error and an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = cli.config;
+    let done = match cli.verb {
+        Verb::Run(cmd) => return cmd.run(&config),
+        Verb::Status(cmd) => cmd.run(&config),
+        Verb::Sessions(cmd) => cmd.run(&config),
+        Verb::Policy(cmd) => cmd.run(&config),
+        Verb::Reload(cmd) => cmd.run(&config),
+        Verb::Release(cmd) => cmd.run(&config),
+        Verb::Daemon(cmd) => cmd.run(&config),
+        Verb::Completion(cmd) => cmd.run(),
+        Verb::Man(cmd) => cmd.run(),
+        Verb::Version(cmd) => cmd.run(),
+        Verb::Proxy(cmd) => cmd.run(),
+        Verb::Signer(cmd) => cmd.run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::from(1)
+        }
+    }
+}

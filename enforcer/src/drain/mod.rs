@@ -1,0 +1,1 @@
+//! Graceful and immediate shutdown with a deadline.

@@ -1,0 +1,1 @@
+//! The only place that orders the steps: decode, decide, record, forward; mask, record, deliver.

@@ -1,0 +1,1 @@
+//! Starting a command in a tagged cgroup.

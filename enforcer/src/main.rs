@@ -1,0 +1,7 @@
+//! The `enforcer` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    enforcer::cli::main()
+}

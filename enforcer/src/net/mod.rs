@@ -1,0 +1,1 @@
+//! Addresses, sockets and every socket option that is set or read.

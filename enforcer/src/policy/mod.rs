@@ -1,0 +1,1 @@
+//! Policy files, and the decisions that follow from them.

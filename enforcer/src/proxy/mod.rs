@@ -1,0 +1,1 @@
+//! Accepting, planning and carrying one connection.

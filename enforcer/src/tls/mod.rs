@@ -1,0 +1,1 @@
+//! Leaf certificates, their signer, and both sides of TLS.

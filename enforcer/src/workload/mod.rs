@@ -1,0 +1,1 @@
+//! Tagged cgroups and what is known about them.
