@@ -1,1 +1,44 @@
-fn main(){}
+//! Set-up, build and test tasks: `cargo xtask --help`.
+
+mod check;
+mod ebpf;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, build and test tasks", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing needs (Debian; idempotent)
+    Setup,
+    /// Build the kernel half into target/bpf/enforcer.bpf.o
+    Ebpf,
+    /// Set up, build and run all tests (as root)
+    Test {
+        /// Run only the tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Formatting, lints, layers and lengths
+    Check,
+    /// Layers and lengths of the sources
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Setup => setup::all(),
+        Task::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
+        Task::Test { filter } => test::all(filter.as_deref()),
+        Task::Check => check::all(),
+        Task::Tidy => tidy::all(),
+    }
+}

@@ -11,9 +11,7 @@ pub struct Cmd {}
 
 impl Cmd {
     pub fn run(self) -> miette::Result<ExitCode> {
-        clap_mangen::Man::new(super::Cli::command())
-            .render(&mut std::io::stdout())
-            .into_diagnostic()?;
+        clap_mangen::Man::new(super::Cli::command()).render(&mut std::io::stdout()).into_diagnostic()?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,0 +1,108 @@
+//! Makes a fresh Debian able to build and test: packages and the eBPF toolchain.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{root, run};
+
+/// Each package and why it is wanted.
+const PACKAGES: &[(&str, &str)] = &[
+    ("rustc-web", "a compiler whose library sources are packaged, for core on bpfel"),
+    ("rust-web-src", "the sources of core"),
+    ("llvm-22-dev", "bpf-linker"),
+    ("libpolly-22-dev", "bpf-linker"),
+    ("libzstd-dev", "bpf-linker"),
+    ("zlib1g-dev", "bpf-linker"),
+    ("iproute2", "network namespaces in tests"),
+    ("curl", "test client"),
+];
+
+/// The release of bpf-linker that links the kernel half.
+const BPF_LINKER: &str = "0.13.0";
+
+const POLICY_RC: &str = "/usr/sbin/policy-rc.d";
+
+/// Installs what is missing, and says what it does.
+pub fn all() -> Result<()> {
+    packages()?;
+    bpf_linker()
+}
+
+fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(name, _)| !installed(name))
+        .map(|(name, why)| {
+            println!("setup: {name} is missing ({why})");
+            *name
+        })
+        .collect();
+    if missing.is_empty() {
+        println!("setup: all packages are there");
+        return Ok(());
+    }
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!("this is not Debian: install the counterparts of {} by hand", missing.join(" "));
+    }
+    run(Command::new("apt-get").args(["update", "-q"]))?;
+    let guard = NoServices::new()?;
+    let installed = run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(&missing));
+    drop(guard);
+    installed
+}
+
+fn installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["-W", "-f=${Status}", package])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|out| out.stdout == b"install ok installed")
+}
+
+/// Keeps packages from starting services while it lives; leaves a policy of
+/// the host's own alone.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn new() -> Result<Self> {
+        let ours = !Path::new(POLICY_RC).exists();
+        if ours {
+            fs::write(POLICY_RC, "#!/bin/sh\nexit 101\n").context("cannot write policy-rc.d: run as root")?;
+            fs::set_permissions(POLICY_RC, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY_RC)
+        {
+            eprintln!("setup: cannot remove {POLICY_RC}: {error}");
+        }
+    }
+}
+
+fn bpf_linker() -> Result<()> {
+    let tools = root().join("target/tools");
+    if tools.join("bin/bpf-linker").exists() {
+        println!("setup: bpf-linker is there");
+        return Ok(());
+    }
+    println!("setup: building bpf-linker {BPF_LINKER} (about a minute)");
+    run(Command::new("cargo")
+        .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+        .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--quiet"])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(tools))
+}
