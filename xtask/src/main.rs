@@ -6,6 +6,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,14 @@ enum Task {
     Check,
     /// Layers and lengths of the sources
     Tidy,
+    /// Run the kernel tests at the true cgroup root of a Debian kernel in qemu
+    Vm {
+        /// The kernel series: 6.1 or 6.12
+        #[arg(long, default_value = "6.1")]
+        kernel: String,
+        /// Run only the tests whose name contains this
+        filter: Option<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,5 +49,6 @@ fn main() -> anyhow::Result<()> {
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Check => check::all(),
         Task::Tidy => tidy::all(),
+        Task::Vm { kernel, filter } => vm::all(&kernel, filter.as_deref()),
     }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{root, run};
 
-/// Each package and why it is wanted.
-const PACKAGES: &[(&str, &str)] = &[
+/// What building and testing needs: each package and why it is wanted.
+pub const BUILD: &[(&str, &str)] = &[
     ("rustc-web", "a compiler whose library sources are packaged, for core on bpfel"),
     ("rust-web-src", "the sources of core"),
     ("llvm-22-dev", "bpf-linker"),
@@ -21,6 +21,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "test client"),
 ];
 
+/// What the virtual machine needs.
+pub const VM: &[(&str, &str)] = &[
+    ("qemu-system-x86", "the virtual machine"),
+    ("busybox-static", "its user space"),
+    ("cpio", "its file system"),
+    ("xz-utils", "its kernel's modules"),
+];
+
 /// The release of bpf-linker that links the kernel half.
 const BPF_LINKER: &str = "0.13.0";
 
@@ -28,12 +36,13 @@ const POLICY_RC: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing, and says what it does.
 pub fn all() -> Result<()> {
-    packages()?;
+    packages(BUILD)?;
     bpf_linker()
 }
 
-fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+/// Installs those of the packages that are missing.
+pub fn packages(wanted: &[(&'static str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(name, _)| !installed(name))
         .map(|(name, why)| {
@@ -50,12 +59,12 @@ fn packages() -> Result<()> {
     }
     run(Command::new("apt-get").args(["update", "-q"]))?;
     let guard = NoServices::new()?;
-    let installed = run(Command::new("apt-get")
+    let done = run(Command::new("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["install", "-y", "-q", "--no-install-recommends"])
         .args(&missing));
     drop(guard);
-    installed
+    done
 }
 
 fn installed(package: &str) -> bool {

@@ -1,0 +1,206 @@
+//! Boots a Debian kernel in qemu and runs the kernel tests there, attached at
+//! the true cgroup root: a mistake in a program at the root cuts the network of
+//! the whole machine, so it is made in a machine that nobody needs.
+//!
+//! The guest is a busybox initramfs with the test binary, the object and the
+//! libraries that the binary links. It has no disk and no network of the host.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::run::{root, run};
+use crate::{ebpf, setup};
+
+/// The meta packages whose kernels are booted.
+const KERNELS: &[(&str, &str)] =
+    &[("6.1", "linux-image-cloud-amd64"), ("6.12", "linux-image-6.12-cloud-amd64")];
+
+/// Modules that the tests need, in load order.
+const MODULES: &[&str] = &["net/veth", "net/tun"];
+
+/// What the guest prints last, with the exit code of the tests behind it.
+const VERDICT: &str = "vm-verdict:";
+
+/// The guest is killed after this many seconds: a hang is a failure.
+const TIMEOUT_S: &str = "900";
+
+/// Runs the kernel tests on the given kernel series (`6.1` or `6.12`).
+pub fn all(series: &str, filter: Option<&str>) -> Result<()> {
+    let Some((_, meta)) = KERNELS.iter().find(|(name, _)| *name == series) else {
+        bail!("no kernel {series}: there are 6.1 and 6.12");
+    };
+    setup::packages(setup::VM)?;
+    let object = ebpf::build()?;
+    let test = test_binary("kernel")?;
+    let folder = root().join("target/vm").join(series);
+    let kernel = kernel(meta, &folder)?;
+    let guest = folder.join("root");
+    if guest.exists() {
+        fs::remove_dir_all(&guest)?;
+    }
+    fill(&guest, &kernel, &test, &object, filter)?;
+    let initrd = pack(&guest, &folder)?;
+    boot(&kernel.image, &initrd)
+}
+
+struct Kernel {
+    image: PathBuf,
+    modules: PathBuf,
+}
+
+/// Downloads and unpacks the kernel that the meta package names today.
+fn kernel(meta: &str, folder: &Path) -> Result<Kernel> {
+    let depends = Command::new("apt-cache").args(["depends", meta]).output()?;
+    let package = String::from_utf8_lossy(&depends.stdout)
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: ").map(str::to_owned))
+        .with_context(|| format!("apt knows no {meta}: run `apt-get update`"))?;
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    let unpacked = folder.join("kernel");
+    let image = unpacked.join("boot").join(format!("vmlinuz-{release}"));
+    if !image.exists() {
+        fs::create_dir_all(folder)?;
+        println!("vm: fetching {package} (about 30 MB)");
+        run(Command::new("apt-get").current_dir(folder).args(["download", "-q", &package]))?;
+        let deb = fs::read_dir(folder)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| {
+                path.to_string_lossy().contains(&package) && path.extension().is_some_and(|e| e == "deb")
+            })
+            .context("apt-get left no package")?;
+        run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
+    }
+    let modules = unpacked.join("lib/modules").join(&release).join("kernel/drivers");
+    Ok(Kernel { image, modules })
+}
+
+/// Builds a test of the tests package and says where its binary is.
+fn test_binary(name: &str) -> Result<PathBuf> {
+    let out = Command::new("cargo")
+        .current_dir(root())
+        .args(["test", "--package", "enforcer-tests", "--test", name, "--no-run", "--locked"])
+        .arg("--message-format=json")
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(out.status.success(), "the test `{name}` does not build");
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo named no binary for the test `{name}`"))
+}
+
+/// Lays out the guest's root.
+fn fill(guest: &Path, kernel: &Kernel, test: &Path, object: &Path, filter: Option<&str>) -> Result<()> {
+    for folder in ["bin", "sbin", "dev", "proc", "sys", "tmp", "run", "lib/modules", "etc", "root"] {
+        fs::create_dir_all(guest.join(folder))?;
+    }
+    copy(Path::new("/bin/busybox"), &guest.join("bin/busybox"))?;
+    symlink("busybox", guest.join("bin/sh"))?;
+    copy(test, &guest.join("bin/test"))?;
+    copy(object, &guest.join("enforcer.bpf.o"))?;
+    copy(Path::new("/sbin/ip"), &guest.join("sbin/ip"))?;
+    fs::write(guest.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
+    for binary in [test, Path::new("/sbin/ip")] {
+        libraries(binary, guest)?;
+    }
+    for module in MODULES {
+        unpack_module(&kernel.modules.join(module), guest)?;
+    }
+    let init = guest.join("init");
+    fs::write(&init, init_script(filter.unwrap_or_default()))?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn init_script(filter: &str) -> String {
+    let loads: String = MODULES
+        .iter()
+        .filter_map(|module| module.rsplit('/').next())
+        .map(|name| format!("insmod /lib/modules/{name}.ko\n"))
+        .collect();
+    format!(
+        "#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/sbin:/bin RUST_BACKTRACE=1
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+exec </dev/null >/dev/console 2>&1
+mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf; mount -t tmpfs tmp /tmp
+{loads}ip link set lo up
+uname -r
+ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_TEST_ATTACH=/ /bin/test --test-threads=1 {filter}
+echo {VERDICT} $?
+poweroff -f
+"
+    )
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+/// Copies the libraries that a binary links, under the paths it looks for.
+fn libraries(binary: &Path, guest: &Path) -> Result<()> {
+    let out = Command::new("ldd").arg(binary).output()?;
+    for word in String::from_utf8_lossy(&out.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = guest.join(word.trim_start_matches('/'));
+        if !to.exists() {
+            fs::create_dir_all(to.parent().unwrap_or(guest))?;
+            copy(Path::new(word), &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Newer kernels compress their modules, which busybox cannot load.
+fn unpack_module(module: &Path, guest: &Path) -> Result<()> {
+    let name = module.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let to = guest.join("lib/modules").join(format!("{name}.ko"));
+    let plain = PathBuf::from(format!("{}.ko", module.display()));
+    if plain.exists() {
+        return copy(&plain, &to);
+    }
+    let packed = format!("{}.ko.xz", module.display());
+    let out = Command::new("xz").args(["--decompress", "--stdout", &packed]).output()?;
+    ensure!(out.status.success(), "no module {packed}");
+    fs::write(&to, out.stdout)?;
+    Ok(())
+}
+
+fn pack(guest: &Path, folder: &Path) -> Result<PathBuf> {
+    let initrd = folder.join("initrd");
+    let script = format!("find . | cpio --quiet -o -H newc > '{}'", initrd.display());
+    run(Command::new("sh").current_dir(guest).args(["-c", &script]))?;
+    Ok(initrd)
+}
+
+/// Software emulation, so that it runs the same where nested virtualisation is
+/// missing or broken; the guest is up in about two seconds.
+fn boot(image: &Path, initrd: &Path) -> Result<()> {
+    let started = std::time::Instant::now();
+    let out = Command::new("timeout")
+        .args([TIMEOUT_S, "qemu-system-x86_64", "-accel", "tcg"])
+        .args(["-cpu", "max", "-smp", "2", "-m", "1536", "-display", "none", "-no-reboot", "-nodefaults"])
+        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1 rdinit=/init", "-kernel"])
+        .arg(image)
+        .arg("-initrd")
+        .arg(initrd)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start qemu-system-x86_64")?;
+    let console = String::from_utf8_lossy(&out.stdout);
+    print!("{console}");
+    println!("vm: {} s", started.elapsed().as_secs());
+    let verdict = console.lines().rev().find_map(|line| line.trim().strip_prefix(VERDICT));
+    ensure!(
+        verdict.map(str::trim) == Some("0"),
+        "the tests failed in the guest, or it ended before they did"
+    );
+    Ok(())
+}
