@@ -1,1 +1,3 @@
 //! One folder a protocol, without I/O.
+
+pub mod dns;
