@@ -1,0 +1,145 @@
+//! The decisions that need nothing but numbers.
+
+pub const AF_INET: u32 = 2;
+pub const AF_INET6: u32 = 10;
+pub const SOCK_STREAM: u32 = 1;
+pub const SOCK_DGRAM: u32 = 2;
+pub const SOCK_RAW: u32 = 3;
+pub const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_UDP: u32 = 17;
+pub const IPPROTO_MPTCP: u32 = 262;
+pub const DNS_PORT: u16 = 53;
+
+const SOL_IP: u32 = 0;
+const SOL_SOCKET: u32 = 1;
+const SOL_TCP: u32 = 6;
+const SOL_IPV6: u32 = 41;
+const SOL_PACKET: u32 = 263;
+const SOL_XDP: u32 = 283;
+
+/// Whether a tagged process may make this socket.
+///
+/// **Invariant**: only what the connect and sendmsg hooks see is allowed. MPTCP
+/// is refused because its getpeername shows the proxy.
+#[inline(always)]
+pub const fn socket_allowed(family: u32, kind: u32, protocol: u32) -> bool {
+    if family != AF_INET && family != AF_INET6 {
+        return false;
+    }
+    match kind {
+        SOCK_STREAM => protocol == 0 || protocol == IPPROTO_TCP,
+        SOCK_DGRAM => protocol == 0 || protocol == IPPROTO_UDP,
+        _ => false,
+    }
+}
+
+/// Whether a tagged process is refused this socket option: whatever chooses an
+/// interface, a route or a header, or makes the kernel itself send (IGMP, MLD).
+#[inline(always)]
+pub const fn option_refused(level: u32, name: u32) -> bool {
+    match level {
+        // IP_OPTIONS, IP_FREEBIND, IP_TRANSPARENT, and four ways to join a group.
+        SOL_IP => matches!(name, 4 | 15 | 19 | 35 | 39 | 42 | 46),
+        // SO_BINDTODEVICE, SO_BINDTOIFINDEX.
+        SOL_SOCKET => matches!(name, 25 | 62),
+        // TCP_REPAIR.
+        SOL_TCP => matches!(name, 19),
+        // IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, joins, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS.
+        SOL_IPV6 => matches!(name, 5 | 6 | 20 | 27 | 42 | 46 | 54 | 55 | 57 | 59),
+        SOL_PACKET | SOL_XDP => true,
+        _ => false,
+    }
+}
+
+/// Whether the kernel routes this destination to loopback: 127.0.0.0/8, `::1`,
+/// and the two unspecified addresses, mapped ones included.
+#[inline(always)]
+pub const fn is_loopback(addr: &[u32; 4]) -> bool {
+    if crate::is_mapped(addr) {
+        let v4 = u32::from_be(addr[3]);
+        return v4 >> 24 == 127 || v4 == 0;
+    }
+    addr[0] == 0 && addr[1] == 0 && addr[2] == 0 && (addr[3] == 0 || addr[3] == 1_u32.to_be())
+}
+
+/// The address that a connection to `addr`, which is loopback, really arrives at.
+#[inline(always)]
+pub const fn specified_loopback(addr: &[u32; 4]) -> [u32; 4] {
+    if addr[3] != 0 {
+        return *addr;
+    }
+    if crate::is_mapped(addr) {
+        crate::mapped(0x7f00_0001_u32.to_be())
+    } else {
+        [0, 0, 0, 1_u32.to_be()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Hook, Reason, mapped};
+
+    #[test]
+    fn only_plain_tcp_and_udp_sockets_are_allowed() {
+        for family in [AF_INET, AF_INET6] {
+            assert!(socket_allowed(family, SOCK_STREAM, 0));
+            assert!(socket_allowed(family, SOCK_STREAM, IPPROTO_TCP));
+            assert!(socket_allowed(family, SOCK_DGRAM, IPPROTO_UDP));
+            for (kind, protocol) in [
+                (SOCK_STREAM, IPPROTO_MPTCP),
+                (SOCK_STREAM, 132),
+                (SOCK_DGRAM, 1),
+                (SOCK_DGRAM, 58),
+                (SOCK_DGRAM, 136),
+                (SOCK_RAW, 1),
+                (SOCK_RAW, IPPROTO_TCP),
+                (5, 132),
+                (6, 33),
+            ] {
+                assert!(!socket_allowed(family, kind, protocol), "{kind} {protocol}");
+            }
+        }
+        assert!(!socket_allowed(17, SOCK_DGRAM, 0));
+    }
+
+    #[test]
+    fn options_that_choose_a_route_or_make_the_kernel_send_are_refused() {
+        for (level, name) in [(0, 4), (0, 35), (1, 25), (1, 62), (6, 19), (41, 57), (41, 6), (263, 20), (283, 1)] {
+            assert!(option_refused(level, name), "{level} {name}");
+        }
+        // SO_REUSEADDR, TCP_NODELAY, IPV6_V6ONLY, IP_TOS, TCP_FASTOPEN_CONNECT.
+        for (level, name) in [(1, 2), (6, 1), (41, 26), (0, 1), (6, 30)] {
+            assert!(!option_refused(level, name), "{level} {name}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_recognised_in_every_form() {
+        let v4 = |a: u32| mapped(a.to_be());
+        assert!(is_loopback(&v4(0x7f00_0001)));
+        assert!(is_loopback(&v4(0x7fff_fffe)));
+        assert!(is_loopback(&v4(0)));
+        assert!(is_loopback(&[0, 0, 0, 1_u32.to_be()]));
+        assert!(is_loopback(&[0; 4]));
+        assert!(!is_loopback(&v4(0x8000_0000)));
+        assert!(!is_loopback(&v4(0x0a00_0001)));
+        assert!(!is_loopback(&[0, 0, 0, 2_u32.to_be()]));
+        assert_eq!(specified_loopback(&v4(0)), v4(0x7f00_0001));
+        assert_eq!(specified_loopback(&[0; 4]), [0, 0, 0, 1_u32.to_be()]);
+        assert_eq!(specified_loopback(&v4(0x7f00_0005)), v4(0x7f00_0005));
+    }
+
+    #[test]
+    fn names_survive_the_boundary() {
+        for number in 0..=u8::MAX {
+            if let Some(hook) = Hook::from_number(number) {
+                assert_eq!(hook as u8, number);
+            }
+            if let Some(reason) = Reason::from_number(number) {
+                assert_eq!(reason as u8, number);
+                assert!(reason.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+            }
+        }
+    }
+}
