@@ -68,11 +68,7 @@ pub const fn specified_loopback(addr: &[u32; 4]) -> [u32; 4] {
     if addr[3] != 0 {
         return *addr;
     }
-    if crate::is_mapped(addr) {
-        crate::mapped(0x7f00_0001_u32.to_be())
-    } else {
-        [0, 0, 0, 1_u32.to_be()]
-    }
+    if crate::is_mapped(addr) { crate::mapped(0x7f00_0001_u32.to_be()) } else { [0, 0, 0, 1_u32.to_be()] }
 }
 
 #[cfg(test)]
@@ -105,7 +101,9 @@ mod tests {
 
     #[test]
     fn options_that_choose_a_route_or_make_the_kernel_send_are_refused() {
-        for (level, name) in [(0, 4), (0, 35), (1, 25), (1, 62), (6, 19), (41, 57), (41, 6), (263, 20), (283, 1)] {
+        for (level, name) in
+            [(0, 4), (0, 35), (1, 25), (1, 62), (6, 19), (41, 57), (41, 6), (263, 20), (283, 1)]
+        {
             assert!(option_refused(level, name), "{level} {name}");
         }
         // SO_REUSEADDR, TCP_NODELAY, IPV6_V6ONLY, IP_TOS, TCP_FASTOPEN_CONNECT.
@@ -138,7 +136,12 @@ mod tests {
             }
             if let Some(reason) = Reason::from_number(number) {
                 assert_eq!(reason as u8, number);
-                assert!(reason.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+                assert!(
+                    reason
+                        .as_str()
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                );
             }
         }
     }
