@@ -1,0 +1,295 @@
+//! The backstop: nothing of a tagged workload leaves but over loopback, and
+//! there no datagram reaches anybody but our resolver and the workload itself.
+//! Also here, because only here the source port is known: the flow records.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{__sk_buff, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_sk_fullsock, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes,
+};
+use aya_ebpf::macros::{cgroup_skb, sock_ops};
+use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
+use enforcer_common::{
+    FLOW_OVER_IPV4, FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped,
+    mapped,
+};
+
+use super::event::{Refused, refuse_packet};
+use super::maps::{FLOWS, NETNS, config, storage};
+use super::tag::{self, Who};
+
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+const CURRENT_NETNS: u64 = u64::MAX;
+const NEXT_UDP: u8 = 17;
+
+/// On the parent of all jobs: also catches packets without a socket of their
+/// own making, and sockets that no hook has seen.
+#[cgroup_skb]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let flow = stored(skb);
+    let mut who = tag::noted(flow);
+    if !who.is_somebody() {
+        who = tag::of_packet(skb);
+    }
+    leaving(skb, flow, who, Hook::Egress)
+}
+
+/// At the root: sockets that a tagged task has used, wherever they belong.
+#[cgroup_skb]
+pub fn root_egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let flow = stored(skb);
+    leaving(skb, flow, tag::noted(flow), Hook::RootEgress)
+}
+
+/// On the parent of all jobs: nobody connects to them from elsewhere.
+#[cgroup_skb]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: a field of the context.
+    let interface = unsafe { (*skb).ifindex };
+    if interface == LOOPBACK {
+        return PASS;
+    }
+    let who = tag::of_packet(skb);
+    if !who.is_somebody() {
+        return PASS;
+    }
+    refuse_packet(who, core::ptr::null(), &about(skb, Hook::Ingress, Reason::Inbound, interface));
+    DROP
+}
+
+/// Before the SYN leaves, the address and the port exist: the proxy finds the
+/// record even when it accepts before the client is told of the connection.
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    let ops = ctx.ops;
+    if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB as u32 {
+        return 1;
+    }
+    // SAFETY: a field of the context.
+    let sk = unsafe { (*ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return 1;
+    }
+    // SAFETY: the socket of the context.
+    let flow = unsafe { storage(sk.cast(), false) };
+    if flow.is_null() {
+        return 1;
+    }
+    // SAFETY: not null.
+    let flags = unsafe { (*flow).flags };
+    if flags & FLOW_REDIRECTED == 0 {
+        return 1;
+    }
+    // SAFETY: fields of the context, read one by one.
+    let (addr, port, netns) = unsafe {
+        let addr = if flags & FLOW_OVER_IPV4 != 0 {
+            mapped(core::ptr::read_volatile(&raw const (*ops).local_ip4))
+        } else {
+            [
+                core::ptr::read_volatile(&raw const (*ops).local_ip6[0]),
+                core::ptr::read_volatile(&raw const (*ops).local_ip6[1]),
+                core::ptr::read_volatile(&raw const (*ops).local_ip6[2]),
+                core::ptr::read_volatile(&raw const (*ops).local_ip6[3]),
+            ]
+        };
+        (addr, (*ops).local_port, bpf_get_netns_cookie(ops.cast()))
+    };
+    let key = FlowKey { netns, addr, port, protocol: IPPROTO_TCP };
+    // SAFETY: not null. Without a record the proxy closes the connection.
+    if FLOWS.insert(&key, unsafe { &*flow }, 0).is_err() {
+        return 0;
+    }
+    1
+}
+
+/// The storage of the socket that sends this packet.
+#[inline(always)]
+fn stored(skb: *mut __sk_buff) -> *mut Flow {
+    // SAFETY: the socket of the context, checked before each use.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return core::ptr::null_mut();
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() {
+            return core::ptr::null_mut();
+        }
+        storage(sk.cast(), false)
+    }
+}
+
+#[inline(always)]
+fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
+    if !who.is_somebody() {
+        return PASS;
+    }
+    // SAFETY: a field of the context.
+    let interface = unsafe { (*skb).ifindex };
+    if interface != LOOPBACK {
+        refuse_packet(who, flow, &about(skb, hook, Reason::OffLoopback, interface));
+        return DROP;
+    }
+    let Some(packet) = Packet::parse(skb) else {
+        refuse_packet(who, flow, &about(skb, hook, Reason::OffLoopback, interface));
+        return DROP;
+    };
+    if packet.protocol != NEXT_UDP {
+        return PASS;
+    }
+    if config(cfg::MODE) != cfg::MODE_DENY
+        && (to_resolver(skb, flow, &packet) || packet.receiver(skb) == who.tag)
+    {
+        return PASS;
+    }
+    let mut what = about(skb, hook, Reason::LoopbackUdp, interface);
+    what.addr = packet.to;
+    what.port = packet.to_port;
+    what.protocol = IPPROTO_UDP as u16;
+    refuse_packet(who, flow, &what);
+    DROP
+}
+
+/// Whether this is a redirected datagram; if so its record is made.
+#[inline(always)]
+fn to_resolver(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) -> bool {
+    if flow.is_null() {
+        return false;
+    }
+    // SAFETY: not null.
+    if unsafe { (*flow).flags } & FLOW_REDIRECTED == 0 {
+        return false;
+    }
+    // SAFETY: not null; the namespace is that of the redirect.
+    let netns = unsafe { (*flow).netns };
+    // SAFETY: entries are only replaced whole.
+    let Some(served) = (unsafe { NETNS.get(&netns) }) else { return false };
+    let _ = skb;
+    if packet.to_port != served.dns_port {
+        return false;
+    }
+    let key = FlowKey { netns, addr: packet.from, port: u32::from(packet.from_port), protocol: IPPROTO_UDP };
+    // SAFETY: not null.
+    FLOWS.insert(&key, unsafe { &*flow }, 0).is_ok()
+}
+
+#[inline(always)]
+fn about(skb: *mut __sk_buff, hook: Hook, reason: Reason, interface: u32) -> Refused {
+    // SAFETY: a field of the context.
+    let family = if u16::from_be(unsafe { (*skb).protocol } as u16) == 0x0800 { 2 } else { 10 };
+    Refused { hook, reason, netns: 0, addr: [0; 4], port: 0, family, protocol: 0, detail: interface }
+}
+
+/// What is needed of the headers. A packet of cgroup programs begins at the network header.
+struct Packet {
+    from: [u32; 4],
+    to: [u32; 4],
+    from_port: u16,
+    to_port: u16,
+    protocol: u8,
+}
+
+impl Packet {
+    #[inline(always)]
+    fn parse(skb: *mut __sk_buff) -> Option<Self> {
+        let mut first = [0_u8; 1];
+        load(skb, 0, &mut first)?;
+        match first[0] >> 4 {
+            4 => Self::parse4(skb, u32::from(first[0] & 0xf) * 4),
+            6 => Self::parse6(skb),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn parse4(skb: *mut __sk_buff, header: u32) -> Option<Self> {
+        let mut ip = [0_u32; 5];
+        load(skb, 0, &mut ip)?;
+        // Offset 9; and fragments after the first carry no ports.
+        let protocol = (u32::from_be(ip[2]) >> 16 & 0xff) as u8;
+        let fragment = u32::from_be(ip[1]) & 0x1fff;
+        let mut packet = Self { from: mapped(ip[3]), to: mapped(ip[4]), from_port: 0, to_port: 0, protocol };
+        if protocol == NEXT_UDP && fragment == 0 {
+            packet.ports(skb, header)?;
+        }
+        Some(packet)
+    }
+
+    /// Extension headers are not followed: no allowed socket makes them, so
+    /// whatever has one is not UDP for us and is dropped.
+    #[inline(always)]
+    fn parse6(skb: *mut __sk_buff) -> Option<Self> {
+        let mut ip = [0_u32; 10];
+        load(skb, 0, &mut ip)?;
+        let next = (u32::from_be(ip[1]) >> 8 & 0xff) as u8;
+        let mut packet = Self {
+            from: [ip[2], ip[3], ip[4], ip[5]],
+            to: [ip[6], ip[7], ip[8], ip[9]],
+            from_port: 0,
+            to_port: 0,
+            protocol: next,
+        };
+        match next {
+            NEXT_UDP => packet.ports(skb, 40)?,
+            // TCP and ICMPv6.
+            6 | 58 => {}
+            _ => return None,
+        }
+        Some(packet)
+    }
+
+    #[inline(always)]
+    fn ports(&mut self, skb: *mut __sk_buff, offset: u32) -> Option<()> {
+        let mut ports = [0_u16; 2];
+        load(skb, offset, &mut ports)?;
+        self.from_port = u16::from_be(ports[0]);
+        self.to_port = u16::from_be(ports[1]);
+        Some(())
+    }
+
+    /// The tag of the socket that would get this datagram.
+    #[inline(always)]
+    fn receiver(&self, skb: *mut __sk_buff) -> u64 {
+        // SAFETY: zero is valid for every variant of the union.
+        let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+        let size = if is_mapped(&self.to) {
+            tuple.__bindgen_anon_1.ipv4.saddr = self.from[3];
+            tuple.__bindgen_anon_1.ipv4.daddr = self.to[3];
+            tuple.__bindgen_anon_1.ipv4.sport = self.from_port.to_be();
+            tuple.__bindgen_anon_1.ipv4.dport = self.to_port.to_be();
+            12
+        } else {
+            tuple.__bindgen_anon_1.ipv6.saddr = self.from;
+            tuple.__bindgen_anon_1.ipv6.daddr = self.to;
+            tuple.__bindgen_anon_1.ipv6.sport = self.from_port.to_be();
+            tuple.__bindgen_anon_1.ipv6.dport = self.to_port.to_be();
+            36
+        };
+        // SAFETY: the context, and a tuple of that size; what is found is released once.
+        unsafe {
+            let found = bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0);
+            if found.is_null() {
+                return 0;
+            }
+            let who = tag::noted(storage(found.cast(), false));
+            bpf_sk_release(found.cast());
+            who.tag
+        }
+    }
+}
+
+#[inline(always)]
+fn load<T>(skb: *mut __sk_buff, offset: u32, into: &mut T) -> Option<()> {
+    let size = core::mem::size_of::<T>() as u32;
+    // SAFETY: `into` has `size` bytes, and any bytes are valid for the arrays it is called with.
+    let done =
+        unsafe { bpf_skb_load_bytes(skb.cast::<c_void>(), offset, core::ptr::from_mut(into).cast(), size) };
+    (done == 0).then_some(())
+}
