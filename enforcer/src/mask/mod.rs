@@ -1,1 +1,31 @@
 //! Finding and replacing secrets and personal data.
+//!
+//! ```text
+//! Detector --compile--> Rule \
+//!                             Plan (prefilter, DFAs, literals) --> Masker --> StreamMasker
+//! ExactValue --codings--> literals /
+//! ```
+//!
+//! `docs/masking.md` says what is promised and what is not. No I/O here, and no value in
+//! any error or finding.
+
+mod check;
+mod detectors;
+mod error;
+mod exact;
+mod filter;
+mod masker;
+mod rule;
+mod selection;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use error::MaskError;
+pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
+pub use masker::Masker;
+pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
+pub use selection::{SET_EXACT, SET_PII, SET_SECRETS, Selection};
+pub use stream::{OPEN_MAX, StreamMasker};
+pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};

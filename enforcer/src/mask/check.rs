@@ -1,0 +1,87 @@
+//! Checks of a candidate's value: what a regex cannot say.
+
+use base64::Engine as _;
+
+/// The share of distinct bytes and digits that random tokens have and words have not.
+pub(super) fn random(value: &[u8]) -> bool {
+    value.iter().any(u8::is_ascii_digit)
+        && value.iter().any(u8::is_ascii_alphabetic)
+        && entropy(value) >= 3.0
+}
+
+/// Shannon entropy in bits a byte.
+pub(super) fn entropy(value: &[u8]) -> f64 {
+    let mut counts = [0_u32; 256];
+    for &b in value {
+        counts[usize::from(b)] += 1;
+    }
+    let total: f64 = counts.iter().map(|&c| f64::from(c)).sum();
+    let share = |c: &u32| f64::from(*c) / total;
+    counts
+        .iter()
+        .filter(|c| **c > 0)
+        .map(|c| -share(c) * share(c).log2())
+        .sum()
+}
+
+/// `user:password` in base64 (RFC 7617).
+pub(super) fn basic(value: &[u8]) -> bool {
+    let digits = value.trim_ascii_end();
+    let digits = digits.split(|&b| b == b'=').next().unwrap_or_default();
+    let forgiving = base64::engine::GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true),
+    );
+    let Ok(text) = forgiving.decode(digits) else {
+        return false;
+    };
+    text.contains(&b':') && !text.iter().any(u8::is_ascii_control) && str::from_utf8(&text).is_ok()
+}
+
+/// The check digit of payment cards (ISO/IEC 7812-1).
+pub(super) fn luhn(value: &[u8]) -> bool {
+    let digits = value.iter().rev().filter(|b| b.is_ascii_digit());
+    let sum: u32 = digits
+        .enumerate()
+        .map(|(index, b)| {
+            let digit = u32::from(b - b'0');
+            let doubled = digit * 2;
+            if index % 2 == 0 {
+                digit
+            } else {
+                doubled / 10 + doubled % 10
+            }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+/// The check of IBANs (ISO 13616: modulo 97 over the text turned by four).
+pub(super) fn iban(value: &[u8]) -> bool {
+    let text: Vec<u8> = value
+        .iter()
+        .copied()
+        .filter(u8::is_ascii_alphanumeric)
+        .collect();
+    let Some((head, tail)) = text.split_at_checked(4) else {
+        return false;
+    };
+    let rest = tail.iter().chain(head).fold(0_u32, |rest, &b| match b {
+        b'0'..=b'9' => (rest * 10 + u32::from(b - b'0')) % 97,
+        _ => (rest * 100 + u32::from(b.to_ascii_uppercase() - b'A') + 10) % 97,
+    });
+    rest == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_examples() {
+        assert!(luhn(b"4111 1111 1111 1111") && !luhn(b"4111 1111 1111 1112"));
+        assert!(iban(b"GB82 WEST 1234 5698 7654 32") && !iban(b"GB82 WEST 1234 5698 7654 33"));
+        assert!(basic(b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==") && !basic(b"understanding"));
+        assert!(random(b"a1b2c3d4e5f6g7h8") && !random(b"aaaaaaaaaaaaaaa1"));
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong when masking is set up or runs.
+
+/// Why a masker could not be made, or why a stream cannot be masked and must end.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum MaskError {
+    /// An exact value is too short to be told from ordinary text.
+    #[error(
+        "the value of {entity} has {length} bytes; at least {minimum} are needed, since a shorter one would be found in ordinary text: leave it out or make it longer"
+    )]
+    TooShort {
+        /// The name under which it was to be registered.
+        entity: String,
+        /// Its length in bytes.
+        length: usize,
+        /// The least that is taken.
+        minimum: usize,
+    },
+    /// An exact value is longer than a stream can be held back for.
+    #[error(
+        "the value of {entity} has {length} bytes; at most {maximum} can be looked for in a stream"
+    )]
+    TooLong {
+        /// The name under which it was to be registered.
+        entity: String,
+        /// Its length in bytes.
+        length: usize,
+        /// The most that is taken.
+        maximum: usize,
+    },
+    /// A selection names something that there is no detector for.
+    #[error("unknown mask set or entity `{name}`; known sets: {sets}; known entities: {entities}")]
+    UnknownName {
+        /// What was written.
+        name: String,
+        /// The sets, separated by commas.
+        sets: String,
+        /// The entities, separated by commas.
+        entities: String,
+    },
+    /// A pattern has no upper bound, or is wrong in another way, and does not load.
+    #[error("the pattern of {entity} does not load: {reason}")]
+    Pattern {
+        /// The detector.
+        entity: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A stream opened more possible matches at once than the limit.
+    #[error(
+        "more than {limit} possible secrets were open at once: the stream cannot be masked and ends"
+    )]
+    TooManyOpen {
+        /// The limit, a number of candidates.
+        limit: usize,
+    },
+    /// A value that is masked until its end mark went on for longer than the limit.
+    #[error("{entity} did not end within {limit} bytes: the stream cannot be masked and ends")]
+    NoEnd {
+        /// The detector.
+        entity: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+}

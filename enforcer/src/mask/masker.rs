@@ -1,0 +1,239 @@
+//! The masker: what is selected, compiled once, shared by all streams of a workload.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    error::MaskError,
+    exact::ExactValue,
+    filter::{Filter, Target, WINDOW},
+    rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
+    selection::Selection,
+    stream::StreamMasker,
+    types::{Entity, Findings, Masked, MaskedText, Place},
+};
+use crate::secret::SecretBytes;
+
+/// Compiled detectors and exact values. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Masker(Arc<Plan>);
+
+/// Everything that a stream needs to know.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) filter: Filter,
+    pub(super) runs: Runs,
+    rules: Vec<Arc<Rule>>,
+    literals: Vec<(Entity, SecretBytes)>,
+    longest: usize,
+}
+
+/// The patterns without a fixed beginning, one bit each.
+#[derive(Debug)]
+pub(super) struct Runs {
+    /// Which of them can start with a byte.
+    pub(super) starts: [u32; 256],
+    /// Which of them cannot start behind a byte.
+    pub(super) follows: [u32; 256],
+    pub(super) targets: Vec<Target>,
+}
+
+impl Masker {
+    /// Compiles what is selected; of the exact values those that the selection names.
+    pub fn new(selection: &Selection, exact: &[ExactValue]) -> Result<Self, MaskError> {
+        let mut rules = Vec::new();
+        if !selection.is_none() {
+            for rule in rule::builtin()? {
+                if selection.has_detector(rule.detector.set, rule.detector.entity) {
+                    rules.push(rule.clone());
+                }
+            }
+        }
+        let mut literals = Vec::new();
+        for value in exact
+            .iter()
+            .filter(|v| selection.has_exact(v.entity().as_str()))
+        {
+            let forms = value.literals().into_iter();
+            literals.extend(forms.map(|form| (value.entity().clone(), form)));
+        }
+        Ok(Self(Arc::new(Plan::new(rules, literals))))
+    }
+
+    /// All built-in detectors and no exact value.
+    pub fn builtin_all() -> Result<Self, MaskError> {
+        Self::new(&Selection::All, &[])
+    }
+
+    /// Whether nothing is ever replaced.
+    pub fn is_noop(&self) -> bool {
+        self.0.is_noop()
+    }
+
+    /// The most bytes that a stream can be held back for.
+    pub fn longest(&self) -> usize {
+        self.0.longest
+    }
+
+    /// Masks a whole value.
+    pub fn mask(&self, value: &[u8]) -> (Masked, Findings) {
+        self.mask_at(Bytes::copy_from_slice(value), Place::Other)
+    }
+
+    /// Masks a whole value that stands at a place; without a finding nothing is copied.
+    /// A value that cannot be masked (a limit of the stream) is replaced as a whole.
+    pub fn mask_at(&self, value: Bytes, place: Place) -> (Masked, Findings) {
+        let mut stream = StreamMasker::new(self.0.clone(), place.clone());
+        let parts = stream
+            .push(value)
+            .and_then(|first| Ok((first, stream.finish()?)));
+        match parts {
+            Ok((first, rest)) if rest.is_empty() => (first, stream.findings().clone()),
+            Ok((first, rest)) if first.is_empty() => (rest, stream.findings().clone()),
+            Ok((first, rest)) => {
+                let whole = Bytes::from([first.as_bytes(), rest.as_bytes()].concat());
+                (Masked::new(whole), stream.findings().clone())
+            }
+            Err(_) => whole(&Entity::new("UNMASKABLE"), &place),
+        }
+    }
+
+    /// Masks a text.
+    pub fn text(&self, text: &str) -> (MaskedText, Findings) {
+        self.text_at(text, Place::Other)
+    }
+
+    /// Masks a text that stands at a place.
+    pub fn text_at(&self, text: &str, place: Place) -> (MaskedText, Findings) {
+        let (masked, findings) = self.mask_at(Bytes::copy_from_slice(text.as_bytes()), place);
+        (MaskedText::from(&masked), findings)
+    }
+
+    /// Masks a header field as it is to be *recorded*: of a field that carries a credential
+    /// by its definition nothing but the scheme or the names of cookies is left.
+    pub fn recorded_header(&self, name: &str, value: &[u8]) -> (MaskedText, MaskedText, Findings) {
+        let (name, mut findings) = self.text(name);
+        let lower = name.as_str().to_ascii_lowercase();
+        let place = Place::Header(name.clone());
+        let entity = Entity::new(&lower);
+        let (value, found) = match lower.as_str() {
+            "authorization" | "proxy-authorization" => credential(value, &entity, &place),
+            "cookie"
+            | "set-cookie"
+            | "x-api-key"
+            | "api-key"
+            | "x-goog-api-key"
+            | "private-token"
+            | "x-auth-token"
+            | "x-amz-security-token"
+            | "x-vault-token" => whole(&entity, &place),
+            _ => self.mask_at(Bytes::copy_from_slice(value), place),
+        };
+        findings.merge(&found);
+        (name, MaskedText::from(&value), findings)
+    }
+
+    /// A masker for one body.
+    pub fn stream(&self) -> StreamMasker {
+        self.stream_at(Place::Body)
+    }
+
+    /// A masker for one stream at a place.
+    pub fn stream_at(&self, place: Place) -> StreamMasker {
+        StreamMasker::new(self.0.clone(), place)
+    }
+}
+
+/// Keeps the scheme of a credential (`Bearer`, `Basic`, `AWS4-HMAC-SHA256`), if it is one.
+fn credential(value: &[u8], entity: &Entity, place: &Place) -> (Masked, Findings) {
+    const SCHEMES: [&str; 7] = [
+        "Bearer",
+        "Basic",
+        "Token",
+        "Digest",
+        "Negotiate",
+        "AWS4-HMAC-SHA256",
+        "GoogleLogin",
+    ];
+    let (masked, findings) = whole(entity, place);
+    let first = value.split(|&b| b == b' ').next().unwrap_or_default();
+    let scheme = SCHEMES
+        .iter()
+        .find(|s| s.as_bytes().eq_ignore_ascii_case(first));
+    let masked = match scheme {
+        Some(scheme) => Masked::new(format!("{scheme} {}", masked.to_text()).into()),
+        None => masked,
+    };
+    (masked, findings)
+}
+
+fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
+    let mut findings = Findings::default();
+    findings.add(entity, place, 1);
+    (Masked::new(entity.placeholder().into()), findings)
+}
+
+impl Plan {
+    fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>) -> Self {
+        let mut windows = Vec::new();
+        let mut runs = Runs {
+            starts: [0; 256],
+            follows: [0; 256],
+            targets: Vec::new(),
+        };
+        let mut longest = 0;
+        for (index, (_, form)) in (0_u32..).zip(&literals) {
+            longest = longest.max(form.expose().len());
+            if let Some(window) = form.expose().first_chunk::<WINDOW>() {
+                windows.push((*window, Target::Literal(index)));
+            }
+        }
+        for (index, rule) in (0_u32..).zip(&rules) {
+            let target = Target::Rule(index);
+            let swallowed = usize::try_from(SWALLOW_MAX_BYTES).unwrap_or(usize::MAX);
+            longest = longest.max(rule.longest.unwrap_or(swallowed));
+            windows.extend(rule.windows.iter().map(|w| (*w, target)));
+            if let Trigger::Run(starts, follows) = rule.detector.trigger {
+                let bit = 1 << runs.targets.len();
+                for byte in 0..=255_u8 {
+                    runs.starts[usize::from(byte)] |= if starts(byte) { bit } else { 0 };
+                    runs.follows[usize::from(byte)] |= if follows(byte) { bit } else { 0 };
+                }
+                runs.targets.push(target);
+            }
+        }
+        Self {
+            filter: Filter::new(&windows),
+            runs,
+            rules,
+            literals,
+            longest,
+        }
+    }
+
+    pub(super) fn is_noop(&self) -> bool {
+        self.rules.is_empty() && self.literals.is_empty()
+    }
+
+    pub(super) fn rule(&self, index: u32) -> &Rule {
+        &self.rules[index as usize]
+    }
+
+    pub(super) fn literal(&self, index: u32) -> &[u8] {
+        self.literals[index as usize].1.expose()
+    }
+
+    pub(super) fn entity(&self, target: Target) -> &Entity {
+        match target {
+            Target::Literal(index) => &self.literals[index as usize].0,
+            Target::Rule(index) => &self.rule(index).entity,
+        }
+    }
+}
+
+impl Runs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+}

@@ -1,0 +1,274 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::secret::SecretBytes;
+
+fn join(pieces: &[&str]) -> String {
+    pieces.concat()
+}
+
+fn all() -> Masker {
+    let exact = [
+        ExactValue::new("DEPLOY_KEY", &SecretBytes::from("obviously-fake-value/1")).unwrap(),
+        ExactValue::new("REPEATED", &SecretBytes::from("abababab")).unwrap(),
+    ];
+    Masker::new(&Selection::All, &exact).unwrap()
+}
+
+fn in_chunks(
+    masker: &Masker,
+    text: &[u8],
+    cuts: impl IntoIterator<Item = usize>,
+) -> (Vec<u8>, Findings) {
+    let mut stream = masker.stream_at(Place::Other);
+    let mut out = Vec::new();
+    let mut from = 0;
+    for cut in cuts.into_iter().chain([text.len()]) {
+        let chunk = Bytes::copy_from_slice(&text[from..cut]);
+        out.extend_from_slice(stream.push(chunk).unwrap().as_bytes());
+        from = cut;
+    }
+    out.extend_from_slice(stream.finish().unwrap().as_bytes());
+    (out, stream.findings().clone())
+}
+
+#[test]
+fn examples_are_masked_and_counter_examples_are_not() {
+    let builtin = Masker::builtin_all().unwrap();
+    for detector in detectors::all() {
+        let only = Masker::new(&Selection::parse([detector.entity]).unwrap(), &[]).unwrap();
+        assert!(!detector.examples.is_empty(), "{}", detector.entity);
+        for example in detector.examples {
+            let text = format!("x={}\" end", join(example));
+            let (masked, findings) = only.mask(text.as_bytes());
+            let placeholder = format!("[MASKED:{}]", detector.entity);
+            assert!(
+                masked.to_text().contains(&placeholder),
+                "{}: {text}",
+                detector.entity
+            );
+            assert!(masked.to_text().ends_with("\" end"), "{}", masked.to_text());
+            assert_eq!(findings.total(), 1, "{text}");
+            assert!(!builtin.mask(text.as_bytes()).1.is_empty());
+        }
+        for counter in detector.counter {
+            let (masked, findings) = only.mask(join(counter).as_bytes());
+            assert!(
+                findings.is_empty(),
+                "{}: {}",
+                detector.entity,
+                masked.to_text()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_cut_and_every_chunk_of_one_byte_gives_the_same() {
+    let masker = all();
+    for detector in detectors::all() {
+        for example in detector.examples {
+            let text = format!("before {} after", join(example)).into_bytes();
+            let (whole, findings) = masker.mask(&text);
+            for cut in 0..=text.len() {
+                let cutted = in_chunks(&masker, &text, [cut]);
+                assert_eq!(
+                    (&cutted.0[..], &cutted.1),
+                    (whole.as_bytes(), &findings),
+                    "{cut}"
+                );
+            }
+            let single = in_chunks(&masker, &text, 0..text.len());
+            assert_eq!(
+                single.0,
+                whole.as_bytes(),
+                "{}",
+                String::from_utf8_lossy(&text)
+            );
+        }
+    }
+}
+
+#[test]
+fn borders_of_buffers_do_not_matter() {
+    let masker = all();
+    let token = join(&["ghp_", "a1B2c3D4e5F6g7H8i9J0", "a1B2c3D4e5F6g7H8"]);
+    for border in [16 * 1024, 64 * 1024] {
+        for before in border - token.len() - 1..=border + 1 {
+            let text = ["x".repeat(before).as_bytes(), token.as_bytes(), b" end"].concat();
+            let (out, findings) = in_chunks(&masker, &text, [border]);
+            assert_eq!(findings.total(), 1);
+            assert!(out.ends_with(b"x[MASKED:GITHUB_TOKEN] end"), "{before}");
+        }
+    }
+}
+
+#[test]
+fn overlapping_matches_leak_no_tail() {
+    let text = join(&["AKIA", "AKIA", "ABCDEFGHIJKLMNOP", " x"]);
+    assert_eq!(
+        all().mask(text.as_bytes()).0.to_text(),
+        "[MASKED:AWS_ACCESS_KEY_ID] x"
+    );
+    let (masked, findings) = all().mask(b"_abababababab_");
+    assert_eq!(masked.to_text(), "_[MASKED:REPEATED]_");
+    assert_eq!(findings.total(), 1);
+}
+
+#[test]
+fn clean_text_goes_out_at_once_and_uncopied() {
+    let mut stream = Masker::builtin_all().unwrap().stream();
+    for text in ["nothing to see here. ", "data: {\"a\": 1}\n\n"] {
+        let chunk = Bytes::from(text.as_bytes().to_vec());
+        let out = stream.push(chunk.clone()).unwrap().into_bytes();
+        assert_eq!((out.as_ptr(), out.len()), (chunk.as_ptr(), chunk.len()));
+        assert_eq!(stream.held(), 0);
+    }
+}
+
+#[test]
+fn a_long_chain_of_matches_is_not_held_back() {
+    let secrets = Selection::parse([SET_SECRETS]).unwrap();
+    let mut stream = Masker::new(&secrets, &[]).unwrap().stream();
+    let mut out = Vec::new();
+    for _ in 0..10_000 {
+        out.extend_from_slice(stream.push(Bytes::from_static(b"AKIA")).unwrap().as_bytes());
+        assert!(stream.held() <= 24, "{}", stream.held());
+    }
+    out.extend_from_slice(stream.finish().unwrap().as_bytes());
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "[MASKED:AWS_ACCESS_KEY_ID]"
+    );
+}
+
+#[test]
+fn a_private_key_is_swallowed_without_waiting_and_json_stays_json() {
+    let head = join(&["{\"k\": \"-----BEGIN ", "PRIVATE KEY-----\\n"]);
+    let mut stream = all().stream();
+    let mut out = stream.push(head.into()).unwrap().as_bytes().to_vec();
+    for _ in 0..100 {
+        out.extend_from_slice(
+            stream
+                .push(Bytes::from_static(b"MIIEabcd+/\\n"))
+                .unwrap()
+                .as_bytes(),
+        );
+        assert!(stream.held() <= 1);
+    }
+    out.extend_from_slice(
+        stream
+            .push(Bytes::from_static(b"\\\"\"}"))
+            .unwrap()
+            .as_bytes(),
+    );
+    out.extend_from_slice(stream.finish().unwrap().as_bytes());
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "{\"k\": \"[MASKED:PRIVATE_KEY]\\\"\"}"
+    );
+}
+
+#[test]
+fn a_private_key_without_an_end_is_an_error_at_the_limit() {
+    let head = join(&["-----BEGIN ", "PRIVATE KEY-----"]);
+    let most = usize::try_from(SWALLOW_MAX_BYTES).unwrap() - head.len();
+    let mut stream = all().stream();
+    stream.push(head.clone().into()).unwrap();
+    stream.push(vec![b'A'; most].into()).unwrap();
+    let error = stream.push(Bytes::from_static(b"AA")).unwrap_err();
+    assert!(matches!(error, MaskError::NoEnd { .. }));
+    assert!(stream.push(Bytes::from_static(b" ")).is_err() && stream.finish().is_err());
+    let (masked, _) = all().mask(&[head.into_bytes(), vec![b'A'; most + 1]].concat());
+    assert_eq!(masked.to_text(), "[MASKED:UNMASKABLE]");
+}
+
+#[test]
+fn too_many_candidates_end_the_stream() {
+    assert!(all().stream().push("eyJ".repeat(200).into()).is_ok());
+    let exact = ExactValue::new("A", &SecretBytes::new(vec![b'a'; OPEN_MAX + 100])).unwrap();
+    let masker = Masker::new(&Selection::All, &[exact]).unwrap();
+    let error = masker
+        .stream()
+        .push(vec![b'a'; OPEN_MAX + 50].into())
+        .unwrap_err();
+    assert!(matches!(error, MaskError::TooManyOpen { .. }));
+}
+
+#[test]
+fn exact_values_are_found_in_fixed_codings() {
+    use base64::Engine as _;
+    let value = "obviously-fake-value/1";
+    let masker = all();
+    for before in 0..3 {
+        let text = base64::engine::general_purpose::STANDARD
+            .encode(format!("{}{value} and more", "x".repeat(before)));
+        assert!(
+            masker
+                .mask(text.as_bytes())
+                .0
+                .to_text()
+                .contains("[MASKED:DEPLOY_KEY]")
+        );
+    }
+    let hex: String = value.bytes().map(|b| format!("{b:02x}")).collect();
+    let percent: String = value.bytes().map(|b| format!("%{b:02X}")).collect();
+    let json = value.replace('/', "\\/");
+    for form in [
+        hex.to_uppercase(),
+        hex,
+        percent,
+        json,
+        value.replace('/', "%2F"),
+    ] {
+        let text = format!("<{form}>");
+        assert_eq!(
+            masker.mask(text.as_bytes()).0.to_text(),
+            "<[MASKED:DEPLOY_KEY]>"
+        );
+    }
+}
+
+#[test]
+fn recorded_headers_show_no_credential() {
+    let masker = Masker::new(&Selection::None, &[]).unwrap();
+    let (_, value, findings) = masker.recorded_header("Authorization", b"bearer abc");
+    assert_eq!(value.as_str(), "Bearer [MASKED:AUTHORIZATION]");
+    assert_eq!(findings.total(), 1);
+    assert_eq!(
+        masker.recorded_header("cookie", b"a=b").1.as_str(),
+        "[MASKED:COOKIE]"
+    );
+    assert_eq!(masker.recorded_header("accept", b"*/*").1.as_str(), "*/*");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #[test]
+    fn any_chunking_equals_the_whole(
+        parts in proptest::collection::vec((0..200_usize, 0..12_usize, "[ -~\\n]{0,12}"), 0..8),
+        cuts in proptest::collection::vec(0.0..1.0_f64, 0..30),
+    ) {
+        let examples: Vec<String> =
+            detectors::all().flat_map(|d| d.examples.iter().map(|e| join(e))).collect();
+        let mut text = Vec::new();
+        for (which, lost, between) in &parts {
+            let example = &examples[which % examples.len()];
+            text.extend_from_slice(&example.as_bytes()[..example.len().saturating_sub(*lost)]);
+            text.extend_from_slice(between.as_bytes());
+            if which % 3 == 0 { text.extend_from_slice(b"abababab"); }
+        }
+        let mut places: Vec<usize> = cuts.iter().map(|c| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a test's place in a short text")]
+            let place = (c * text.len() as f64) as usize;
+            place
+        }).collect();
+        places.sort_unstable();
+        let masker = all();
+        let (whole, findings) = masker.mask(&text);
+        let (out, found) = in_chunks(&masker, &text, places);
+        prop_assert_eq!(String::from_utf8_lossy(&out), whole.to_text());
+        prop_assert_eq!(found, findings);
+    }
+}

@@ -1,0 +1,213 @@
+//! What masking hands out: masked bytes, masked text, and findings without values.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The name of a kind of secret, in `SCREAMING_SNAKE`: `AWS_ACCESS_KEY_ID`, `GITHUB_TOKEN`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Entity(Arc<str>);
+
+impl Entity {
+    /// Makes a name out of any text: upper case, everything but letters and digits becomes `_`.
+    pub fn new(name: &str) -> Self {
+        let clean: String = name
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() {
+                    c.to_ascii_uppercase()
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        Self(clean.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands in place of the value.
+    pub fn placeholder(&self) -> String {
+        format!("[MASKED:{}]", self.0)
+    }
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Bytes in which what the masker knows has been replaced.
+///
+/// **Invariant**: only `mask` can make one that is not empty, and the recording takes nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Masked(Bytes);
+
+impl Masked {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// No bytes at all.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The masked bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The masked bytes, to be sent on; a reference count, not a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes as text; what is not UTF-8 becomes U+FFFD.
+    pub fn to_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// A part of masked bytes is masked (the start of a body that is recorded up to a limit).
+    pub fn slice(&self, range: impl std::ops::RangeBounds<usize>) -> Self {
+        Self(self.0.slice(range))
+    }
+}
+
+/// Text in which what the masker knows has been replaced. Only `mask` can make one
+/// out of text that is not written in this program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct MaskedText(Arc<str>);
+
+impl MaskedText {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Text of this program's own.
+    pub fn fixed(text: &'static str) -> Self {
+        Self(text.into())
+    }
+
+    /// The masked text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&Masked> for MaskedText {
+    fn from(masked: &Masked) -> Self {
+        Self::new(&masked.to_text())
+    }
+}
+
+impl fmt::Display for MaskedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where in a unit something was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// The header of this name.
+    Header(MaskedText),
+    /// A body.
+    Body,
+    /// The path of a request.
+    Path,
+    /// The query of a request.
+    Query,
+    /// A trailer.
+    Trailer,
+    /// A WebSocket message.
+    WebSocket,
+    /// A name or a text in DNS.
+    Dns,
+    /// Anywhere else.
+    Other,
+}
+
+/// What was found, how often and where. **Invariant**: never the value, nor its length or hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The kind of secret.
+    pub entity: Entity,
+    /// How many placeholders stand for it.
+    pub count: u32,
+    /// Where.
+    pub place: Place,
+}
+
+/// A sum of findings: one entry for an entity and a place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Counts one more.
+    pub(super) fn add(&mut self, entity: &Entity, place: &Place, count: u32) {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|f| f.entity == *entity && f.place == *place);
+        match known {
+            Some(finding) => finding.count = finding.count.saturating_add(count),
+            None => self.0.push(Finding {
+                entity: entity.clone(),
+                count,
+                place: place.clone(),
+            }),
+        }
+    }
+
+    /// Adds what `other` found.
+    pub fn merge(&mut self, other: &Findings) {
+        for finding in &other.0 {
+            self.add(&finding.entity, &finding.place, finding.count);
+        }
+    }
+
+    /// The same findings, all at one place.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        let old = std::mem::take(&mut self.0);
+        for finding in old {
+            self.add(&finding.entity, place, finding.count);
+        }
+        self
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each finding.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.0.iter()
+    }
+
+    /// How many placeholders in all.
+    pub fn total(&self) -> u32 {
+        self.0.iter().fold(0, |sum, f| sum.saturating_add(f.count))
+    }
+}
