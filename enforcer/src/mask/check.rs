@@ -4,9 +4,7 @@ use base64::Engine as _;
 
 /// The share of distinct bytes and digits that random tokens have and words have not.
 pub(super) fn random(value: &[u8]) -> bool {
-    value.iter().any(u8::is_ascii_digit)
-        && value.iter().any(u8::is_ascii_alphabetic)
-        && entropy(value) >= 3.0
+    value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic) && entropy(value) >= 3.0
 }
 
 /// Shannon entropy in bits a byte.
@@ -17,11 +15,7 @@ pub(super) fn entropy(value: &[u8]) -> f64 {
     }
     let total: f64 = counts.iter().map(|&c| f64::from(c)).sum();
     let share = |c: &u32| f64::from(*c) / total;
-    counts
-        .iter()
-        .filter(|c| **c > 0)
-        .map(|c| -share(c) * share(c).log2())
-        .sum()
+    counts.iter().filter(|c| **c > 0).map(|c| -share(c) * share(c).log2()).sum()
 }
 
 /// `user:password` in base64 (RFC 7617).
@@ -46,11 +40,7 @@ pub(super) fn luhn(value: &[u8]) -> bool {
         .map(|(index, b)| {
             let digit = u32::from(b - b'0');
             let doubled = digit * 2;
-            if index % 2 == 0 {
-                digit
-            } else {
-                doubled / 10 + doubled % 10
-            }
+            if index % 2 == 0 { digit } else { doubled / 10 + doubled % 10 }
         })
         .sum();
     sum.is_multiple_of(10)
@@ -58,11 +48,7 @@ pub(super) fn luhn(value: &[u8]) -> bool {
 
 /// The check of IBANs (ISO 13616: modulo 97 over the text turned by four).
 pub(super) fn iban(value: &[u8]) -> bool {
-    let text: Vec<u8> = value
-        .iter()
-        .copied()
-        .filter(u8::is_ascii_alphanumeric)
-        .collect();
+    let text: Vec<u8> = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
     let Some((head, tail)) = text.split_at_checked(4) else {
         return false;
     };

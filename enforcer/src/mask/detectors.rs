@@ -47,19 +47,10 @@ static SECRETS: &[Detector] = &[
     Detector {
         swallow: true,
         examples: &[
-            &[
-                "-----BEGIN ",
-                "RSA PRIVATE KEY-----\nMIIE",
-                M20,
-                "\n-----END RSA ",
-                "PRIVATE KEY-----",
-            ],
+            &["-----BEGIN ", "RSA PRIVATE KEY-----\nMIIE", M20, "\n-----END RSA ", "PRIVATE KEY-----"],
             &["-----BEGIN ", "OPENSSH PRIVATE KEY-----\\nb3Bl", M20],
         ],
-        counter: &[&[
-            "-----BEGIN ",
-            "CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
-        ]],
+        counter: &[&["-----BEGIN ", "CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----"]],
         ..secret(
             "PRIVATE_KEY",
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?:[A-Za-z0-9+/=:,._()% \t\r\n-]|\\[nrtu\\/])*?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|(?:[A-Za-z0-9+/=:,._()% \t\r\n-]|\\[nrtu\\/])*)",
@@ -74,21 +65,8 @@ static SECRETS: &[Detector] = &[
         check: Some(check::random),
         not_before: Some(base64_digit),
         examples: &[
-            &[
-                "aws_secret",
-                "_access_key = ",
-                M20,
-                "/",
-                "k9L8m7N6o5P4q3R2s1T",
-            ],
-            &[
-                "\"Secret",
-                "AccessKey\": \"",
-                M20,
-                "+",
-                "k9L8m7N6o5P4q3R2s1T",
-                "\"",
-            ],
+            &["aws_secret", "_access_key = ", M20, "/", "k9L8m7N6o5P4q3R2s1T"],
+            &["\"Secret", "AccessKey\": \"", M20, "+", "k9L8m7N6o5P4q3R2s1T", "\""],
         ],
         ..secret(
             "AWS_SECRET_ACCESS_KEY",
@@ -96,11 +74,7 @@ static SECRETS: &[Detector] = &[
         )
     },
     Detector {
-        examples: &[
-            &["ghp_", M20, A16],
-            &["ghs_", M20, A16],
-            &["github_", "pat_", M20, "_", M20],
-        ],
+        examples: &[&["ghp_", M20, A16], &["ghs_", M20, A16], &["github_", "pat_", M20, "_", M20]],
         counter: &[&["ghp_", M20]],
         ..secret("GITHUB_TOKEN", "gh(?:[pousr]_[A-Za-z0-9_]{36,255})")
     },
@@ -109,11 +83,7 @@ static SECRETS: &[Detector] = &[
         ..secret("GITHUB_TOKEN", "github_pat_[A-Za-z0-9_]{36,255}")
     },
     Detector {
-        examples: &[
-            &["glpat", "-", M20],
-            &["glrt", "-", M20],
-            &["glptt", "-", M20, M20],
-        ],
+        examples: &[&["glpat", "-", M20], &["glrt", "-", M20], &["glptt", "-", M20, M20]],
         ..secret(
             "GITLAB_TOKEN",
             r"gl(?:pat|dt|rt|rtr|ptt|cbt|soat|ft|imt|agent|oas|ffct)-[A-Za-z0-9_-]{20,300}(?:\.[A-Za-z0-9_-]{2,20}){0,2}",
@@ -121,25 +91,15 @@ static SECRETS: &[Detector] = &[
     },
     Detector {
         examples: &[&["xoxb", "-1234567890-", M20], &["xoxe", ".xoxp-1-", M20]],
-        ..secret(
-            "SLACK_TOKEN",
-            r"xox[abceoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,250}",
-        )
+        ..secret("SLACK_TOKEN", r"xox[abceoprs](?:\.xox[bp])?-[A-Za-z0-9-]{10,250}")
     },
     Detector {
         examples: &[&["xapp", "-1-A0123456789-1234567890-", H16, H16]],
-        ..secret(
-            "SLACK_TOKEN",
-            "xapp-[0-9]-[A-Z0-9]{6,16}-[0-9]{6,16}-[a-f0-9]{32,128}",
-        )
+        ..secret("SLACK_TOKEN", "xapp-[0-9]-[A-Z0-9]{6,16}-[0-9]{6,16}-[a-f0-9]{32,128}")
     },
     Detector {
         check: Some(check::random),
-        examples: &[&[
-            "https://hooks.slack",
-            ".com/services/T01234567/B01234567/",
-            M20,
-        ]],
+        examples: &[&["https://hooks.slack", ".com/services/T01234567/B01234567/", M20]],
         ..secret(
             "SLACK_WEBHOOK",
             r"hooks\.slack\.com/services/(?<secret>T[A-Z0-9]{6,14}/B[A-Z0-9]{6,14}/[A-Za-z0-9]{20,32})",
@@ -155,26 +115,17 @@ static SECRETS: &[Detector] = &[
     },
     Detector {
         examples: &[&["sk-ant-", "api03-", M20, "-", M20]],
-        ..secret(
-            "ANTHROPIC_API_KEY",
-            "sk-ant-[a-z0-9]{2,12}-[A-Za-z0-9_-]{20,250}",
-        )
+        ..secret("ANTHROPIC_API_KEY", "sk-ant-[a-z0-9]{2,12}-[A-Za-z0-9_-]{20,250}")
     },
     Detector {
         examples: &[&["sk-", "proj-", M20, "_", M20], &["sk-", "svcacct-", M20]],
-        ..secret(
-            "OPENAI_API_KEY",
-            "sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,250}",
-        )
+        ..secret("OPENAI_API_KEY", "sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,250}")
     },
     Detector {
         not_after: Some(alnum),
         check: Some(check::random),
         examples: &[&["\\n", "sk-", M20, M20], &["key%3D", "sk-", M20, M20]],
-        counter: &[
-            &["ta", "sk-", M20, M20],
-            &["sk-", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"],
-        ],
+        counter: &[&["ta", "sk-", M20, M20], &["sk-", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]],
         ..secret("OPENAI_API_KEY", "sk-[A-Za-z0-9]{32,128}")
     },
     Detector {
@@ -189,10 +140,7 @@ static SECRETS: &[Detector] = &[
         examples: &[&["GOCSPX", "-", M20, "abcdefgh"]],
         ..secret("GOOGLE_CLIENT_SECRET", "GOCSPX-[A-Za-z0-9_-]{28}")
     },
-    Detector {
-        examples: &[&["npm_", M20, A16]],
-        ..secret("NPM_TOKEN", "npm_[A-Za-z0-9]{36}")
-    },
+    Detector { examples: &[&["npm_", M20, A16]], ..secret("NPM_TOKEN", "npm_[A-Za-z0-9]{36}") },
     Detector {
         examples: &[&["pypi-", "AgEI", M20, M20, M20]],
         ..secret("PYPI_TOKEN", "pypi-Ag[A-Za-z0-9_-]{50,1000}")
@@ -200,50 +148,32 @@ static SECRETS: &[Detector] = &[
     Detector {
         examples: &[&["eyJ", "hbGciOiJIUzI1NiJ9", ".eyJ", "zdWIiOiIxIn0", ".", M20]],
         counter: &[&["eyJ", "hbGciOiJIUzI1NiJ9"]],
-        ..secret(
-            "JWT",
-            r"eyJ[A-Za-z0-9_-]{8,1024}\.eyJ[A-Za-z0-9_-]{4,4096}\.[A-Za-z0-9_-]{0,1024}",
-        )
+        ..secret("JWT", r"eyJ[A-Za-z0-9_-]{8,1024}\.eyJ[A-Za-z0-9_-]{4,4096}\.[A-Za-z0-9_-]{0,1024}")
     },
     Detector {
         check: Some(check::basic),
         examples: &[&["Authorization: Basic ", "QWxhZGRpbjpv", "cGVuIHNlc2FtZQ=="]],
         counter: &[&["Basic understanding of things"]],
-        ..secret(
-            "BASIC_CREDENTIALS",
-            "(?i:basic) (?<secret>[A-Za-z0-9+/]{6,1024}={0,2})",
-        )
+        ..secret("BASIC_CREDENTIALS", "(?i:basic) (?<secret>[A-Za-z0-9+/]{6,1024}={0,2})")
     },
     Detector {
         check: Some(check::random),
         examples: &[&["authorization: bearer ", M20]],
         counter: &[&["Bearer authentication is described"]],
-        ..secret(
-            "BEARER_TOKEN",
-            "(?i:bearer) (?<secret>[A-Za-z0-9._~+/-]{16,4096}={0,2})",
-        )
+        ..secret("BEARER_TOKEN", "(?i:bearer) (?<secret>[A-Za-z0-9._~+/-]{16,4096}={0,2})")
     },
     Detector {
         examples: &[&["https://me:", "hunter2", "@host/"]],
         counter: &[&["https://host:8080/a@b"], &["https://user@host/"]],
-        ..secret(
-            "URL_PASSWORD",
-            r#"://[A-Za-z0-9._~%!$&'()*+,;=-]{0,128}:(?<secret>[^\s/@"'<>\\]{1,256})@"#,
-        )
+        ..secret("URL_PASSWORD", r#"://[A-Za-z0-9._~%!$&'()*+,;=-]{0,128}:(?<secret>[^\s/@"'<>\\]{1,256})@"#)
     },
     Detector {
         examples: &[&["AccountKey", "=", M20, M20, M20, M20, "abcdef=="]],
-        ..secret(
-            "AZURE_STORAGE_KEY",
-            "(?i:AccountKey)=(?<secret>[A-Za-z0-9+/]{86}==)",
-        )
+        ..secret("AZURE_STORAGE_KEY", "(?i:AccountKey)=(?<secret>[A-Za-z0-9+/]{86}==)")
     },
     Detector {
         examples: &[&["SharedAccessKey", "=", M20, M20, "abc="]],
-        ..secret(
-            "AZURE_SHARED_ACCESS_KEY",
-            "(?i:SharedAccessKey)=(?<secret>[A-Za-z0-9+/]{43}=)",
-        )
+        ..secret("AZURE_SHARED_ACCESS_KEY", "(?i:SharedAccessKey)=(?<secret>[A-Za-z0-9+/]{43}=)")
     },
     Detector {
         examples: &[&["a8c", "8Q~", M20, "abcdefghijk"]],
@@ -251,15 +181,9 @@ static SECRETS: &[Detector] = &[
     },
     Detector {
         examples: &[&["SG.", M20, ".", M20, M20]],
-        ..secret(
-            "SENDGRID_KEY",
-            r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}",
-        )
+        ..secret("SENDGRID_KEY", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}")
     },
-    Detector {
-        examples: &[&["SK", H16, H16]],
-        ..secret("TWILIO_KEY", "(?:SK|AC)[0-9a-f]{32}")
-    },
+    Detector { examples: &[&["SK", H16, H16]], ..secret("TWILIO_KEY", "(?:SK|AC)[0-9a-f]{32}") },
     Detector {
         examples: &[&["hf_", "abcdefghijklmnopqrstuvwxyzabcdefgh"]],
         ..secret("HUGGINGFACE_TOKEN", "hf_[A-Za-z0-9]{30,60}")
@@ -302,25 +226,12 @@ static SECRETS: &[Detector] = &[
         )
     },
     Detector {
-        examples: &[
-            &["sntrys_", "eyJ", M20, M20, M20],
-            &["sntryu_", H16, H16, H16, H16],
-        ],
-        ..secret(
-            "SENTRY_TOKEN",
-            "sntry(?:s_eyJ[A-Za-z0-9+/=_-]{50,1000}|u_[a-f0-9]{64})",
-        )
+        examples: &[&["sntrys_", "eyJ", M20, M20, M20], &["sntryu_", H16, H16, H16, H16]],
+        ..secret("SENTRY_TOKEN", "sntry(?:s_eyJ[A-Za-z0-9+/=_-]{50,1000}|u_[a-f0-9]{64})")
     },
     Detector {
-        examples: &[&[
-            "AGE-SECRET-",
-            "KEY-1",
-            "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE",
-        ]],
-        ..secret(
-            "AGE_SECRET_KEY",
-            "(?i:AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58})",
-        )
+        examples: &[&["AGE-SECRET-", "KEY-1", "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE"]],
+        ..secret("AGE_SECRET_KEY", "(?i:AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58})")
     },
 ];
 
@@ -328,10 +239,7 @@ static PII: &[Detector] = &[
     Detector {
         trigger: Trigger::Run(alnum, local),
         not_after: Some(local),
-        examples: &[
-            &["write to jane.doe+x@example", ".org, please"],
-            &["\\njane@example", ".org"],
-        ],
+        examples: &[&["write to jane.doe+x@example", ".org, please"], &["\\njane@example", ".org"]],
         counter: &[&["@decorator and user@localhost"]],
         ..Detector::new(
             "pii",
@@ -357,15 +265,8 @@ static PII: &[Detector] = &[
         not_after: Some(alnum),
         not_before: Some(alnum),
         check: Some(check::iban),
-        examples: &[
-            &["GB82 WEST 1234", " 5698 7654 32"],
-            &["DE893704", "00440532013000"],
-        ],
+        examples: &[&["GB82 WEST 1234", " 5698 7654 32"], &["DE893704", "00440532013000"]],
         counter: &[&["GB82WEST12345698765433"]],
-        ..Detector::new(
-            "pii",
-            "IBAN",
-            r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?",
-        )
+        ..Detector::new("pii", "IBAN", r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?")
     },
 ];

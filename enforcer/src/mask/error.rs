@@ -16,9 +16,7 @@ pub enum MaskError {
         minimum: usize,
     },
     /// An exact value is longer than a stream can be held back for.
-    #[error(
-        "the value of {entity} has {length} bytes; at most {maximum} can be looked for in a stream"
-    )]
+    #[error("the value of {entity} has {length} bytes; at most {maximum} can be looked for in a stream")]
     TooLong {
         /// The name under which it was to be registered.
         entity: String,
@@ -46,9 +44,7 @@ pub enum MaskError {
         reason: String,
     },
     /// A stream opened more possible matches at once than the limit.
-    #[error(
-        "more than {limit} possible secrets were open at once: the stream cannot be masked and ends"
-    )]
+    #[error("more than {limit} possible secrets were open at once: the stream cannot be masked and ends")]
     TooManyOpen {
         /// The limit, a number of candidates.
         limit: usize,

@@ -31,24 +31,13 @@ impl ExactValue {
         let entity = Entity::new(entity);
         if length < EXACT_MIN_BYTES {
             let minimum = EXACT_MIN_BYTES;
-            return Err(MaskError::TooShort {
-                entity: entity.to_string(),
-                length,
-                minimum,
-            });
+            return Err(MaskError::TooShort { entity: entity.to_string(), length, minimum });
         }
         if length > EXACT_MAX_BYTES {
             let maximum = EXACT_MAX_BYTES;
-            return Err(MaskError::TooLong {
-                entity: entity.to_string(),
-                length,
-                maximum,
-            });
+            return Err(MaskError::TooLong { entity: entity.to_string(), length, maximum });
         }
-        Ok(Self {
-            entity,
-            value: Secret::new(trimmed.to_vec()),
-        })
+        Ok(Self { entity, value: Secret::new(trimmed.to_vec()) })
     }
 
     /// Under which name.
@@ -95,9 +84,7 @@ fn base64_core(value: &[u8], alignment: usize) -> Vec<u8> {
     use base64::Engine as _;
     let mut padded = vec![0; alignment];
     padded.extend_from_slice(value);
-    let digits = base64::engine::general_purpose::STANDARD_NO_PAD
-        .encode(&padded)
-        .into_bytes();
+    let digits = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&padded).into_bytes();
     let first = [0, 2, 3][alignment];
     let last = padded.len() * 8 / 6;
     digits[first..last].to_vec()
@@ -114,9 +101,7 @@ fn url_safe(digit: u8) -> u8 {
 /// What `encodeURIComponent` and most libraries write: unreserved bytes stay.
 fn percent_minimal(value: &[u8]) -> Vec<u8> {
     each(value, |b| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(b).to_string()
-        }
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
         _ => format!("%{b:02X}"),
     })
 }
@@ -161,19 +146,14 @@ mod tests {
         let literals = value.literals();
         for before in 0..7 {
             for after in 0..7 {
-                let text = [
-                    &vec![0xa5; before],
-                    &b"obviously fake/+value?"[..],
-                    &vec![0x5a; after],
-                ];
+                let text = [&vec![0xa5; before], &b"obviously fake/+value?"[..], &vec![0x5a; after]];
                 let text = text.concat();
                 for coded in [
                     base64::engine::general_purpose::STANDARD.encode(&text),
                     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&text),
                 ] {
-                    let found = literals
-                        .iter()
-                        .any(|l| memchr::memmem::find(coded.as_bytes(), l.expose()).is_some());
+                    let found =
+                        literals.iter().any(|l| memchr::memmem::find(coded.as_bytes(), l.expose()).is_some());
                     assert!(found, "{before} before, {after} after");
                 }
             }

@@ -45,15 +45,9 @@ pub(super) struct Filter {
 impl Filter {
     /// Builds the filter from windows and what they stand for.
     pub(super) fn new(windows: &[([u8; WINDOW], Target)]) -> Self {
-        let folded: BTreeMap<(u32, Target), ()> = windows
-            .iter()
-            .map(|(w, target)| ((u32::from_le_bytes(*w) | FOLD, *target), ()))
-            .collect();
-        let bits_log = if folded.len() < SMALL_WINDOWS {
-            SMALL_BITS
-        } else {
-            LARGE_BITS
-        };
+        let folded: BTreeMap<(u32, Target), ()> =
+            windows.iter().map(|(w, target)| ((u32::from_le_bytes(*w) | FOLD, *target), ())).collect();
+        let bits_log = if folded.len() < SMALL_WINDOWS { SMALL_BITS } else { LARGE_BITS };
         let shift = 32 - bits_log;
         let mut filter = Self {
             shift,
@@ -101,11 +95,7 @@ impl Filter {
         let window = u32::from_le_bytes(window) | FOLD;
         let hash = hash(window, self.shift);
         let head = self.heads[hash as usize] as usize;
-        let found = if head == 0 {
-            &[]
-        } else {
-            &self.entries[head - 1..]
-        };
+        let found = if head == 0 { &[] } else { &self.entries[head - 1..] };
         found
             .iter()
             .take_while(move |(h, _, _)| *h == hash)
@@ -137,12 +127,10 @@ fn hash(folded: u32, shift: u32) -> u32 {
 fn next_in<const SHIFT: u32>(bits: &[u64], hay: &[u8], from: usize) -> Option<usize> {
     let known = |folded: u32| -> u64 {
         let hash = folded.wrapping_mul(0x9e37_79b1) >> SHIFT;
-        bits.get((hash >> 6) as usize)
-            .map_or(0, |word| word >> (hash & 63) & 1)
+        bits.get((hash >> 6) as usize).map_or(0, |word| word >> (hash & 63) & 1)
     };
-    let window = |wide: u64, byte: u32| -> u32 {
-        u32::try_from((wide >> (8 * byte)) & 0xffff_ffff).unwrap_or(0)
-    };
+    let window =
+        |wide: u64, byte: u32| -> u32 { u32::try_from((wide >> (8 * byte)) & 0xffff_ffff).unwrap_or(0) };
     let mut at = from;
     while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let wide = u64::from_le_bytes(*block) | FOLD_WIDE;
@@ -178,14 +166,8 @@ mod tests {
             assert_eq!(filter.next(&text, 0), Some(before));
             assert_eq!(filter.next(&text, before + 1), None);
         }
-        assert_eq!(
-            filter.targets(*b"akia").collect::<Vec<_>>(),
-            [Target::Rule(0)]
-        );
-        assert_eq!(
-            filter.targets(*b"AKIB").collect::<Vec<_>>(),
-            [Target::Literal(3)]
-        );
+        assert_eq!(filter.targets(*b"akia").collect::<Vec<_>>(), [Target::Rule(0)]);
+        assert_eq!(filter.targets(*b"AKIB").collect::<Vec<_>>(), [Target::Literal(3)]);
         assert_eq!(filter.targets(*b"AKIC").count(), 0);
         assert!(filter.begins(b"a") && filter.begins(b"aK") && filter.begins(b"AKI"));
         assert!(!filter.begins(b"k") && !filter.begins(b"ai") && !filter.begins(b"AKA"));

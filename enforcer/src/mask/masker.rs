@@ -51,10 +51,7 @@ impl Masker {
             }
         }
         let mut literals = Vec::new();
-        for value in exact
-            .iter()
-            .filter(|v| selection.has_exact(v.entity().as_str()))
-        {
+        for value in exact.iter().filter(|v| selection.has_exact(v.entity().as_str())) {
             let forms = value.literals().into_iter();
             literals.extend(forms.map(|form| (value.entity().clone(), form)));
         }
@@ -85,9 +82,7 @@ impl Masker {
     /// A value that cannot be masked (a limit of the stream) is replaced as a whole.
     pub fn mask_at(&self, value: Bytes, place: Place) -> (Masked, Findings) {
         let mut stream = StreamMasker::new(self.0.clone(), place.clone());
-        let parts = stream
-            .push(value)
-            .and_then(|first| Ok((first, stream.finish()?)));
+        let parts = stream.push(value).and_then(|first| Ok((first, stream.finish()?)));
         match parts {
             Ok((first, rest)) if rest.is_empty() => (first, stream.findings().clone()),
             Ok((first, rest)) if first.is_empty() => (rest, stream.findings().clone()),
@@ -147,20 +142,11 @@ impl Masker {
 
 /// Keeps the scheme of a credential (`Bearer`, `Basic`, `AWS4-HMAC-SHA256`), if it is one.
 fn credential(value: &[u8], entity: &Entity, place: &Place) -> (Masked, Findings) {
-    const SCHEMES: [&str; 7] = [
-        "Bearer",
-        "Basic",
-        "Token",
-        "Digest",
-        "Negotiate",
-        "AWS4-HMAC-SHA256",
-        "GoogleLogin",
-    ];
+    const SCHEMES: [&str; 7] =
+        ["Bearer", "Basic", "Token", "Digest", "Negotiate", "AWS4-HMAC-SHA256", "GoogleLogin"];
     let (masked, findings) = whole(entity, place);
     let first = value.split(|&b| b == b' ').next().unwrap_or_default();
-    let scheme = SCHEMES
-        .iter()
-        .find(|s| s.as_bytes().eq_ignore_ascii_case(first));
+    let scheme = SCHEMES.iter().find(|s| s.as_bytes().eq_ignore_ascii_case(first));
     let masked = match scheme {
         Some(scheme) => Masked::new(format!("{scheme} {}", masked.to_text()).into()),
         None => masked,
@@ -177,11 +163,7 @@ fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
 impl Plan {
     fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>) -> Self {
         let mut windows = Vec::new();
-        let mut runs = Runs {
-            starts: [0; 256],
-            follows: [0; 256],
-            targets: Vec::new(),
-        };
+        let mut runs = Runs { starts: [0; 256], follows: [0; 256], targets: Vec::new() };
         let mut longest = 0;
         for (index, (_, form)) in (0_u32..).zip(&literals) {
             longest = longest.max(form.expose().len());
@@ -203,13 +185,7 @@ impl Plan {
                 runs.targets.push(target);
             }
         }
-        Self {
-            filter: Filter::new(&windows),
-            runs,
-            rules,
-            literals,
-            longest,
-        }
+        Self { filter: Filter::new(&windows), runs, rules, literals, longest }
     }
 
     pub(super) fn is_noop(&self) -> bool {

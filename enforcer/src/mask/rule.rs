@@ -115,13 +115,8 @@ pub(super) struct Progress {
 impl Rule {
     /// Checks and compiles one detector.
     pub(super) fn compile(detector: &Detector) -> Result<Self, MaskError> {
-        let fail = |reason: String| MaskError::Pattern {
-            entity: detector.entity.to_owned(),
-            reason,
-        };
-        let syntax = regex_automata::util::syntax::Config::new()
-            .unicode(false)
-            .utf8(false);
+        let fail = |reason: String| MaskError::Pattern { entity: detector.entity.to_owned(), reason };
+        let syntax = regex_automata::util::syntax::Config::new().unicode(false).utf8(false);
         let hir = regex_syntax::ParserBuilder::new()
             .unicode(false)
             .utf8(false)
@@ -155,30 +150,19 @@ impl Rule {
             None
         };
         let entity = Entity::new(detector.entity);
-        Ok(Self {
-            detector: *detector,
-            entity,
-            windows,
-            longest,
-            dfa,
-            captures,
-        })
+        Ok(Self { detector: *detector, entity, windows, longest, dfa, captures })
     }
 
     /// Whether a match is final as soon as it is one, so that what precedes its end need
     /// not wait for the rest.
     pub(super) fn commits(&self) -> bool {
-        self.captures.is_none()
-            && self.detector.check.is_none()
-            && self.detector.not_before.is_none()
+        self.captures.is_none() && self.detector.check.is_none() && self.detector.not_before.is_none()
     }
 
     /// The state before the first byte.
     pub(super) fn start(&self) -> Option<StateID> {
         // There are no look-arounds in a pattern, so the byte before makes no difference.
-        self.dfa
-            .start_state(&start::Config::new().anchored(Anchored::Yes))
-            .ok()
+        self.dfa.start_state(&start::Config::new().anchored(Anchored::Yes)).ok()
     }
 
     /// Goes on with `hay[from..]`. `last` says that nothing follows.
@@ -190,11 +174,7 @@ impl Rule {
                 if self.dfa.is_match_state(state) {
                     end = Some(at);
                 } else if self.dfa.is_dead_state(state) || self.dfa.is_quit_state(state) {
-                    return Progress {
-                        state,
-                        end,
-                        over: true,
-                    };
+                    return Progress { state, end, over: true };
                 }
             }
         }
@@ -202,11 +182,7 @@ impl Rule {
         if self.dfa.is_match_state(self.dfa.next_eoi_state(state)) {
             end = Some(hay.len());
         }
-        Progress {
-            state,
-            end,
-            over: last,
-        }
+        Progress { state, end, over: last }
     }
 
     /// The part of `hay[start..end]` to be masked, if the conditions hold.
@@ -226,11 +202,7 @@ impl Rule {
                 (secret.start, secret.end)
             }
         };
-        let holds = from < to
-            && self
-                .detector
-                .check
-                .is_none_or(|check| check(&hay[from..to]));
+        let holds = from < to && self.detector.check.is_none_or(|check| check(&hay[from..to]));
         holds.then_some((from, to))
     }
 }
@@ -239,11 +211,7 @@ impl Rule {
 pub(super) fn builtin() -> Result<&'static [Arc<Rule>], MaskError> {
     static RULES: OnceLock<Result<Vec<Arc<Rule>>, MaskError>> = OnceLock::new();
     RULES
-        .get_or_init(|| {
-            detectors::all()
-                .map(|d| Rule::compile(d).map(Arc::new))
-                .collect()
-        })
+        .get_or_init(|| detectors::all().map(|d| Rule::compile(d).map(Arc::new)).collect())
         .as_deref()
         .map_err(Clone::clone)
 }
@@ -269,9 +237,9 @@ fn bounds(detector: &Detector, hir: &Hir) -> Result<Option<usize>, String> {
     }
     match properties.maximum_len() {
         None => Err("it has no upper bound: replace * and + by {m,n}".to_owned()),
-        Some(longest) if longest > PATTERN_MAX_BYTES => Err(format!(
-            "its longest match has {longest} bytes, the limit is {PATTERN_MAX_BYTES}"
-        )),
+        Some(longest) if longest > PATTERN_MAX_BYTES => {
+            Err(format!("its longest match has {longest} bytes, the limit is {PATTERN_MAX_BYTES}"))
+        }
         Some(longest) => Ok(Some(longest)),
     }
 }
@@ -296,11 +264,7 @@ fn windows(hir: &Hir) -> Result<Vec<[u8; WINDOW]>, String> {
     }
     windows.sort_unstable();
     windows.dedup();
-    if windows.is_empty() || windows.len() > WINDOWS_MAX {
-        Err(common())
-    } else {
-        Ok(windows)
-    }
+    if windows.is_empty() || windows.len() > WINDOWS_MAX { Err(common()) } else { Ok(windows) }
 }
 
 #[cfg(test)]
@@ -322,10 +286,7 @@ mod tests {
             ("tok_[a-z", "unclosed"),
         ] {
             let error = load(pattern).unwrap_err().to_string();
-            assert!(
-                error.contains(why) && error.contains("TEST"),
-                "{pattern}: {error}"
-            );
+            assert!(error.contains(why) && error.contains("TEST"), "{pattern}: {error}");
         }
     }
 

@@ -46,11 +46,7 @@ impl Selection {
             }
             wanted.insert(name.to_owned());
         }
-        Ok(if wanted.is_empty() {
-            Self::None
-        } else {
-            Self::Entities(wanted)
-        })
+        Ok(if wanted.is_empty() { Self::None } else { Self::Entities(wanted) })
     }
 
     /// Both together.
@@ -102,9 +98,7 @@ impl Selection {
 
 fn known(name: &str) -> bool {
     [SET_SECRETS, SET_PII, SET_EXACT].contains(&name)
-        || name
-            .strip_prefix(EXACT_PREFIX)
-            .is_some_and(|rest| !rest.is_empty())
+        || name.strip_prefix(EXACT_PREFIX).is_some_and(|rest| !rest.is_empty())
         || detectors::all().any(|d| d.entity == name)
 }
 
@@ -131,10 +125,7 @@ mod tests {
         assert!(!some.has_detector("secrets", "JWT"));
         assert!(some.has_exact("DEPLOY_KEY") && !some.has_exact("OTHER"));
         let error = Selection::parse(["GITHUB_TOKNE"]).unwrap_err().to_string();
-        assert!(
-            error.contains("GITHUB_TOKNE") && error.contains("GITHUB_TOKEN"),
-            "{error}"
-        );
+        assert!(error.contains("GITHUB_TOKNE") && error.contains("GITHUB_TOKEN"), "{error}");
         assert!(error.contains("secrets"), "{error}");
     }
 

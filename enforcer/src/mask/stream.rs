@@ -46,14 +46,7 @@ pub struct StreamMasker {
 impl StreamMasker {
     pub(super) fn new(plan: Arc<Plan>, place: Place) -> Self {
         let scan = Scan::default();
-        Self {
-            plan,
-            held: BytesMut::new(),
-            scan,
-            place,
-            findings: Findings::default(),
-            failed: None,
-        }
+        Self { plan, held: BytesMut::new(), scan, place, findings: Findings::default(), failed: None }
     }
 
     /// Takes a chunk and gives what is decided: all of it, without a copy, if nothing in
@@ -106,10 +99,7 @@ impl StreamMasker {
     }
 
     fn emit(&mut self, decided: &Bytes) -> Masked {
-        Masked::new(
-            self.scan
-                .emit(&self.plan, decided, &self.place, &mut self.findings),
-        )
+        Masked::new(self.scan.emit(&self.plan, decided, &self.place, &mut self.findings))
     }
 }
 
@@ -183,11 +173,7 @@ impl Scan {
         if !plan.runs.is_empty() {
             self.begin_runs(plan, data, from, last)?;
         }
-        let tail = if last {
-            data.len()
-        } else {
-            tail(plan, data, from)
-        };
+        let tail = if last { data.len() } else { tail(plan, data, from) };
         self.scanned = self.base + tail as u64;
         let undecided = self.open.iter().map(|o| o.hold).min();
         let limit = undecided.map_or(tail, |position| self.offset(position).min(tail));
@@ -201,18 +187,8 @@ impl Scan {
 
     /// Tries everything that has no fixed beginning. Positions in the held tail are looked
     /// at when they come again.
-    fn begin_runs(
-        &mut self,
-        plan: &Plan,
-        data: &[u8],
-        from: usize,
-        last: bool,
-    ) -> Result<(), MaskError> {
-        let to = if last {
-            data.len()
-        } else {
-            tail(plan, data, from)
-        };
+    fn begin_runs(&mut self, plan: &Plan, data: &[u8], from: usize, last: bool) -> Result<(), MaskError> {
+        let to = if last { data.len() } else { tail(plan, data, from) };
         let mut before = at_before(&self.behind, data, from);
         // Near an escape the byte before says too little; `begin` then looks in full.
         let mut near_escape = BEHIND + 1;
@@ -226,11 +202,8 @@ impl Scan {
                     }
                 }
             }
-            near_escape = if matches!(byte, b'\\' | b'%') {
-                BEHIND + 1
-            } else {
-                near_escape.saturating_sub(1)
-            };
+            near_escape =
+                if matches!(byte, b'\\' | b'%') { BEHIND + 1 } else { near_escape.saturating_sub(1) };
             before = byte;
         }
         Ok(())
@@ -272,29 +245,11 @@ impl Scan {
                 }
             }
         };
-        self.go_on(
-            plan,
-            data,
-            Open {
-                target,
-                start,
-                at: start,
-                state,
-                end: None,
-                hold: start,
-            },
-            last,
-        )
+        self.go_on(plan, data, Open { target, start, at: start, state, end: None, hold: start }, last)
     }
 
     /// Takes a candidate as far as the bytes at hand go.
-    fn go_on(
-        &mut self,
-        plan: &Plan,
-        data: &[u8],
-        mut open: Open,
-        last: bool,
-    ) -> Result<(), MaskError> {
+    fn go_on(&mut self, plan: &Plan, data: &[u8], mut open: Open, last: bool) -> Result<(), MaskError> {
         let over = match open.target {
             Target::Literal(index) => {
                 let literal = plan.literal(index);
@@ -341,10 +296,7 @@ impl Scan {
             let end = self.base + end as u64;
             if rule.detector.swallow && end - open.start > SWALLOW_MAX_BYTES {
                 let entity = rule.entity.to_string();
-                return Err(MaskError::NoEnd {
-                    entity,
-                    limit: SWALLOW_MAX_BYTES,
-                });
+                return Err(MaskError::NoEnd { entity, limit: SWALLOW_MAX_BYTES });
             }
             if rule.commits() {
                 // The range begins where the match does also when it grows: the union that
@@ -360,8 +312,7 @@ impl Scan {
         }
         if progress.over {
             if let Some(end) = open.end
-                && let Some((from, to)) =
-                    rule.verify(data, self.offset(open.start), self.offset(end))
+                && let Some((from, to)) = rule.verify(data, self.offset(open.start), self.offset(end))
             {
                 self.add(self.base + from as u64, self.base + to as u64, open.target);
             }
@@ -375,13 +326,7 @@ impl Scan {
     }
 
     /// Replaces what is to be masked in bytes that are decided, and moves on behind them.
-    fn emit(
-        &mut self,
-        plan: &Plan,
-        decided: &Bytes,
-        place: &Place,
-        findings: &mut Findings,
-    ) -> Bytes {
+    fn emit(&mut self, plan: &Plan, decided: &Bytes, place: &Place, findings: &mut Findings) -> Bytes {
         let base = self.base;
         let end = base + decided.len() as u64;
         self.behind = self.behind(decided, decided.len());
@@ -389,8 +334,7 @@ impl Scan {
         if self.ranges.is_empty() && self.masked_to <= base {
             return decided.clone();
         }
-        self.ranges
-            .sort_unstable_by_key(|r| (r.start, r.target, r.end));
+        self.ranges.sort_unstable_by_key(|r| (r.start, r.target, r.end));
         let slice = |from: u64, to: u64| {
             let index = |p: u64| usize::try_from(p - base).unwrap_or(usize::MAX);
             &decided[index(from)..index(to)]
@@ -416,9 +360,7 @@ impl Scan {
 /// Where the tail begins that is too short for a window but can be the beginning of one.
 fn tail(plan: &Plan, data: &[u8], from: usize) -> usize {
     let first = data.len().saturating_sub(WINDOW - 1).max(from);
-    (first..data.len())
-        .find(|&at| plan.filter.begins(&data[at..]))
-        .unwrap_or(data.len())
+    (first..data.len()).find(|&at| plan.filter.begins(&data[at..])).unwrap_or(data.len())
 }
 
 /// The byte before an offset.

@@ -16,11 +16,7 @@ fn all() -> Masker {
     Masker::new(&Selection::All, &exact).unwrap()
 }
 
-fn in_chunks(
-    masker: &Masker,
-    text: &[u8],
-    cuts: impl IntoIterator<Item = usize>,
-) -> (Vec<u8>, Findings) {
+fn in_chunks(masker: &Masker, text: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<u8>, Findings) {
     let mut stream = masker.stream_at(Place::Other);
     let mut out = Vec::new();
     let mut from = 0;
@@ -43,23 +39,14 @@ fn examples_are_masked_and_counter_examples_are_not() {
             let text = format!("x={}\" end", join(example));
             let (masked, findings) = only.mask(text.as_bytes());
             let placeholder = format!("[MASKED:{}]", detector.entity);
-            assert!(
-                masked.to_text().contains(&placeholder),
-                "{}: {text}",
-                detector.entity
-            );
+            assert!(masked.to_text().contains(&placeholder), "{}: {text}", detector.entity);
             assert!(masked.to_text().ends_with("\" end"), "{}", masked.to_text());
             assert_eq!(findings.total(), 1, "{text}");
             assert!(!builtin.mask(text.as_bytes()).1.is_empty());
         }
         for counter in detector.counter {
             let (masked, findings) = only.mask(join(counter).as_bytes());
-            assert!(
-                findings.is_empty(),
-                "{}: {}",
-                detector.entity,
-                masked.to_text()
-            );
+            assert!(findings.is_empty(), "{}: {}", detector.entity, masked.to_text());
         }
     }
 }
@@ -73,19 +60,10 @@ fn every_cut_and_every_chunk_of_one_byte_gives_the_same() {
             let (whole, findings) = masker.mask(&text);
             for cut in 0..=text.len() {
                 let cutted = in_chunks(&masker, &text, [cut]);
-                assert_eq!(
-                    (&cutted.0[..], &cutted.1),
-                    (whole.as_bytes(), &findings),
-                    "{cut}"
-                );
+                assert_eq!((&cutted.0[..], &cutted.1), (whole.as_bytes(), &findings), "{cut}");
             }
             let single = in_chunks(&masker, &text, 0..text.len());
-            assert_eq!(
-                single.0,
-                whole.as_bytes(),
-                "{}",
-                String::from_utf8_lossy(&text)
-            );
+            assert_eq!(single.0, whole.as_bytes(), "{}", String::from_utf8_lossy(&text));
         }
     }
 }
@@ -107,10 +85,7 @@ fn borders_of_buffers_do_not_matter() {
 #[test]
 fn overlapping_matches_leak_no_tail() {
     let text = join(&["AKIA", "AKIA", "ABCDEFGHIJKLMNOP", " x"]);
-    assert_eq!(
-        all().mask(text.as_bytes()).0.to_text(),
-        "[MASKED:AWS_ACCESS_KEY_ID] x"
-    );
+    assert_eq!(all().mask(text.as_bytes()).0.to_text(), "[MASKED:AWS_ACCESS_KEY_ID] x");
     let (masked, findings) = all().mask(b"_abababababab_");
     assert_eq!(masked.to_text(), "_[MASKED:REPEATED]_");
     assert_eq!(findings.total(), 1);
@@ -137,10 +112,7 @@ fn a_long_chain_of_matches_is_not_held_back() {
         assert!(stream.held() <= 24, "{}", stream.held());
     }
     out.extend_from_slice(stream.finish().unwrap().as_bytes());
-    assert_eq!(
-        String::from_utf8(out).unwrap(),
-        "[MASKED:AWS_ACCESS_KEY_ID]"
-    );
+    assert_eq!(String::from_utf8(out).unwrap(), "[MASKED:AWS_ACCESS_KEY_ID]");
 }
 
 #[test]
@@ -149,25 +121,12 @@ fn a_private_key_is_swallowed_without_waiting_and_json_stays_json() {
     let mut stream = all().stream();
     let mut out = stream.push(head.into()).unwrap().as_bytes().to_vec();
     for _ in 0..100 {
-        out.extend_from_slice(
-            stream
-                .push(Bytes::from_static(b"MIIEabcd+/\\n"))
-                .unwrap()
-                .as_bytes(),
-        );
+        out.extend_from_slice(stream.push(Bytes::from_static(b"MIIEabcd+/\\n")).unwrap().as_bytes());
         assert!(stream.held() <= 1);
     }
-    out.extend_from_slice(
-        stream
-            .push(Bytes::from_static(b"\\\"\"}"))
-            .unwrap()
-            .as_bytes(),
-    );
+    out.extend_from_slice(stream.push(Bytes::from_static(b"\\\"\"}")).unwrap().as_bytes());
     out.extend_from_slice(stream.finish().unwrap().as_bytes());
-    assert_eq!(
-        String::from_utf8(out).unwrap(),
-        "{\"k\": \"[MASKED:PRIVATE_KEY]\\\"\"}"
-    );
+    assert_eq!(String::from_utf8(out).unwrap(), "{\"k\": \"[MASKED:PRIVATE_KEY]\\\"\"}");
 }
 
 #[test]
@@ -189,10 +148,7 @@ fn too_many_candidates_end_the_stream() {
     assert!(all().stream().push("eyJ".repeat(200).into()).is_ok());
     let exact = ExactValue::new("A", &SecretBytes::new(vec![b'a'; OPEN_MAX + 100])).unwrap();
     let masker = Masker::new(&Selection::All, &[exact]).unwrap();
-    let error = masker
-        .stream()
-        .push(vec![b'a'; OPEN_MAX + 50].into())
-        .unwrap_err();
+    let error = masker.stream().push(vec![b'a'; OPEN_MAX + 50].into()).unwrap_err();
     assert!(matches!(error, MaskError::TooManyOpen { .. }));
 }
 
@@ -204,29 +160,14 @@ fn exact_values_are_found_in_fixed_codings() {
     for before in 0..3 {
         let text = base64::engine::general_purpose::STANDARD
             .encode(format!("{}{value} and more", "x".repeat(before)));
-        assert!(
-            masker
-                .mask(text.as_bytes())
-                .0
-                .to_text()
-                .contains("[MASKED:DEPLOY_KEY]")
-        );
+        assert!(masker.mask(text.as_bytes()).0.to_text().contains("[MASKED:DEPLOY_KEY]"));
     }
     let hex: String = value.bytes().map(|b| format!("{b:02x}")).collect();
     let percent: String = value.bytes().map(|b| format!("%{b:02X}")).collect();
     let json = value.replace('/', "\\/");
-    for form in [
-        hex.to_uppercase(),
-        hex,
-        percent,
-        json,
-        value.replace('/', "%2F"),
-    ] {
+    for form in [hex.to_uppercase(), hex, percent, json, value.replace('/', "%2F")] {
         let text = format!("<{form}>");
-        assert_eq!(
-            masker.mask(text.as_bytes()).0.to_text(),
-            "<[MASKED:DEPLOY_KEY]>"
-        );
+        assert_eq!(masker.mask(text.as_bytes()).0.to_text(), "<[MASKED:DEPLOY_KEY]>");
     }
 }
 
@@ -236,10 +177,7 @@ fn recorded_headers_show_no_credential() {
     let (_, value, findings) = masker.recorded_header("Authorization", b"bearer abc");
     assert_eq!(value.as_str(), "Bearer [MASKED:AUTHORIZATION]");
     assert_eq!(findings.total(), 1);
-    assert_eq!(
-        masker.recorded_header("cookie", b"a=b").1.as_str(),
-        "[MASKED:COOKIE]"
-    );
+    assert_eq!(masker.recorded_header("cookie", b"a=b").1.as_str(), "[MASKED:COOKIE]");
     assert_eq!(masker.recorded_header("accept", b"*/*").1.as_str(), "*/*");
 }
 

@@ -15,13 +15,7 @@ impl Entity {
     pub fn new(name: &str) -> Self {
         let clean: String = name
             .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() {
-                    c.to_ascii_uppercase()
-                } else {
-                    '_'
-                }
-            })
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
             .collect();
         Self(clean.into())
     }
@@ -165,17 +159,10 @@ pub struct Findings(Vec<Finding>);
 impl Findings {
     /// Counts one more.
     pub(super) fn add(&mut self, entity: &Entity, place: &Place, count: u32) {
-        let known = self
-            .0
-            .iter_mut()
-            .find(|f| f.entity == *entity && f.place == *place);
+        let known = self.0.iter_mut().find(|f| f.entity == *entity && f.place == *place);
         match known {
             Some(finding) => finding.count = finding.count.saturating_add(count),
-            None => self.0.push(Finding {
-                entity: entity.clone(),
-                count,
-                place: place.clone(),
-            }),
+            None => self.0.push(Finding { entity: entity.clone(), count, place: place.clone() }),
         }
     }
 

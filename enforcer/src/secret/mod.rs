@@ -89,9 +89,7 @@ mod tests {
             #[serde(with = "exposed")]
             value: SecretText,
         }
-        let sent = Message {
-            value: SecretText::new("a value".to_owned()),
-        };
+        let sent = Message { value: SecretText::new("a value".to_owned()) };
         let json = serde_json::to_string(&sent).unwrap();
         let got: Message = serde_json::from_str(&json).unwrap();
         assert_eq!(got.value.expose(), "a value");
