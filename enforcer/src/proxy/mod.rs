@@ -1,1 +1,7 @@
 //! Accepting, planning and carrying one connection.
+
+pub mod admission;
+pub mod limits;
+pub mod prefixed;
+
+pub use limits::Limits;
