@@ -95,7 +95,7 @@ fn list(sessions: &[Summary], json: bool) -> miette::Result<ExitCode> {
         return print(&sessions);
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "STARTED",
         "WORKLOAD",
