@@ -238,6 +238,7 @@ static SECRETS: &[Detector] = &[
 static PII: &[Detector] = &[
     Detector {
         trigger: Trigger::Run(alnum, local),
+        pivot: Some(b'@'),
         not_after: Some(local),
         examples: &[&["write to jane.doe+x@example", ".org, please"], &["\\njane@example", ".org"]],
         counter: &[&["@decorator and user@localhost"]],

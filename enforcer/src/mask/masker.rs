@@ -36,7 +36,7 @@ pub(super) struct Runs {
     pub(super) starts: [u32; 256],
     /// Which of them cannot start behind a byte.
     pub(super) follows: [u32; 256],
-    pub(super) targets: Vec<Target>,
+    pub(super) targets: Vec<(Target, Option<u8>)>,
 }
 
 impl Masker {
@@ -182,7 +182,7 @@ impl Plan {
                     runs.starts[usize::from(byte)] |= if starts(byte) { bit } else { 0 };
                     runs.follows[usize::from(byte)] |= if follows(byte) { bit } else { 0 };
                 }
-                runs.targets.push(target);
+                runs.targets.push((target, rule.detector.pivot));
             }
         }
         Self { filter: Filter::new(&windows), runs, rules, literals, longest }

@@ -23,6 +23,8 @@ use super::{detectors, error::MaskError, filter::WINDOW, types::Entity};
 pub const PATTERN_MAX_BYTES: usize = 16 * 1024;
 /// A value that is masked until its end mark (a private key) may be this long.
 pub const SWALLOW_MAX_BYTES: u64 = 64 * 1024;
+/// How far behind the beginning of a run its pivot can stand, in bytes.
+pub(super) const PIVOT_MAX_BYTES: usize = 64;
 /// More first windows than this make a pattern too common to be looked for.
 const WINDOWS_MAX: usize = 4096;
 /// A compiled pattern may take this much memory.
@@ -52,6 +54,8 @@ pub struct Detector {
     pub pattern: &'static str,
     /// Where it is tried.
     pub trigger: Trigger,
+    /// A run is followed by this byte within [`PIVOT_MAX_BYTES`], or it is no match.
+    pub pivot: Option<u8>,
     /// The byte before the match must not be one of these (escapes are seen through).
     pub not_after: Option<Class>,
     /// The byte after the match must not be one of these.
@@ -79,6 +83,7 @@ impl Detector {
             set,
             pattern,
             trigger: Trigger::Prefix,
+            pivot: None,
             not_after: None,
             not_before: None,
             check: None,

@@ -23,7 +23,7 @@ use super::{
     error::MaskError,
     filter::{Target, WINDOW},
     masker::Plan,
-    rule::SWALLOW_MAX_BYTES,
+    rule::{PIVOT_MAX_BYTES, SWALLOW_MAX_BYTES},
     types::{Findings, Masked, Place},
 };
 
@@ -190,14 +190,15 @@ impl Scan {
     fn begin_runs(&mut self, plan: &Plan, data: &[u8], from: usize, last: bool) -> Result<(), MaskError> {
         let to = if last { data.len() } else { tail(plan, data, from) };
         let mut before = at_before(&self.behind, data, from);
+        let mut pivots = Pivots::default();
         // Near an escape the byte before says too little; `begin` then looks in full.
         let mut near_escape = BEHIND + 1;
         for (at, &byte) in data.iter().enumerate().take(to).skip(from) {
             let starts = plan.runs.starts[usize::from(byte)];
             let fresh = starts & !plan.runs.follows[usize::from(before)] != 0;
             if fresh || (near_escape > 0 && starts != 0) {
-                for (bit, target) in plan.runs.targets.iter().enumerate() {
-                    if starts >> bit & 1 == 1 {
+                for (bit, (target, _)) in plan.runs.targets.iter().enumerate() {
+                    if starts >> bit & 1 == 1 && pivots.near(plan, data, bit, at) {
                         self.begin(plan, data, at, *target, last)?;
                     }
                 }
@@ -354,6 +355,37 @@ impl Scan {
         }
         out.extend_from_slice(slice(at, end));
         out.freeze()
+    }
+}
+
+/// Where the next pivots stand, so that a run without one costs nothing.
+#[derive(Default)]
+struct Pivots([Option<Pivot>; 4]);
+
+#[derive(Clone, Copy)]
+struct Pivot {
+    /// Of the next pivot, or the end.
+    next: usize,
+    /// Where the run begins that reaches the end and can go on in the next chunk.
+    tail: usize,
+}
+
+impl Pivots {
+    /// Whether the run at an offset can be one that has its pivot.
+    fn near(&mut self, plan: &Plan, data: &[u8], bit: usize, at: usize) -> bool {
+        let (Some((_, Some(byte))), Some(slot)) = (plan.runs.targets.get(bit), self.0.get_mut(bit)) else {
+            return true;
+        };
+        let pivot = slot.get_or_insert_with(|| {
+            let inside = |b: &u8| plan.runs.follows[usize::from(*b)] >> bit & 1 == 1;
+            let tail = data.len() - data.iter().rev().take_while(|b| inside(b)).count();
+            Pivot { next: 0, tail }
+        });
+        if pivot.next <= at {
+            let found = memchr::memchr(*byte, &data[at..]);
+            pivot.next = found.map_or(usize::MAX, |offset| at + offset);
+        }
+        pivot.next.saturating_sub(at) <= PIVOT_MAX_BYTES || at >= pivot.tail
     }
 }
 

@@ -16,6 +16,36 @@ fn all() -> Masker {
     Masker::new(&Selection::All, &exact).unwrap()
 }
 
+fn random_text(seed: u64, len: usize) -> Vec<u8> {
+    const PARTS: &[&str] = &[
+        "a", "Z", "9", "@", ".", "-", "_", "\\n", "%3D", "\\u003d", "eyJ", "sk-", "AKIA", ":", "//", " ",
+        "\n", "abab", "GB82", "4111", "x@y.org", "=", "+", "\"",
+    ];
+    let mut state = seed;
+    let mut text = Vec::new();
+    while text.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let part = usize::try_from(state >> 33).unwrap() % PARTS.len();
+        text.extend_from_slice(PARTS[part].as_bytes());
+    }
+    text
+}
+
+#[test]
+fn noise_is_masked_alike_in_all_chunks() {
+    let masker = all();
+    for seed in 0..60 {
+        let text = random_text(seed, 600);
+        let (whole, findings) = masker.mask(&text);
+        for size in [1, 2, 3, 5, 17, 64, 100] {
+            let cuts = (0..text.len()).step_by(size);
+            let (out, found) = in_chunks(&masker, &text, cuts);
+            assert_eq!(String::from_utf8_lossy(&out), whole.to_text(), "{seed} {size}");
+            assert_eq!(found, findings);
+        }
+    }
+}
+
 fn in_chunks(masker: &Masker, text: &[u8], cuts: impl IntoIterator<Item = usize>) -> (Vec<u8>, Findings) {
     let mut stream = masker.stream_at(Place::Other);
     let mut out = Vec::new();

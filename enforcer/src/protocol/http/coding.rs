@@ -8,10 +8,12 @@
 //!
 //! A decoder gives at most [`PIECE_BYTES`] at a time, so that a small input that expands a
 //! million times never stands in memory: whoever drives it can wait between two pieces.
-//! What does not decode to its end is an error; nothing of it passes unread.
+//! What does not decode to its end is an error; nothing of it passes unread. [`decode`] and
+//! [`encode`] are the same over streams of chunks.
 
 mod decode;
 mod encode;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use http::{
 
 pub use decode::Decoder;
 pub use encode::Encoder;
+pub use streams::{Decode, Encode, Limits, decode, encode};
 
 /// How many codings may be stacked on one body, a number.
 pub const STACKED_MAX: usize = 4;

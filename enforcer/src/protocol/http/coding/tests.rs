@@ -5,14 +5,14 @@ use crate::mask::Masker;
 
 const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
 
-fn encode(codings: &[Coding], text: &[u8]) -> Vec<u8> {
+fn encoded(codings: &[Coding], text: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new(codings);
     let mut out = encoder.push(Bytes::copy_from_slice(text), false).unwrap().to_vec();
     out.extend_from_slice(&encoder.finish().unwrap());
     out
 }
 
-fn decode(codings: &[Coding], coded: &[u8], chunk: usize, limit: u64) -> Result<Vec<u8>, CodingError> {
+fn decoded(codings: &[Coding], coded: &[u8], chunk: usize, limit: u64) -> Result<Vec<u8>, CodingError> {
     let mut decoder = Decoder::new(codings, limit)?;
     let mut out = Vec::new();
     for part in coded.chunks(chunk) {
@@ -51,21 +51,21 @@ fn headers(values: &[&str]) -> HeaderMap {
 fn round_trips_in_chunks_of_any_size() {
     let text = sample();
     for coding in ALL {
-        let coded = encode(&[coding], &text);
+        let coded = encoded(&[coding], &text);
         for chunk in [1, 7, 1000, coded.len()] {
-            assert!(decode(&[coding], &coded, chunk, 1 << 30).unwrap() == text, "{coding:?} {chunk}");
+            assert!(decoded(&[coding], &coded, chunk, 1 << 30).unwrap() == text, "{coding:?} {chunk}");
         }
         let zeros = vec![0; 3 * PIECE_BYTES];
-        let coded = encode(&[coding], &zeros);
+        let coded = encoded(&[coding], &zeros);
         for chunk in [1, coded.len()] {
-            assert!(decode(&[coding], &coded, chunk, 1 << 30).unwrap() == zeros, "{coding:?}");
+            assert!(decoded(&[coding], &coded, chunk, 1 << 30).unwrap() == zeros, "{coding:?}");
         }
-        assert!(decode(&[coding], &encode(&[coding], b""), 1, 10).unwrap().is_empty());
-        assert!(decode(&[coding], b"", 1, 10).unwrap().is_empty(), "an empty body is one");
+        assert!(decoded(&[coding], &encoded(&[coding], b""), 1, 10).unwrap().is_empty());
+        assert!(decoded(&[coding], b"", 1, 10).unwrap().is_empty(), "an empty body is one");
     }
     let stacked = [Coding::Gzip, Coding::Brotli, Coding::Zstd, Coding::Deflate];
-    let coded = encode(&stacked, &text);
-    assert!(decode(&stacked, &coded, 100, 1 << 30).unwrap() == text);
+    let coded = encoded(&stacked, &text);
+    assert!(decoded(&stacked, &coded, 100, 1 << 30).unwrap() == text);
 }
 
 #[test]
@@ -78,16 +78,16 @@ fn raw_deflate_is_read_as_deflate() {
     assert!(encoder.finish(&mut output).unwrap());
     let len = output.written_len();
     for chunk in [1, len] {
-        assert_eq!(decode(&[Coding::Deflate], &out[..len], chunk, 100).unwrap(), b"raw raw raw");
+        assert_eq!(decoded(&[Coding::Deflate], &out[..len], chunk, 100).unwrap(), b"raw raw raw");
     }
 }
 
 #[test]
 fn members_and_frames_follow_each_other() {
     for coding in [Coding::Gzip, Coding::Zstd] {
-        let coded = [encode(&[coding], b"one "), encode(&[coding], b"two")].concat();
+        let coded = [encoded(&[coding], b"one "), encoded(&[coding], b"two")].concat();
         for chunk in [1, 5, coded.len()] {
-            assert_eq!(decode(&[coding], &coded, chunk, 100).unwrap(), b"one two");
+            assert_eq!(decoded(&[coding], &coded, chunk, 100).unwrap(), b"one two");
         }
     }
 }
@@ -96,19 +96,19 @@ fn members_and_frames_follow_each_other() {
 fn what_is_not_whole_is_an_error() {
     let text = sample();
     for coding in ALL {
-        let coded = encode(&[coding], &text);
+        let coded = encoded(&[coding], &text);
         for cut in [1, 2, 9, coded.len() / 2, coded.len() - 1] {
-            let error = decode(&[coding], &coded[..cut], 1000, 1 << 30).unwrap_err();
+            let error = decoded(&[coding], &coded[..cut], 1000, 1 << 30).unwrap_err();
             let truncated = CodingError::Truncated { coding: coding.name() };
             assert_eq!(error, truncated, "{coding:?} at {cut}");
         }
         for tail in [&b"plain bytes"[..], b"\0", b"\x1f\0"] {
             for chunk in [1, usize::MAX] {
                 let coded = [&coded[..], tail].concat();
-                assert!(decode(&[coding], &coded, chunk, 1 << 30).is_err(), "{coding:?}");
+                assert!(decoded(&[coding], &coded, chunk, 1 << 30).is_err(), "{coding:?}");
             }
         }
-        assert!(decode(&[coding], b"plain text, not coded at all", 100, 1000).is_err());
+        assert!(decoded(&[coding], b"plain text, not coded at all", 100, 1000).is_err());
     }
 }
 
@@ -116,10 +116,26 @@ fn what_is_not_whole_is_an_error() {
 fn the_output_is_limited_at_every_stage() {
     let bomb = vec![0; 1 << 20];
     for coding in ALL {
-        let coded = encode(&[coding], &bomb);
-        assert_eq!(decode(&[coding], &coded, 1000, 1 << 20).unwrap().len(), 1 << 20);
-        let error = decode(&[coding], &coded, 1000, (1 << 20) - 1).unwrap_err();
+        let coded = encoded(&[coding], &bomb);
+        assert_eq!(decoded(&[coding], &coded, 1000, 1 << 20).unwrap().len(), 1 << 20);
+        let error = decoded(&[coding], &coded, 1000, (1 << 20) - 1).unwrap_err();
         assert_eq!(error, CodingError::TooLarge { limit: (1 << 20) - 1 });
+    }
+}
+
+#[test]
+fn a_zstd_window_is_limited() {
+    use compression_codecs::{EncodeV2 as _, ZstdEncoder, core::util, zstd::params::CParameter};
+    for (log, fine) in [(ZSTD_WINDOW_LOG_MAX, true), (ZSTD_WINDOW_LOG_MAX + 1, false)] {
+        let mut encoder = ZstdEncoder::new_with_params(3, &[CParameter::window_log(log)]);
+        let mut out = vec![0; 1000];
+        let mut output = util::WriteBuffer::new_initialized(&mut out);
+        encoder.encode(&mut util::PartialBuffer::new(&b"window"[..]), &mut output).unwrap();
+        encoder.flush(&mut output).unwrap();
+        assert!(encoder.finish(&mut output).unwrap());
+        let len = output.written_len();
+        let got = decoded(&[Coding::Zstd], &out[..len], 1000, 1000);
+        assert_eq!(got.is_ok(), fine, "2^{log}: {got:?}");
     }
 }
 
@@ -171,7 +187,7 @@ fn a_coded_secret_is_masked_at_every_cut() {
     let text = format!("before {token} after");
     let masker = Masker::builtin_all().unwrap();
     for coding in ALL {
-        let coded = encode(&[coding], text.as_bytes());
+        let coded = encoded(&[coding], text.as_bytes());
         for cut in 0..=coded.len() {
             let mut decoder = Decoder::new(&[coding], 1000).unwrap();
             let (mut stream, mut encoder) = (masker.stream(), Encoder::new(&[coding]));
@@ -188,7 +204,7 @@ fn a_coded_secret_is_masked_at_every_cut() {
             let rest = stream.finish().unwrap().into_bytes();
             out.extend_from_slice(&encoder.push(rest, true).unwrap());
             out.extend_from_slice(&encoder.finish().unwrap());
-            let got = decode(&[coding], &out, 1000, 1000).unwrap();
+            let got = decoded(&[coding], &out, 1000, 1000).unwrap();
             assert_eq!(String::from_utf8(got).unwrap(), "before [MASKED:GITHUB_TOKEN] after");
         }
     }
