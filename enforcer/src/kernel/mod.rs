@@ -1,1 +1,282 @@
-//! Loading, attaching and pinning the kernel half: the only user of aya, in a process of its own.
+//! Loading, attaching and pinning the kernel half: the only user of aya, in a
+//! process of its own.
+//!
+//! ```text
+//!            load_or_adopt                     release
+//!   nothing ───────────────▶ enforcing ───────────────────▶ nothing
+//!                             │     ▲
+//!        the loader dies      ▼     │  load_or_adopt: maps kept, programs replaced
+//!                          orphaned ┘  (tagged cgroups are refused, others untouched)
+//! ```
+//!
+//! Links and maps are pinned, so that what holds does not depend on a process
+//! of ours. Everything here is synchronous, and nothing here reads what a job
+//! or a target sent.
+#![allow(unsafe_code, reason = "bpf(2), and map values that aya takes as plain bytes")]
+
+mod cgroup;
+mod event;
+mod links;
+mod listen;
+mod load;
+mod pins;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, MapData};
+use enforcer_common as abi;
+use enforcer_common::cfg;
+use thiserror::Error;
+
+pub use cgroup::{cgroup_id, cgroup2_mount};
+pub use event::{Refusal, Refusals};
+pub use listen::Listeners;
+
+use load::Attachment;
+use pins::{Lock, PinDir};
+
+/// What the loader has to know.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// The compiled kernel half.
+    pub object: PathBuf,
+    /// Directory of the pins, as process 1 sees it; its parent is, or becomes, a bpffs.
+    pub pins: PathBuf,
+    /// Cgroup at which the socket hooks are attached: the root of cgroup2 in production.
+    pub attach: PathBuf,
+    /// The enforcer's own cgroup: its processes may take the ports and read flow records.
+    pub own: PathBuf,
+    /// Parent of all jobs: the packet hooks are attached here.
+    pub jobs: PathBuf,
+    pub tcp_port: u16,
+    pub dns_port: u16,
+}
+
+/// What tagged processes get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are redirected to the proxy.
+    Redirect,
+    /// They have no network.
+    Deny,
+}
+
+#[derive(Debug, Error)]
+pub enum KernelError {
+    #[error("no cgroup2 mount in /proc/self/mountinfo: mount one at /sys/fs/cgroup")]
+    NoCgroup2,
+    #[error("{path} is not a directory of the cgroup2 mount {mount}")]
+    NotACgroup { path: PathBuf, mount: PathBuf },
+    #[error("{path} stands {level} levels deep, and tags are looked for at {max} at most", max = abi::MAX_LEVEL)]
+    TooDeep { path: PathBuf, level: u32 },
+    #[error("tag 0 means nobody")]
+    NoTag,
+    #[error("another loader holds {0}: stop it first")]
+    Locked(PathBuf),
+    #[error(
+        "the pins in {path} are of version {found}, this is {wanted}: run `enforcer release --all` first"
+    )]
+    Version { path: PathBuf, found: u64, wanted: u64 },
+    #[error("{path}: {doing} failed")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("loading {path} failed")]
+    Load { path: PathBuf, source: Box<aya::EbpfError> },
+    #[error("{path} has no {name}: it was built from other sources")]
+    Missing { path: PathBuf, name: &'static str },
+    #[error("the kernel refused the program {name}")]
+    Program { name: &'static str, source: Box<aya::programs::ProgramError> },
+    #[error("attaching {name} to {path} failed (an exclusive program of somebody else gives EPERM)")]
+    Attach { name: &'static str, path: PathBuf, source: io::Error },
+    #[error("map {name}")]
+    Map { name: &'static str, source: Box<aya::maps::MapError> },
+    #[error("listening on {port} of the network namespace failed")]
+    Listen { port: u16, source: io::Error },
+    #[error("the thread in the other namespace ended without an answer")]
+    Thread,
+}
+
+type Result<T, E = KernelError> = std::result::Result<T, E>;
+
+/// Whether what is pinned still holds.
+#[derive(Clone, Debug)]
+pub struct Health {
+    pub links: Vec<LinkHealth>,
+    pub mode: Mode,
+    pub tags: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct LinkHealth {
+    pub name: &'static str,
+    /// What is wrong, in words; `None` is good.
+    pub problem: Option<String>,
+}
+
+impl Health {
+    pub fn is_good(&self) -> bool {
+        self.mode == Mode::Redirect && self.links.iter().all(|link| link.problem.is_none())
+    }
+}
+
+/// The loaded kernel half. Dropping it changes nothing in the kernel.
+pub struct Kernel {
+    config: KernelConfig,
+    mount: PathBuf,
+    pins: PinDir,
+    attachments: Vec<Attachment>,
+    settings: Array<MapData, u64>,
+    tags: HashMap<MapData, u64, Plain<abi::Tag>>,
+    served: HashMap<MapData, u64, Plain<abi::Netns>>,
+    refusals: Option<Refusals>,
+    _lock: Lock,
+}
+
+impl Kernel {
+    /// Loads the programs and attaches them, or replaces those that an earlier
+    /// loader left; maps, tags and served namespaces are kept.
+    pub fn load_or_adopt(config: KernelConfig) -> Result<Self> {
+        let mount = cgroup2_mount()?;
+        let pins = PinDir::prepare(&config.pins)?;
+        let lock = Lock::take(&pins)?;
+        let loaded = load::load(&config, &mount, &pins)?;
+        Ok(Self {
+            config,
+            mount,
+            pins,
+            attachments: loaded.attachments,
+            settings: loaded.settings,
+            tags: loaded.tags,
+            served: loaded.served,
+            refusals: Some(loaded.refusals),
+            _lock: lock,
+        })
+    }
+
+    /// Tags a cgroup and all below it, and returns its id. Do this before the
+    /// first process enters.
+    pub fn tag(&mut self, path: &Path, tag: u64, flags: u32) -> Result<u64> {
+        if tag == 0 {
+            return Err(KernelError::NoTag);
+        }
+        let id = cgroup_id(path)?;
+        let level = cgroup::level(&self.mount, path)?;
+        // The level first: an entry at a level that nobody looks at is no tag.
+        let levels = self.setting(cfg::LEVELS)? | 1 << level;
+        self.set(cfg::LEVELS, levels)?;
+        self.tags.insert(id, Plain(abi::Tag { id: tag, flags, level }), 0).map_err(map_error("TAGS"))?;
+        Ok(id)
+    }
+
+    /// Lifts the tag of a cgroup; false when it had none.
+    pub fn untag(&mut self, cgroup: u64) -> Result<bool> {
+        match self.tags.remove(&cgroup) {
+            Ok(()) => {}
+            Err(aya::maps::MapError::KeyNotFound) => return Ok(false),
+            Err(aya::maps::MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
+                return Ok(false);
+            }
+            Err(e) => return Err(map_error("TAGS")(e)),
+        }
+        let levels = self.tags()?.iter().fold(0, |levels, (_, tag)| levels | 1 << tag.level);
+        self.set(cfg::LEVELS, levels)?;
+        Ok(true)
+    }
+
+    /// All tagged cgroups by id, those of an earlier loader too.
+    pub fn tags(&self) -> Result<Vec<(u64, abi::Tag)>> {
+        self.tags.iter().map(|entry| entry.map(|(id, tag)| (id, tag.0)).map_err(map_error("TAGS"))).collect()
+    }
+
+    /// Opens the listeners of a network namespace (the current one when none is
+    /// given) and lets its tagged processes be redirected to them. The caller
+    /// has to be in the enforcer's own cgroup: others may not take these ports,
+    /// and accepted sockets belong to the cgroup of whoever opened the listener.
+    pub fn open_listeners(&mut self, netns: Option<&File>) -> Result<Listeners> {
+        let listeners = listen::open(netns, self.config.tcp_port, self.config.dns_port)?;
+        let served = abi::Netns {
+            tcp_port: self.config.tcp_port,
+            dns_port: self.config.dns_port,
+            flags: if listeners.has_ipv6() { 0 } else { abi::NETNS_NO_IPV6 },
+        };
+        self.served.insert(listeners.netns, Plain(served), 0).map_err(map_error("NETNS"))?;
+        Ok(listeners)
+    }
+
+    /// Stops serving a namespace that is gone, or whose listeners are closed for good.
+    pub fn forget_netns(&mut self, netns: u64) -> Result<()> {
+        match self.served.remove(&netns) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(e) => Err(map_error("NETNS")(e)),
+        }
+    }
+
+    pub fn set_mode(&mut self, mode: Mode) -> Result<()> {
+        self.set(cfg::MODE, if mode == Mode::Deny { cfg::MODE_DENY } else { cfg::MODE_REDIRECT })
+    }
+
+    /// Compares every pin with what was attached. A link whose cgroup is gone,
+    /// or that somebody detached, is still pinned but attached to cgroup 0.
+    pub fn health(&self) -> Result<Health> {
+        let links = self
+            .attachments
+            .iter()
+            .map(|it| LinkHealth { name: it.name, problem: it.problem(&self.pins) })
+            .collect();
+        let mode = if self.setting(cfg::MODE)? == cfg::MODE_DENY { Mode::Deny } else { Mode::Redirect };
+        Ok(Health { links, mode, tags: self.tags()?.len() })
+    }
+
+    /// The reader of refusals, once: for a thread or a task that waits for them.
+    pub fn refusals(&mut self) -> Option<Refusals> {
+        self.refusals.take()
+    }
+
+    /// Refusals that wait to be read, without waiting. Empty once `refusals` was called.
+    pub fn poll_refusals(&mut self) -> Vec<Refusal> {
+        self.refusals.as_mut().map(Refusals::read).unwrap_or_default()
+    }
+
+    /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
+    /// if it was mounted for us.
+    pub fn release(self) -> Result<()> {
+        let Self { pins, settings, tags, served, refusals, _lock, .. } = self;
+        drop((settings, tags, served, refusals));
+        pins.remove()
+    }
+
+    fn setting(&self, index: u32) -> Result<u64> {
+        self.settings.get(&index, 0).map_err(map_error("CFG"))
+    }
+
+    fn set(&mut self, index: u32, value: u64) -> Result<()> {
+        self.settings.set(index, value, 0).map_err(map_error("CFG"))
+    }
+}
+
+/// Lifts all enforcement when no loader runs: for `enforcer release --all` and
+/// for the removal of the package. Nothing pinned is success.
+pub fn release(pins: &Path) -> Result<()> {
+    let Some(pins) = PinDir::existing(pins)? else { return Ok(()) };
+    let _lock = Lock::take(&pins)?;
+    pins.remove()
+}
+
+/// A map value of the shared layout, which has no padding.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Plain<T>(T);
+
+// SAFETY: the layouts are `repr(C)` structs of integers; their sizes are asserted where they are defined.
+unsafe impl aya::Pod for Plain<abi::Tag> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<abi::Netns> {}
+
+fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> KernelError {
+    move |source| KernelError::Map { name, source: Box::new(source) }
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> KernelError + 'a {
+    move |source| KernelError::Io { doing, path: path.to_owned(), source }
+}

@@ -1,0 +1,100 @@
+//! The listeners of one network namespace.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use nix::sys::socket::{Backlog, listen};
+
+use super::{KernelError, Result};
+use crate::net::sys;
+
+/// Connections that wait for the proxy; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Non-blocking listeners on 127.0.0.1 and `::1`.
+pub struct Listeners {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    tcp4: TcpListener,
+    tcp6: Option<TcpListener>,
+    udp4: UdpSocket,
+    udp6: Option<UdpSocket>,
+}
+
+impl Listeners {
+    pub fn has_ipv6(&self) -> bool {
+        self.tcp6.is_some() && self.udp6.is_some()
+    }
+
+    /// tcp4, tcp6, udp4, udp6. Without IPv6 in the namespace the listeners of
+    /// IPv4 stand in both places, and nobody is redirected to `::1`.
+    pub fn into_fds(self) -> io::Result<[OwnedFd; 4]> {
+        let tcp6 = match self.tcp6 {
+            Some(listener) => listener,
+            None => self.tcp4.try_clone()?,
+        };
+        let udp6 = match self.udp6 {
+            Some(socket) => socket,
+            None => self.udp4.try_clone()?,
+        };
+        Ok([self.tcp4.into(), tcp6.into(), self.udp4.into(), udp6.into()])
+    }
+}
+
+pub(super) fn open(netns: Option<&File>, tcp_port: u16, dns_port: u16) -> Result<Listeners> {
+    let Some(netns) = netns else { return open_here(tcp_port, dns_port) };
+    let netns = netns.try_clone().map_err(|source| KernelError::Listen { port: tcp_port, source })?;
+    // A thread that ends afterwards: its namespace never has to be put back.
+    let opened = std::thread::spawn(move || {
+        nix::sched::setns(netns, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| KernelError::Listen { port: tcp_port, source: e.into() })?;
+        open_here(tcp_port, dns_port)
+    });
+    opened.join().map_err(|_| KernelError::Thread)?
+}
+
+fn open_here(tcp_port: u16, dns_port: u16) -> Result<Listeners> {
+    let tcp4 = tcp((Ipv4Addr::LOCALHOST, tcp_port).into())?;
+    let udp4 = udp((Ipv4Addr::LOCALHOST, dns_port).into())?;
+    let tcp6 = optional(tcp((Ipv6Addr::LOCALHOST, tcp_port).into()))?;
+    let udp6 = optional(udp((Ipv6Addr::LOCALHOST, dns_port).into()))?;
+    let netns =
+        sys::netns_cookie(tcp4.as_fd()).map_err(|source| KernelError::Listen { port: tcp_port, source })?;
+    Ok(Listeners { netns, tcp4, tcp6, udp4, udp6 })
+}
+
+fn tcp(address: SocketAddr) -> Result<TcpListener> {
+    let open = || {
+        let listener = TcpListener::bind(address)?;
+        listen(&listener, Backlog::new(BACKLOG)?)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    open().map_err(|source| KernelError::Listen { port: address.port(), source })
+}
+
+fn udp(address: SocketAddr) -> Result<UdpSocket> {
+    let open = || {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    open().map_err(|source| KernelError::Listen { port: address.port(), source })
+}
+
+/// Without IPv6 there is no `::1`; a port that is taken is an error all the same.
+fn optional<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Ok(socket) => Ok(Some(socket)),
+        Err(KernelError::Listen { source, .. })
+            if source.kind() == io::ErrorKind::AddrNotAvailable
+                || source.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+        {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,187 @@
+//! Loads the object, keeps the pinned maps, and makes or replaces the links.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::programs::Program;
+use aya::{Ebpf, EbpfLoader};
+use enforcer_common as abi;
+use enforcer_common::cfg;
+
+use super::links::{self, AttachType};
+use super::pins::PinDir;
+use super::{KernelConfig, KernelError, Plain, Refusals, Result, cgroup, io_error, map_error};
+
+/// Which cgroup a program is attached to.
+#[derive(Clone, Copy)]
+enum Place {
+    Attach,
+    Own,
+    Jobs,
+}
+
+/// In the order in which links are made and replaced: what only refuses comes
+/// first, and what redirects comes last, when all that it relies on stands.
+const PROGRAMS: &[(&str, AttachType, Place)] = &[
+    ("egress", AttachType::Egress, Place::Jobs),
+    ("ingress", AttachType::Ingress, Place::Jobs),
+    ("root_egress", AttachType::Egress, Place::Attach),
+    ("sock_create", AttachType::SockCreate, Place::Attach),
+    ("setsockopt", AttachType::Setsockopt, Place::Attach),
+    ("bind4", AttachType::Bind4, Place::Attach),
+    ("bind6", AttachType::Bind6, Place::Attach),
+    ("own_setsockopt", AttachType::Setsockopt, Place::Own),
+    ("own_getsockopt", AttachType::Getsockopt, Place::Own),
+    ("sock_ops", AttachType::SockOps, Place::Attach),
+    ("recvmsg4", AttachType::Recvmsg4, Place::Attach),
+    ("recvmsg6", AttachType::Recvmsg6, Place::Attach),
+    ("getpeername4", AttachType::Getpeername4, Place::Attach),
+    ("getpeername6", AttachType::Getpeername6, Place::Attach),
+    ("sendmsg4", AttachType::Sendmsg4, Place::Attach),
+    ("sendmsg6", AttachType::Sendmsg6, Place::Attach),
+    ("connect4", AttachType::Connect4, Place::Attach),
+    ("connect6", AttachType::Connect6, Place::Attach),
+];
+
+const MAPS: &[&str] = &["TAGS", "CFG", "NETNS", "FLOWS", "EVENTS", "RATE", "SOCKETS", "ASKED"];
+
+pub(super) struct Loaded {
+    pub attachments: Vec<Attachment>,
+    pub settings: Array<MapData, u64>,
+    pub tags: HashMap<MapData, u64, Plain<abi::Tag>>,
+    pub served: HashMap<MapData, u64, Plain<abi::Netns>>,
+    pub refusals: Refusals,
+}
+
+/// What one pinned link has to be.
+pub(super) struct Attachment {
+    pub name: &'static str,
+    program: u32,
+    cgroup: u64,
+}
+
+impl Attachment {
+    /// What is wrong with the link now, in words.
+    pub fn problem(&self, pins: &PinDir) -> Option<String> {
+        let path = pins.link(self.name);
+        let info = match links::pinned(&path).and_then(|link| links::info(link.as_fd())) {
+            Ok(info) => info,
+            Err(e) => return Some(format!("the pin cannot be read: {e}")),
+        };
+        if info.cgroup == 0 {
+            return Some("detached: its cgroup is gone, or somebody detached it".to_owned());
+        }
+        if info.cgroup != self.cgroup {
+            return Some(format!("attached to cgroup {}, not {}", info.cgroup, self.cgroup));
+        }
+        if info.program != self.program {
+            return Some(format!("runs program {}, not {}", info.program, self.program));
+        }
+        None
+    }
+}
+
+pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result<Loaded> {
+    check_version(pins)?;
+    let mut ebpf = load_object(config, pins)?;
+    let mut settings = Array::try_from(take(&mut ebpf, config, "CFG")?).map_err(map_error("CFG"))?;
+    let tags = HashMap::try_from(take(&mut ebpf, config, "TAGS")?).map_err(map_error("TAGS"))?;
+    let served = HashMap::try_from(take(&mut ebpf, config, "NETNS")?).map_err(map_error("NETNS"))?;
+    let ring = RingBuf::try_from(take(&mut ebpf, config, "EVENTS")?).map_err(map_error("EVENTS"))?;
+    let own = cgroup::cgroup_id(&config.own)?;
+    let own_level = cgroup::level(mount, &config.own)?;
+    // Settings before links: from its first run a program knows who we are.
+    for (index, value) in
+        [(cfg::OWN_ID, own), (cfg::OWN_LEVEL, u64::from(own_level)), (cfg::ABI, abi::ABI_VERSION)]
+    {
+        settings.set(index, value, 0).map_err(map_error("CFG"))?;
+    }
+    let mut attachments = Vec::with_capacity(PROGRAMS.len());
+    for (name, attach_type, place) in PROGRAMS {
+        let cgroup = match place {
+            Place::Attach => &config.attach,
+            Place::Own => &config.own,
+            Place::Jobs => &config.jobs,
+        };
+        attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
+    }
+    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring) })
+}
+
+/// Maps of another layout must not be given to these programs.
+fn check_version(pins: &PinDir) -> Result<()> {
+    let path = pins.map("CFG");
+    if !path.exists() {
+        return Ok(());
+    }
+    let map = MapData::from_pin(&path).map_err(map_error("CFG"))?;
+    let settings: Array<_, u64> = Array::try_from(Map::Array(map)).map_err(map_error("CFG"))?;
+    match settings.get(&cfg::ABI, 0).map_err(map_error("CFG"))? {
+        // 0: an earlier loader ended before it had attached anything.
+        0 | abi::ABI_VERSION => Ok(()),
+        found => Err(KernelError::Version { path: pins.shown().to_owned(), found, wanted: abi::ABI_VERSION }),
+    }
+}
+
+fn load_object(config: &KernelConfig, pins: &PinDir) -> Result<Ebpf> {
+    let paths: Vec<(&str, PathBuf)> = MAPS.iter().map(|name| (*name, pins.map(name))).collect();
+    let mut loader = EbpfLoader::new();
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let object = fs::read(&config.object).map_err(io_error("reading the object", &config.object))?;
+    loader
+        .load(&object)
+        .map_err(|source| KernelError::Load { path: config.object.clone(), source: Box::new(source) })
+}
+
+fn take(ebpf: &mut Ebpf, config: &KernelConfig, name: &'static str) -> Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    config: &KernelConfig,
+    pins: &PinDir,
+    name: &'static str,
+    attach_type: AttachType,
+    place: &Path,
+) -> Result<Attachment> {
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })?;
+    let refused = |source| KernelError::Program { name, source: Box::new(source) };
+    match program {
+        Program::CgroupSkb(p) => p.load(),
+        Program::CgroupSock(p) => p.load(),
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::CgroupSockopt(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        _ => return Err(KernelError::Missing { path: config.object.clone(), name }),
+    }
+    .map_err(refused)?;
+    let id = program.info().map_err(refused)?.id();
+    let fd = program.fd().map_err(refused)?.as_fd();
+    let cgroup = cgroup::cgroup_id(place)?;
+    let failed = |source| KernelError::Attach { name, path: place.to_owned(), source };
+
+    let pin = pins.link(name);
+    let earlier = if pin.exists() { Some(links::pinned(&pin).map_err(failed)?) } else { None };
+    if let Some(link) = &earlier {
+        let info = links::info(link.as_fd()).map_err(failed)?;
+        if info.cgroup == cgroup && info.attach_type == attach_type as u32 {
+            links::update(link.as_fd(), fd).map_err(failed)?;
+            return Ok(Attachment { name, program: id, cgroup });
+        }
+    }
+    let dir = File::open(place).map_err(failed)?;
+    let link = links::create(fd, dir.as_fd(), attach_type).map_err(failed)?;
+    if earlier.is_some() {
+        // Attached elsewhere, or to a cgroup that is gone. It is held until the new one is pinned.
+        fs::remove_file(&pin).map_err(failed)?;
+    }
+    links::pin(link.as_fd(), &pin).map_err(failed)?;
+    drop(earlier);
+    Ok(Attachment { name, program: id, cgroup })
+}

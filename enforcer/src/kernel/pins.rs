@@ -1,0 +1,207 @@
+//! The directory of the pins, on a bpffs in the mount namespace of process 1.
+//!
+//! A loader may be started in a private mount namespace (a service with
+//! `PrivateMounts=`, a container's entry point). A bpffs that is mounted there
+//! dies with the loader and takes every pin with it: fail-open. So the
+//! directory is that of process 1, reached through `/proc/1/root`.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::cgroup::unescape;
+use super::{KernelError, Result, io_error, links};
+
+/// Source of a bpffs that we mounted, by which release knows that it is ours.
+const MOUNT_SOURCE: &str = "enforcer";
+const LINK_PREFIX: &str = "link_";
+const MAP_PREFIX: &str = "map_";
+
+/// The directory: as process 1 sees it, and as this process reaches it.
+pub struct PinDir {
+    shown: PathBuf,
+    reached: PathBuf,
+}
+
+impl PinDir {
+    /// Makes the directory, and mounts the bpffs above it if there is none.
+    pub fn prepare(shown: &Path) -> Result<Self> {
+        let dir = Self::reach(shown)?;
+        let mount_point = dir.mount_point();
+        fs::create_dir_all(&mount_point).map_err(io_error("making the mount point", &mount_point))?;
+        if !is_bpffs(&mount_point)? {
+            let target = shown_parent(shown);
+            in_mount_namespace_of_1(move || {
+                let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+                nix::mount::mount(Some(MOUNT_SOURCE), &target, Some("bpf"), flags, Some("mode=0700"))
+            })?;
+        }
+        match DirBuilder::new().mode(0o700).create(&dir.reached) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(io_error("making the directory of the pins", shown)(e))
+            }
+            _ => Ok(dir),
+        }
+    }
+
+    /// The directory, if there is one.
+    pub fn existing(shown: &Path) -> Result<Option<Self>> {
+        let dir = Self::reach(shown)?;
+        Ok(dir.reached.is_dir().then_some(dir))
+    }
+
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.reached.join(format!("{LINK_PREFIX}{name}"))
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.reached.join(format!("{MAP_PREFIX}{name}"))
+    }
+
+    pub fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// Detaches every link and removes every pin, the directory, and our mount.
+    pub fn remove(self) -> Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.reached).map_err(io_error("listing", &self.shown))? {
+            entries.push(entry.map_err(io_error("listing", &self.shown))?.path());
+        }
+        // Links before maps: no program runs with half of its maps unpinned.
+        entries.sort();
+        for path in entries {
+            let is_link =
+                path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(LINK_PREFIX.as_bytes()));
+            if is_link && let Ok(link) = links::pinned(&path) {
+                // A link that somebody has detached already is no reason to keep the rest.
+                if let Err(e) = links::detach(link.as_fd()) {
+                    tracing::debug!(path = %path.display(), error = %e, "link was detached before");
+                }
+            }
+            fs::remove_file(&path).map_err(io_error("removing", &path))?;
+        }
+        fs::remove_dir(&self.reached).map_err(io_error("removing", &self.shown))?;
+        self.unmount()
+    }
+
+    fn unmount(&self) -> Result<()> {
+        let mount_point = shown_parent(&self.shown);
+        let path = Path::new("/proc/1/mountinfo");
+        let text = fs::read_to_string(path).map_err(io_error("reading", path))?;
+        if !is_our_mount(&text, &mount_point) {
+            return Ok(());
+        }
+        in_mount_namespace_of_1(move || nix::mount::umount2(&mount_point, MntFlags::MNT_DETACH))
+    }
+
+    fn reach(shown: &Path) -> Result<Self> {
+        if !shown.is_absolute() || shown.parent().is_none() {
+            return Err(io_error("using as directory of the pins", shown)(
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        }
+        let reached = if same_mount_namespace()? {
+            shown.to_owned()
+        } else {
+            let mut path = PathBuf::from("/proc/1/root");
+            path.extend(shown.components().skip(1));
+            path
+        };
+        Ok(Self { shown: shown.to_owned(), reached })
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        shown_parent(&self.reached)
+    }
+}
+
+/// Held while a loader lives: a second one refuses to start.
+pub struct Lock(Flock<File>);
+
+impl Lock {
+    pub fn take(pins: &PinDir) -> Result<Self> {
+        let dir = File::open(&pins.reached).map_err(io_error("opening", &pins.shown))?;
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(KernelError::Locked(pins.shown.clone())),
+            Err((_, e)) => Err(io_error("locking", &pins.shown)(e.into())),
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn shown_parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+fn is_bpffs(path: &Path) -> Result<bool> {
+    let found = statfs(path).map_err(|e| io_error("looking at the file system", path)(e.into()))?;
+    Ok(found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn same_mount_namespace() -> Result<bool> {
+    let id = |path: &'static str| {
+        fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(io_error("looking at", Path::new(path)))
+    };
+    Ok(id("/proc/self/ns/mnt")? == id("/proc/1/ns/mnt")?)
+}
+
+/// Runs on a thread of its own, which ends there: nothing has to be put back.
+fn in_mount_namespace_of_1<F>(what: F) -> Result<()>
+where
+    F: FnOnce() -> nix::Result<()> + Send + 'static,
+{
+    let path = Path::new("/proc/1/ns/mnt");
+    let namespace = File::open(path).map_err(io_error("opening", path))?;
+    let run = move || -> nix::Result<()> {
+        // A thread that shares its root with others may not change its mount namespace.
+        nix::sched::unshare(CloneFlags::CLONE_FS)?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        what()
+    };
+    let done = std::thread::spawn(run).join().map_err(|_| KernelError::Thread)?;
+    done.map_err(|e| io_error("mounting in the mount namespace of process 1", path)(e.into()))
+}
+
+fn is_our_mount(mountinfo: &str, mount_point: &Path) -> bool {
+    mountinfo.lines().any(|line| {
+        let Some((left, right)) = line.split_once(" - ") else { return false };
+        let mut right = right.split(' ');
+        let at = left.split(' ').nth(4).map(unescape);
+        right.next() == Some("bpf")
+            && right.next() == Some(MOUNT_SOURCE)
+            && at.is_some_and(|at| Path::new(&at) == mount_point)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bpffs_that_was_mounted_for_us_is_ours() {
+        let ours = "40 30 0:33 / /sys/fs/bpf rw,nosuid - bpf enforcer rw,mode=700";
+        let theirs = "40 30 0:33 / /sys/fs/bpf rw,nosuid shared:9 - bpf bpf rw,mode=700";
+        assert!(is_our_mount(ours, Path::new("/sys/fs/bpf")));
+        assert!(!is_our_mount(theirs, Path::new("/sys/fs/bpf")));
+        assert!(!is_our_mount(ours, Path::new("/run/bpf")));
+    }
+
+    #[test]
+    fn a_relative_directory_is_refused() {
+        assert!(PinDir::reach(Path::new("bpf/enforcer")).is_err());
+    }
+}
