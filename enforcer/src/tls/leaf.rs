@@ -1,0 +1,59 @@
+//! Leaves that were signed, kept by name.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::signer::SignerClient;
+use super::{TlsError, provider};
+
+/// How many leaves are kept; one takes about half a KiB.
+pub const MAX_LEAVES: u64 = 10_000;
+/// A leaf is used for half of its life, so that no client sees one that is about to expire.
+const KEPT: Duration = Duration::from_secs(12 * 3600);
+
+/// Gives every name its leaf; all share one P-256 key, which lives in this process.
+pub struct LeafCache {
+    signer: SignerClient,
+    key: Arc<dyn rustls::sign::SigningKey>,
+    cache: Cache<String, Arc<CertifiedKey>>,
+}
+
+impl LeafCache {
+    pub fn new(ca: CertificateDer<'static>) -> Result<Self, TlsError> {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let spki = pair.subject_public_key_info();
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+        let key = provider().key_provider.load_private_key(der)?;
+        let cache = Cache::builder().max_capacity(MAX_LEAVES).time_to_live(KEPT).build();
+        Ok(Self { signer: SignerClient::new(spki, ca), key, cache })
+    }
+
+    /// Takes the connection to a signer that was just started.
+    pub async fn replace_signer(&self, stream: UnixStream) -> Result<(), TlsError> {
+        self.signer.replace(stream).await
+    }
+
+    /// The leaf of a canonical name or address; asked for once, however many wait.
+    pub async fn get(&self, name: &str) -> Result<Arc<CertifiedKey>, Arc<TlsError>> {
+        let mint = async {
+            let chain = self.signer.sign(name).await?;
+            Ok(Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key))))
+        };
+        self.cache.try_get_with_by_ref(name, mint).await
+    }
+
+    /// How many leaves are kept.
+    pub fn len(&self) -> u64 {
+        self.cache.entry_count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
