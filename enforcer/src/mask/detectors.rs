@@ -1,6 +1,8 @@
 //! The built-in detectors, after the formats that the issuers document.
 //!
 //! Examples are not secrets, and stand in pieces so that secret scanners stay quiet. The
+//! Formats whose matches can be long must not begin inside a word: a text that repeats their
+//! beginning would otherwise open a match at each, and each would be followed to its end. The
 //! order matters only for the name on a placeholder, if two begin at one place.
 
 use super::{
@@ -18,6 +20,12 @@ const H16: &str = "0123456789abcdef";
 
 fn alnum(b: u8) -> bool {
     b.is_ascii_alphanumeric()
+}
+fn letter(b: u8) -> bool {
+    b.is_ascii_alphabetic()
+}
+fn token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
 }
 fn digit(b: u8) -> bool {
     b.is_ascii_digit()
@@ -122,7 +130,7 @@ static SECRETS: &[Detector] = &[
         ..secret("OPENAI_API_KEY", "sk-(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{20,250}")
     },
     Detector {
-        not_after: Some(alnum),
+        not_after: Some(letter),
         check: Some(check::random),
         examples: &[&["\\n", "sk-", M20, M20], &["key%3D", "sk-", M20, M20]],
         counter: &[&["ta", "sk-", M20, M20], &["sk-", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]],
@@ -133,6 +141,7 @@ static SECRETS: &[Detector] = &[
         ..secret("GOOGLE_API_KEY", "AIza[A-Za-z0-9_-]{35}")
     },
     Detector {
+        not_after: Some(token),
         examples: &[&["ya29", ".a0", M20]],
         ..secret("GOOGLE_OAUTH_TOKEN", r"ya29\.[A-Za-z0-9_.-]{20,2048}")
     },
@@ -146,6 +155,7 @@ static SECRETS: &[Detector] = &[
         ..secret("PYPI_TOKEN", "pypi-Ag[A-Za-z0-9_-]{50,1000}")
     },
     Detector {
+        not_after: Some(token),
         examples: &[&["eyJ", "hbGciOiJIUzI1NiJ9", ".eyJ", "zdWIiOiIxIn0", ".", M20]],
         counter: &[&["eyJ", "hbGciOiJIUzI1NiJ9"]],
         ..secret("JWT", r"eyJ[A-Za-z0-9_-]{8,1024}\.eyJ[A-Za-z0-9_-]{4,4096}\.[A-Za-z0-9_-]{0,1024}")

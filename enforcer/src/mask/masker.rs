@@ -34,6 +34,8 @@ pub(super) struct Plan {
 pub(super) struct Runs {
     /// Which of them can start with a byte.
     pub(super) starts: [u32; 256],
+    /// Which of them can have a byte in second place.
+    pub(super) seconds: [u32; 256],
     /// Which of them cannot start behind a byte.
     pub(super) follows: [u32; 256],
     pub(super) targets: Vec<(Target, Option<u8>)>,
@@ -163,7 +165,7 @@ fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
 impl Plan {
     fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>) -> Self {
         let mut windows = Vec::new();
-        let mut runs = Runs { starts: [0; 256], follows: [0; 256], targets: Vec::new() };
+        let mut runs = Runs { starts: [0; 256], seconds: [0; 256], follows: [0; 256], targets: Vec::new() };
         let mut longest = 0;
         for (index, (_, form)) in (0_u32..).zip(&literals) {
             longest = longest.max(form.expose().len());
@@ -181,6 +183,9 @@ impl Plan {
                 for byte in 0..=255_u8 {
                     runs.starts[usize::from(byte)] |= if starts(byte) { bit } else { 0 };
                     runs.follows[usize::from(byte)] |= if follows(byte) { bit } else { 0 };
+                }
+                for second in &rule.seconds {
+                    runs.seconds[usize::from(*second)] |= bit;
                 }
                 runs.targets.push((target, rule.detector.pivot));
             }

@@ -100,6 +100,8 @@ pub(super) struct Rule {
     pub(super) detector: Detector,
     pub(super) entity: Entity,
     pub(super) windows: Vec<[u8; WINDOW]>,
+    /// Of a rule that is tried at runs, the bytes that a match can have in second place.
+    pub(super) seconds: Vec<u8>,
     /// The longest match in bytes; none for a swallowing rule.
     pub(super) longest: Option<usize>,
     dfa: dense::DFA<Vec<u32>>,
@@ -155,7 +157,19 @@ impl Rule {
             None
         };
         let entity = Entity::new(detector.entity);
-        Ok(Self { detector: *detector, entity, windows, longest, dfa, captures })
+        let seconds = Vec::new();
+        let mut rule = Self { detector: *detector, entity, windows, seconds, longest, dfa, captures };
+        rule.seconds = rule.second_bytes();
+        Ok(rule)
+    }
+
+    fn second_bytes(&self) -> Vec<u8> {
+        let (Trigger::Run(starts, _), Some(start)) = (self.detector.trigger, self.start()) else {
+            return Vec::new();
+        };
+        let firsts: Vec<u8> = (0..=255).filter(|b| starts(*b)).collect();
+        let lives = |second| firsts.iter().any(|first| !self.run(&[*first, second], 0, start, false).over);
+        (0..=255).filter(|second| lives(*second)).collect()
     }
 
     /// Whether a match is final as soon as it is one, so that what precedes its end need

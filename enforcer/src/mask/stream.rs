@@ -194,7 +194,8 @@ impl Scan {
         // Near an escape the byte before says too little; `begin` then looks in full.
         let mut near_escape = BEHIND + 1;
         for (at, &byte) in data.iter().enumerate().take(to).skip(from) {
-            let starts = plan.runs.starts[usize::from(byte)];
+            let second = data.get(at + 1).map_or(u32::MAX, |b| plan.runs.seconds[usize::from(*b)]);
+            let starts = plan.runs.starts[usize::from(byte)] & second;
             let fresh = starts & !plan.runs.follows[usize::from(before)] != 0;
             if fresh || (near_escape > 0 && starts != 0) {
                 for (bit, (target, _)) in plan.runs.targets.iter().enumerate() {
