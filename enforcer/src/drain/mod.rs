@@ -98,7 +98,7 @@ mod tests {
         task.await.unwrap();
     }
 
-    #[tokio::test(start_paused = false)]
+    #[tokio::test]
     async fn a_task_that_stays_is_cut_at_the_deadline() {
         let (drain, mut watch) = channel();
         let task = tokio::spawn(async move { watch.immediate().await });
