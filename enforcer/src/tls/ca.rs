@@ -84,7 +84,8 @@ impl Ca {
         &self.key_pem
     }
 
-    pub(super) fn certificate_der(&self) -> Result<CertificateDer<'static>, TlsError> {
+    /// The certificate as it is sent along with a leaf.
+    pub fn certificate_der(&self) -> Result<CertificateDer<'static>, TlsError> {
         CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
             .map_err(|error| TlsError::Ca(error.to_string()))
     }
