@@ -151,6 +151,7 @@ static SECRETS: &[Detector] = &[
     },
     Detector { examples: &[&["npm_", M20, A16]], ..secret("NPM_TOKEN", "npm_[A-Za-z0-9]{36}") },
     Detector {
+        not_after: Some(token),
         examples: &[&["pypi-", "AgEI", M20, M20, M20]],
         ..secret("PYPI_TOKEN", "pypi-Ag[A-Za-z0-9_-]{50,1000}")
     },
@@ -236,6 +237,7 @@ static SECRETS: &[Detector] = &[
         )
     },
     Detector {
+        not_after: Some(token),
         examples: &[&["sntrys_", "eyJ", M20, M20, M20], &["sntryu_", H16, H16, H16, H16]],
         ..secret("SENTRY_TOKEN", "sntry(?:s_eyJ[A-Za-z0-9+/=_-]{50,1000}|u_[a-f0-9]{64})")
     },
