@@ -1,1 +1,5 @@
+//! The harness: cgroups, network namespaces and a sniffer, for suites that drive a real kernel.
 
+pub mod cgroup;
+pub mod netns;
+pub mod sniffer;

@@ -89,16 +89,16 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     }
     // SAFETY: fields of the context, read one by one.
     let (addr, port, netns) = unsafe {
-        let addr = if flags & FLOW_OVER_IPV4 != 0 {
-            mapped(core::ptr::read_volatile(&raw const (*ops).local_ip4))
-        } else {
-            [
-                core::ptr::read_volatile(&raw const (*ops).local_ip6[0]),
-                core::ptr::read_volatile(&raw const (*ops).local_ip6[1]),
-                core::ptr::read_volatile(&raw const (*ops).local_ip6[2]),
-                core::ptr::read_volatile(&raw const (*ops).local_ip6[3]),
-            ]
-        };
+        // Both are read always: of a choice between the fields the compiler
+        // makes a computed pointer, which the verifier refuses.
+        let v4 = core::ptr::read_volatile(&raw const (*ops).local_ip4);
+        let v6 = [
+            core::ptr::read_volatile(&raw const (*ops).local_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ops).local_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ops).local_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ops).local_ip6[3]),
+        ];
+        let addr = if flags & FLOW_OVER_IPV4 != 0 { mapped(v4) } else { v6 };
         (addr, (*ops).local_port, bpf_get_netns_cookie(ops.cast()))
     };
     let key = FlowKey { netns, addr, port, protocol: IPPROTO_TCP };

@@ -8,7 +8,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -152,11 +152,17 @@ fn is_bpffs(path: &Path) -> Result<bool> {
     Ok(found.filesystem_type() == BPF_FS_MAGIC)
 }
 
+/// Ids of mounts are unique on a host, and a new namespace has new ones. The
+/// links in `/proc/PID/ns` would say it too, but not to everybody about process 1.
 fn same_mount_namespace() -> Result<bool> {
-    let id = |path: &'static str| {
-        fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(io_error("looking at", Path::new(path)))
-    };
-    Ok(id("/proc/self/ns/mnt")? == id("/proc/1/ns/mnt")?)
+    let read = |path: &'static str| fs::read_to_string(path).map_err(io_error("reading", Path::new(path)));
+    Ok(share_a_mount(&read("/proc/self/mountinfo")?, &read("/proc/1/mountinfo")?))
+}
+
+fn share_a_mount(one: &str, other: &str) -> bool {
+    let id = |line: &'_ str| line.split(' ').next().and_then(|id| id.parse::<u64>().ok());
+    let Some(first) = one.lines().find_map(id) else { return false };
+    other.lines().filter_map(id).any(|it| it == first)
 }
 
 /// Runs on a thread of its own, which ends there: nothing has to be put back.
@@ -165,6 +171,10 @@ where
     F: FnOnce() -> nix::Result<()> + Send + 'static,
 {
     let path = Path::new("/proc/1/ns/mnt");
+    let failed = |e: nix::Error| io_error("mounting in the mount namespace of process 1", path)(e.into());
+    if same_mount_namespace()? {
+        return what().map_err(failed);
+    }
     let namespace = File::open(path).map_err(io_error("opening", path))?;
     let run = move || -> nix::Result<()> {
         // A thread that shares its root with others may not change its mount namespace.
@@ -173,7 +183,7 @@ where
         what()
     };
     let done = std::thread::spawn(run).join().map_err(|_| KernelError::Thread)?;
-    done.map_err(|e| io_error("mounting in the mount namespace of process 1", path)(e.into()))
+    done.map_err(failed)
 }
 
 fn is_our_mount(mountinfo: &str, mount_point: &Path) -> bool {
@@ -198,6 +208,17 @@ mod tests {
         assert!(is_our_mount(ours, Path::new("/sys/fs/bpf")));
         assert!(!is_our_mount(theirs, Path::new("/sys/fs/bpf")));
         assert!(!is_our_mount(ours, Path::new("/run/bpf")));
+    }
+
+    #[test]
+    fn a_namespace_is_recognised_by_the_ids_of_its_mounts() {
+        let host = "22 27 0:21 / /proc rw - proc proc rw\n27 1 8:1 / / rw - ext4 /dev/vda rw\n";
+        let copy = "122 127 0:21 / /proc rw - proc proc rw\n127 1 8:1 / / rw - ext4 /dev/vda rw\n";
+        let chrooted = "27 1 8:1 / / rw - ext4 /dev/vda rw\n";
+        assert!(share_a_mount(host, host));
+        assert!(share_a_mount(chrooted, host));
+        assert!(!share_a_mount(copy, host));
+        assert!(!share_a_mount("", host));
     }
 
     #[test]

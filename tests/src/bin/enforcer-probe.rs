@@ -1,0 +1,373 @@
+//! One attempt to reach somebody, as a workload would make it: run inside of a
+//! tagged cgroup by the suites. Prints what came of it in one line.
+#![allow(unsafe_code, reason = "raw system calls are the point")]
+#![allow(clippy::unwrap_used, reason = "a probe that cannot go on ends")]
+
+use std::io::{self, BufRead, Read, Write};
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+const PAYLOAD: &[u8] = b"PROBE-SECRET";
+const PATIENCE: Duration = Duration::from_millis(1500);
+const MPTCP: i32 = 262;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (technique, target) = (args[0].as_str(), args.get(1).map(|a| a.parse::<SocketAddr>().unwrap()));
+    match attempt(technique, target, args.get(2).map(String::as_str)) {
+        Ok(text) => println!("ok {text}"),
+        Err(e) => println!("error {} {e}", e.raw_os_error().unwrap_or(0)),
+    }
+}
+
+fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> io::Result<String> {
+    let wait = extra == Some("wait");
+    let to = target.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+    match technique {
+        "tcp" => connect_and_talk(&socket(to, libc::SOCK_STREAM, 0)?, to, wait),
+        "mptcp" => connect_and_talk(&socket(to, libc::SOCK_STREAM, MPTCP)?, to, wait),
+        "fastopen" => fast_open(to),
+        "fastopen-connect" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            option(&fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &1_i32.to_ne_bytes())?;
+            connect_and_talk(&fd, to, wait)
+        }
+        "bindtodevice" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"work0\0")?;
+            connect_and_talk(&fd, to, wait)
+        }
+        "uring" => uring_connect(to),
+        "udp-sendto" => udp(to, wait, |fd| send_to(fd, to, 0)),
+        "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, &[])),
+        "udp-sendmmsg" => udp(to, wait, |fd| send_mmsg(fd, to)),
+        "udp-connect" => udp(to, wait, |fd| connect(fd, to).and_then(|()| send(fd))),
+        "udp-rthdr" => udp(to, wait, |fd| {
+            let mut header = vec![0, 2, 0, 1, 0, 0, 0, 0];
+            header.extend(Ipv6Addr::LOCALHOST.octets());
+            option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header)?;
+            send_to(fd, to, 0)
+        }),
+        "udplite" => raw(to, libc::SOCK_DGRAM, 136),
+        "icmp-dgram" => raw(to, libc::SOCK_DGRAM, if to.is_ipv4() { 1 } else { 58 }),
+        "icmp-raw" => raw(to, libc::SOCK_RAW, if to.is_ipv4() { 1 } else { 58 }),
+        "igmp" => udp(to, wait, |fd| {
+            let IpAddr::V4(group) = to.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
+            let mut request = group.octets().to_vec();
+            request.extend([0; 4]);
+            option(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
+        }),
+        "dns" => dns(to, false),
+        "dns-connect" => dns(to, true),
+        "bind" => bind(to, libc::SOCK_STREAM).map(|_| "bound".to_owned()),
+        "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
+        "listen" => listen(to),
+        "own-loopback" => own_loopback(to.ip()),
+        other => panic!("no technique {other}"),
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_size(result: isize) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn socket(to: SocketAddr, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: a new descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let patience = libc::timeval {
+        tv_sec: PATIENCE.as_secs().cast_signed(),
+        tv_usec: i64::from(PATIENCE.subsec_micros()),
+    };
+    // SAFETY: two integers.
+    let patience: [u8; 16] = unsafe { std::mem::transmute(patience) };
+    option(&fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)?;
+    option(&fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &patience)?;
+    Ok(fd)
+}
+
+fn option(fd: &OwnedFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(value.len()).unwrap();
+    // SAFETY: the kernel reads that many bytes.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) }).map(drop)
+}
+
+/// The address as the kernel wants it.
+fn raw_address(to: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: zero is valid.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let length = match to {
+        SocketAddr::V4(v4) => {
+            // SAFETY: the storage is larger than any address.
+            let a = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
+            a.sin_family = 2;
+            a.sin_port = v4.port().to_be();
+            a.sin_addr.s_addr = u32::from(*v4.ip()).to_be();
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: as above.
+            let a = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
+            a.sin6_family = 10;
+            a.sin6_port = v6.port().to_be();
+            a.sin6_addr.s6_addr = v6.ip().octets();
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, libc::socklen_t::try_from(length).unwrap())
+}
+
+fn connect(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    let (address, length) = raw_address(to);
+    // SAFETY: an address of that length.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) }).map(drop)
+}
+
+fn send(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the kernel reads that many bytes.
+    check_size(unsafe { libc::send(fd.as_raw_fd(), PAYLOAD.as_ptr().cast(), PAYLOAD.len(), 0) })
+}
+
+fn send_to(fd: &OwnedFd, to: SocketAddr, flags: i32) -> io::Result<()> {
+    let (address, length) = raw_address(to);
+    // SAFETY: a payload and an address of those lengths.
+    check_size(unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            PAYLOAD.as_ptr().cast(),
+            PAYLOAD.len(),
+            flags,
+            (&raw const address).cast(),
+            length,
+        )
+    })
+}
+
+fn message(address: &mut libc::sockaddr_storage, length: u32, part: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: zero is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = (&raw mut *address).cast();
+    message.msg_namelen = length;
+    message.msg_iov = part;
+    message.msg_iovlen = 1;
+    message
+}
+
+fn part() -> libc::iovec {
+    libc::iovec { iov_base: PAYLOAD.as_ptr().cast_mut().cast(), iov_len: PAYLOAD.len() }
+}
+
+fn send_msg(fd: &OwnedFd, to: SocketAddr, _control: &[u8]) -> io::Result<()> {
+    let (mut address, length) = raw_address(to);
+    let mut part = part();
+    let message = message(&mut address, length, &mut part);
+    // SAFETY: everything it points to is alive.
+    check_size(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, 0) })
+}
+
+fn send_mmsg(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    let (mut address, length) = raw_address(to);
+    let mut part = part();
+    let message = message(&mut address, length, &mut part);
+    let mut batch =
+        [libc::mmsghdr { msg_hdr: message, msg_len: 0 }, libc::mmsghdr { msg_hdr: message, msg_len: 0 }];
+    // SAFETY: everything it points to is alive.
+    check(unsafe { libc::sendmmsg(fd.as_raw_fd(), batch.as_mut_ptr(), 2, 0) }).map(drop)
+}
+
+/// Says that it is ready and waits for a line: meanwhile the test tags this process.
+fn pause(wait: bool) {
+    if wait {
+        println!("ready");
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line).unwrap();
+    }
+}
+
+fn connect_and_talk(fd: &OwnedFd, to: SocketAddr, wait: bool) -> io::Result<String> {
+    pause(wait);
+    connect(fd, to)?;
+    talk(fd.try_clone()?)
+}
+
+fn talk(fd: OwnedFd) -> io::Result<String> {
+    let mut stream = TcpStream::from(fd);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(PAYLOAD)?;
+    let peer = stream.peer_addr()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(format!("peer={peer} {answer}"))
+}
+
+fn fast_open(to: SocketAddr) -> io::Result<String> {
+    let fd = socket(to, libc::SOCK_STREAM, 0)?;
+    // Twice: the first gets the cookie, the second carries data in the SYN.
+    send_to(&fd, to, libc::MSG_FASTOPEN)?;
+    drop(fd);
+    let fd = socket(to, libc::SOCK_STREAM, 0)?;
+    send_to(&fd, to, libc::MSG_FASTOPEN)?;
+    let mut stream = TcpStream::from(fd);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn udp(to: SocketAddr, wait: bool, how: impl FnOnce(&OwnedFd) -> io::Result<()>) -> io::Result<String> {
+    let fd = socket(to, libc::SOCK_DGRAM, 0)?;
+    pause(wait);
+    how(&fd)?;
+    Ok("sent".to_owned())
+}
+
+fn raw(to: SocketAddr, kind: i32, protocol: i32) -> io::Result<String> {
+    let fd = socket(to, kind, protocol)?;
+    let mut echo = vec![if to.is_ipv4() { 8 } else { 128 }, 0, 0, 0, 0, 1, 0, 1];
+    echo.extend(PAYLOAD);
+    let (address, length) = raw_address(to);
+    // SAFETY: a packet and an address of those lengths.
+    check_size(unsafe {
+        libc::sendto(fd.as_raw_fd(), echo.as_ptr().cast(), echo.len(), 0, (&raw const address).cast(), length)
+    })?;
+    Ok("sent".to_owned())
+}
+
+fn dns(to: SocketAddr, connected: bool) -> io::Result<String> {
+    let fd = std::net::UdpSocket::from(socket(to, libc::SOCK_DGRAM, 0)?);
+    let mut buffer = [0; 512];
+    let mut answers = Vec::new();
+    if connected {
+        fd.connect(to)?;
+    }
+    // Two questions from one socket, as resolvers ask for A and AAAA.
+    for question in ["A?", "AAAA?"] {
+        if connected {
+            fd.send(question.as_bytes())?;
+            let length = fd.recv(&mut buffer)?;
+            answers.push(format!("from={} {}", fd.peer_addr()?, String::from_utf8_lossy(&buffer[..length])));
+        } else {
+            fd.send_to(question.as_bytes(), to)?;
+            let (length, from) = fd.recv_from(&mut buffer)?;
+            answers.push(format!("from={from} {}", String::from_utf8_lossy(&buffer[..length])));
+        }
+    }
+    Ok(answers.join(" | "))
+}
+
+fn bind(to: SocketAddr, kind: i32) -> io::Result<OwnedFd> {
+    let fd = socket(to, kind, 0)?;
+    let (address, length) = raw_address(to);
+    // SAFETY: an address of that length.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(fd)
+}
+
+/// Waits to be pulled from: the answer is the payload.
+fn listen(to: SocketAddr) -> io::Result<String> {
+    let listener = TcpListener::bind(to)?;
+    println!("ready");
+    listener.set_nonblocking(true)?;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < deadline {
+        if let Ok((mut stream, from)) = listener.accept() {
+            stream.write_all(PAYLOAD)?;
+            return Ok(format!("accepted {from}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Talks to a server of its own on loopback, over TCP and UDP.
+fn own_loopback(ip: IpAddr) -> io::Result<String> {
+    let listener = TcpListener::bind((ip, 0))?;
+    let address = listener.local_addr()?;
+    let server =
+        std::thread::spawn(move || -> io::Result<()> { listener.accept()?.0.write_all(b"own server") });
+    let mut stream = TcpStream::connect(address)?;
+    let peer = stream.peer_addr()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    server.join().unwrap()?;
+    let there = std::net::UdpSocket::bind((ip, 0))?;
+    let here = std::net::UdpSocket::bind((ip, 0))?;
+    here.set_read_timeout(Some(PATIENCE))?;
+    there.set_read_timeout(Some(PATIENCE))?;
+    here.send_to(b"ping", there.local_addr()?)?;
+    let mut buffer = [0; 16];
+    let (length, from) = there.recv_from(&mut buffer)?;
+    there.send_to(&buffer[..length], from)?;
+    let length = here.recv(&mut buffer)?;
+    Ok(format!("{answer} same-peer={} udp={length}", peer == address))
+}
+
+/// The two rings of an io_uring, mapped.
+struct Uring {
+    fd: RawFd,
+    sq: *mut u8,
+    cq: *mut u8,
+    sqes: *mut u8,
+    params: [u32; 30],
+}
+
+impl Uring {
+    fn new() -> io::Result<Self> {
+        let mut params = [0_u32; 30];
+        // SAFETY: 120 bytes, as the kernel's io_uring_params.
+        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
+        let fd = check(i32::try_from(fd).unwrap())?;
+        let map = |offset: i64| {
+            // SAFETY: a new mapping of the ring.
+            let at = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    4096,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED | libc::MAP_POPULATE,
+                    fd,
+                    offset,
+                )
+            };
+            if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast::<u8>()) }
+        };
+        Ok(Self { fd, sq: map(0)?, cq: map(0x800_0000)?, sqes: map(0x1000_0000)?, params })
+    }
+
+    /// Submits IORING_OP_CONNECT and returns its result.
+    fn connect(&self, socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+        const CONNECT: u8 = 16;
+        let (address, length) = raw_address(to);
+        // SAFETY: offsets that the kernel gave (params[10..] and params[20..]) within the mappings.
+        unsafe {
+            let sqe = self.sqes;
+            sqe.write(CONNECT);
+            sqe.add(4).cast::<i32>().write(socket.as_raw_fd());
+            sqe.add(8).cast::<u64>().write(u64::from(length));
+            sqe.add(16).cast::<u64>().write((&raw const address).expose_provenance() as u64);
+            let tail = self.sq.add(self.params[11] as usize).cast::<u32>();
+            let array = self.sq.add(self.params[16] as usize).cast::<u32>();
+            array.write(0);
+            tail.write_volatile(tail.read_volatile() + 1);
+            let entered =
+                libc::syscall(libc::SYS_io_uring_enter, self.fd, 1, 1, 1, std::ptr::null::<u8>(), 0);
+            check(i32::try_from(entered).unwrap())?;
+            let cqes = self.cq.add(self.params[25] as usize);
+            let result = cqes.add(8).cast::<i32>().read_volatile();
+            if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+        }
+    }
+}
+
+fn uring_connect(to: SocketAddr) -> io::Result<String> {
+    let fd = socket(to, libc::SOCK_STREAM, 0)?;
+    Uring::new()?.connect(&fd, to)?;
+    talk(fd)
+}
