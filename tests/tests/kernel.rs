@@ -43,7 +43,7 @@ struct World {
     other_job: Cgroup,
     _jobs: Cgroup,
     outside: Cgroup,
-    _own: Cgroup,
+    own: Cgroup,
     _root: Cgroup,
     cable: Cable,
     config: KernelConfig,
@@ -89,7 +89,7 @@ impl World {
             other_job,
             _jobs: jobs,
             outside,
-            _own: own,
+            own,
             _root: root,
             cable,
             config,
@@ -560,12 +560,32 @@ fn a_workload_reaches_its_own_loopback_servers_and_nobody_elses() {
 
 #[test]
 fn a_connection_that_nobody_redirected_has_no_record() {
-    let world = World::served();
-    let outcome = world.untagged("tcp", format!("127.0.0.1:{TCP_PORT}"));
-    assert!(!outcome.contains("PROXY"), "{outcome}");
-    let outcome = world.untagged("dns", format!("127.0.0.1:{DNS_PORT}"));
-    assert!(outcome.contains("NOBODY"), "{outcome}");
+    let mut world = World::served();
+    for to in [format!("127.0.0.1:{TCP_PORT}"), format!("[::1]:{TCP_PORT}"), format!("0.0.0.0:{TCP_PORT}")] {
+        assert!(world.untagged("tcp", &to).starts_with(EPERM), "{to}");
+        // Ours may, and are nobody as well.
+        let outcome = world.probe_in(&world.own, &["tcp", &to]);
+        assert!(!outcome.contains("PROXY"), "{to}: {outcome}");
+    }
+    for technique in ["dns", "dns-connect"] {
+        let to = format!("127.0.0.1:{DNS_PORT}");
+        assert!(world.untagged(technique, &to).starts_with(EPERM), "{technique}");
+        let outcome = world.probe_in(&world.own, &[technique, &to]);
+        assert!(outcome.contains("NOBODY"), "{outcome}");
+    }
     assert!(world.records.lock().unwrap().is_empty());
+    assert_eq!(world.refused_with("connect4", "enforcer-port").tag, 0);
+}
+
+/// A workload that dials the proxy itself gets a record of just that.
+#[test]
+fn dialling_the_proxy_directly_names_the_proxy_as_destination() {
+    let world = World::served();
+    let to = format!("127.0.0.1:{TCP_PORT}");
+    let outcome = world.tagged("tcp", &to);
+    assert!(outcome.contains(&format!("PROXY {to} {TAG} ")), "{outcome}");
+    let outcome = world.tagged("udp-sendto", format!("127.0.0.1:{DNS_PORT}"));
+    assert!(outcome.starts_with(EPERM), "{outcome}");
 }
 
 #[test]
@@ -683,4 +703,88 @@ fn a_dead_proxy_is_a_refused_connection_and_nobody_else_notices() {
     assert!(world.untagged("tcp", real4()).ends_with("REAL"));
     world.serve();
     assert!(world.tagged("tcp", real4()).contains("PROXY"));
+}
+
+/// A loader as a process of its own, and what it said.
+fn loader_process(world: &World, private_mounts: bool) -> (Child, String) {
+    let config = &world.config;
+    let mut command = Command::new(PROBE);
+    command.arg("loader").args([&config.object, &config.pins, &config.attach, &config.own, &config.jobs]);
+    command.arg(world.job.path()).stdout(Stdio::piped());
+    if private_mounts {
+        // SAFETY: only system calls, no memory is allocated.
+        unsafe {
+            command.pre_exec(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+                let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+                nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+                Ok(())
+            });
+        }
+    }
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (child, line)
+}
+
+#[test]
+fn killing_the_loader_changes_nothing_for_workloads() {
+    let mut world = World::served();
+    drop(world.kernel.take());
+    let (mut loader, said) = loader_process(&world, false);
+    assert_eq!(said.trim(), "loaded");
+    assert!(matches!(Kernel::load_or_adopt(world.config.clone()), Err(KernelError::Locked(_))));
+    // SIGKILL.
+    loader.kill().unwrap();
+    loader.wait().unwrap();
+    assert!(world.tagged("tcp", real4()).contains("PROXY"));
+    assert!(world.tagged("udp-sendto", real4()).starts_with(EPERM));
+    world.nothing_leaked("a killed loader");
+    assert!(world.untagged("tcp", real4()).ends_with("REAL"));
+    world.kernel = Some(load(&world.config));
+    assert!(world.kernel().health().unwrap().is_good());
+}
+
+/// Where process 1 may not be looked at, such a loader refuses to load; it
+/// never pins where nobody but itself sees it.
+#[test]
+fn a_loader_in_a_private_mount_namespace_does_not_take_the_pins_with_it() {
+    let mut world = World::served();
+    world.kernel.take().unwrap().release().unwrap();
+    let (mut loader, said) = loader_process(&world, true);
+    loader.kill().unwrap();
+    loader.wait().unwrap();
+    world.sniffer.clear().unwrap();
+    if said.trim() == "loaded" {
+        assert!(!world.tagged("tcp", real4()).contains("REAL"));
+        assert!(world.tagged("udp-sendto", real4()).starts_with(EPERM));
+        world.nothing_leaked("a loader in a private mount namespace");
+    } else {
+        assert!(said.starts_with("refused") && said.contains("/proc/1/"), "{said}");
+        assert!(std::fs::metadata("/proc/1/root").is_err(), "process 1 can be looked at: {said}");
+    }
+    world.kernel = Some(load(&world.config));
+    assert!(world.kernel().health().unwrap().is_good());
+}
+
+#[test]
+fn the_tag_of_a_process_is_that_of_its_outermost_tagged_cgroup() {
+    let mut world = World::served();
+    let inner = world.job.child("inner").unwrap();
+    let inner_path = inner.path().to_owned();
+    world.kernel().tag(&inner_path, OTHER_TAG, 0).unwrap();
+    let mut child = world.spawn(&inner, &["tcp", &real4().to_string(), "wait"]);
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(world.kernel().tag_of_process(child.id()).unwrap(), Some(TAG));
+    assert_eq!(world.kernel().tag_of_process(std::process::id()).unwrap(), None);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert!(line.contains(&format!(" {TAG} ")), "{line}");
+    let pid = child.id();
+    child.wait().unwrap();
+    assert_eq!(world.kernel().tag_of_process(pid).unwrap(), None);
 }

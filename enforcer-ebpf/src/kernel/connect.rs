@@ -70,7 +70,7 @@ fn refused(address: &Address, hook: Hook, reason: Reason, who: Who) -> i32 {
 fn connect(address: Address, hook: Hook) -> i32 {
     let who = asker(&address);
     if !who.is_somebody() {
-        return ALLOW;
+        return untagged(&address, hook);
     }
     let tcp = match (address.kind(), address.protocol()) {
         (SOCK_STREAM, IPPROTO_TCP) => true,
@@ -103,7 +103,7 @@ fn connect(address: Address, hook: Hook) -> i32 {
 fn sendmsg(address: Address, hook: Hook) -> i32 {
     let who = asker(&address);
     if !who.is_somebody() {
-        return ALLOW;
+        return untagged(&address, hook);
     }
     if config(cfg::MODE) == cfg::MODE_DENY {
         return refused(&address, hook, Reason::DenyMode, who);
@@ -132,6 +132,22 @@ fn sendmsg(address: Address, hook: Hook) -> i32 {
         return refused(&address, hook, Reason::LoopbackUdp, who);
     }
     refused(&address, hook, Reason::Udp, who)
+}
+
+/// Everybody else goes where they like, but not to our listeners: a record that
+/// a workload left there could be taken for theirs.
+#[inline(always)]
+fn untagged(address: &Address, hook: Hook) -> i32 {
+    let port = address.port();
+    // SAFETY: entries are only replaced whole.
+    let ours = match unsafe { NETNS.get(&address.netns()) } {
+        Some(served) => port == served.tcp_port || port == served.dns_port,
+        None => false,
+    };
+    if !ours || !is_loopback(&address.get()) || tag::is_own() {
+        return ALLOW;
+    }
+    refused(address, hook, Reason::EnforcerPort, Who::NOBODY)
 }
 
 /// A connected socket of IPv6 with a mapped destination comes here on every

@@ -1,6 +1,7 @@
 //! Where cgroup2 is, and a cgroup's id and level.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,19 @@ pub(super) fn level(mount: &Path, path: &Path) -> Result<u32> {
         return Err(KernelError::TooDeep { path, level });
     }
     Ok(level)
+}
+
+/// The cgroup of a process: the line of `/proc/PID/cgroup` whose hierarchy is 0.
+pub(super) fn of_process(mount: &Path, pid: u32) -> Result<Option<PathBuf>> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let text = match fs::read_to_string(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
+        read => read.map_err(io_error("reading", &path))?,
+    };
+    let below = text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or(KernelError::NoCgroup2)?;
+    Ok(Some(mount.join(below)))
 }
 
 /// Fields: id, parent, device, root, mount point, options, any number of tags, `-`, type, source.

@@ -189,6 +189,23 @@ impl Kernel {
         self.tags.iter().map(|entry| entry.map(|(id, tag)| (id, tag.0)).map_err(map_error("TAGS"))).collect()
     }
 
+    /// The tag of the cgroup in which a process is, for those who must not
+    /// listen to a workload. A process that is gone has none.
+    pub fn tag_of_process(&self, pid: u32) -> Result<Option<u64>> {
+        let Some(path) = cgroup::of_process(&self.mount, pid)? else { return Ok(None) };
+        // From the root down, as the programs look.
+        let mut ancestors: Vec<_> = path.ancestors().take_while(|it| it.starts_with(&self.mount)).collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            match self.tags.get(&cgroup_id(ancestor)?, 0) {
+                Ok(tag) => return Ok(Some(tag.0.id)),
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(e) => return Err(map_error("TAGS")(e)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens the listeners of a network namespace (the current one when none is
     /// given) and lets its tagged processes be redirected to them. The caller
     /// has to be in the enforcer's own cgroup: others may not take these ports,

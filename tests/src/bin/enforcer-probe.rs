@@ -15,6 +15,9 @@ const MPTCP: i32 = 262;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args[0] == "loader" {
+        return loader(&args[1..]);
+    }
     let (technique, target) = (args[0].as_str(), args.get(1).map(|a| a.parse::<SocketAddr>().unwrap()));
     match attempt(technique, target, args.get(2).map(String::as_str)) {
         Ok(text) => println!("ok {text}"),
@@ -66,6 +69,29 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "listen" => listen(to),
         "own-loopback" => own_loopback(to.ip()),
         other => panic!("no technique {other}"),
+    }
+}
+
+/// A loader that does nothing but hold what it has loaded, until it is killed.
+/// Arguments: object, pins, attach, own, jobs, a cgroup to tag.
+fn loader(args: &[String]) {
+    let config = enforcer::kernel::KernelConfig {
+        object: (&args[0]).into(),
+        pins: (&args[1]).into(),
+        attach: (&args[2]).into(),
+        own: (&args[3]).into(),
+        jobs: (&args[4]).into(),
+        tcp_port: 15001,
+        dns_port: 15053,
+    };
+    let loaded = enforcer::kernel::Kernel::load_or_adopt(config)
+        .and_then(|mut kernel| kernel.tag(args[5].as_ref(), 7001, 0).map(|_| kernel));
+    match loaded {
+        Ok(_kernel) => {
+            println!("loaded");
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        Err(e) => println!("refused {e:?}"),
     }
 }
 
