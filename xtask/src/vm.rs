@@ -103,6 +103,7 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, object: &Path, filter: Optio
     copy(Path::new("/bin/busybox"), &guest.join("bin/busybox"))?;
     symlink("busybox", guest.join("bin/sh"))?;
     copy(test, &guest.join("bin/test"))?;
+    copy(&root().join("target/debug/enforcer-probe"), &guest.join("bin/enforcer-probe"))?;
     copy(object, &guest.join("enforcer.bpf.o"))?;
     copy(Path::new("/sbin/ip"), &guest.join("sbin/ip"))?;
     fs::write(guest.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
