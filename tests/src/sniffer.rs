@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::netns::{Cable, Netns, PEER_INTERFACE, PEER4, WORK4, WORK6};
+use crate::netns::{Cable, Netns, PEER_INTERFACE, PEER4, PEER6, WORK4, WORK6};
 
 /// Protocol numbers of IPv6 neighbour discovery and multicast reports, which
 /// the kernel itself sends as soon as an interface is up.
@@ -31,12 +31,17 @@ pub struct Sniffer {
 }
 
 /// A socket in the workload's namespace that belongs to the test, not to a workload.
-struct Sender(UdpSocket);
+struct Sender {
+    v4: UdpSocket,
+    v6: UdpSocket,
+}
 
 impl Sniffer {
     pub fn start(cable: &Cable) -> Result<Self> {
         let socket = packet_socket(&cable.peer)?;
-        let work = cable.work.run(|| UdpSocket::bind((WORK4, 0)))??;
+        let work = cable.work.run(|| -> std::io::Result<Sender> {
+            Ok(Sender { v4: UdpSocket::bind((WORK4, 0))?, v6: UdpSocket::bind((WORK6, 0))? })
+        })??;
         let packets = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::downgrade(&packets);
         std::thread::spawn(move || {
@@ -54,18 +59,22 @@ impl Sniffer {
                 }
             }
         });
-        Ok(Self { packets, work: Sender(work) })
+        Ok(Self { packets, work })
     }
 
-    /// Everything that has come from the workload's end so far. A packet of the
-    /// test's own is sent after it: when that one is here, so is all before it.
+    /// Everything that has come from the workload's end so far. Packets of the
+    /// test's own are sent after it: when those are here, so is all before them.
+    /// One of each family, because a packet may wait for its neighbour to be found.
     pub fn packets(&self) -> Result<Vec<Packet>> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let sentinel = format!("sentinel {:?}", Instant::now()).into_bytes();
-        self.work.0.send_to(&sentinel, (PEER4, SENTINEL_PORT)).context("sending the sentinel")?;
+        self.work.v4.send_to(&sentinel, (PEER4, SENTINEL_PORT)).context("sending the sentinel")?;
+        self.work.v6.send_to(&sentinel, (PEER6, SENTINEL_PORT)).context("sending the sentinel")?;
         while Instant::now() < deadline {
             let mut packets = self.packets.lock().map_err(|_| anyhow::anyhow!("the sniffer panicked"))?;
-            if packets.iter().any(|p| contains(&p.bytes, &sentinel)) {
+            let here =
+                |v4: bool| packets.iter().any(|p| p.source.is_ipv4() == v4 && contains(&p.bytes, &sentinel));
+            if here(true) && here(false) {
                 packets.retain(|p| !contains(&p.bytes, b"sentinel "));
                 return Ok(packets.clone());
             }
@@ -152,7 +161,7 @@ fn parse(bytes: &[u8]) -> Option<Packet> {
         0 => packet.source.is_ipv6() && bytes.len() > 48 && KERNEL_ICMP6.contains(&bytes[48]),
         _ => false,
     };
-    let ours = packet.source == IpAddr::V4(PEER4)
-        || (packet.source.is_ipv6() && packet.source == IpAddr::V6(crate::netns::PEER6));
+    let ours =
+        packet.source == IpAddr::V4(PEER4) || (packet.source.is_ipv6() && packet.source == IpAddr::V6(PEER6));
     (!noise && !ours && (packet.source != IpAddr::V6(WORK6) || packet.protocol != 0)).then_some(packet)
 }

@@ -34,6 +34,25 @@ pub(super) fn level(mount: &Path, path: &Path) -> Result<u32> {
     Ok(level)
 }
 
+/// Whether `inner` is `outer` or stands below it.
+pub(super) fn holds(outer: &Path, inner: &Path) -> Result<bool> {
+    let outer = outer.canonicalize().map_err(io_error("resolving", outer))?;
+    let inner = inner.canonicalize().map_err(io_error("resolving", inner))?;
+    Ok(inner.starts_with(outer))
+}
+
+/// Levels are counted from the real root: in a cgroup namespace they come out
+/// too small, and a tag at the wrong level is one that no program finds.
+pub(super) fn require_initial_namespace() -> Result<()> {
+    /// `PROC_CGROUP_INIT_INO` of linux/proc_ns.h.
+    const INITIAL: u64 = 0xefff_fffb;
+    if cgroup_id(Path::new("/proc/self/ns/cgroup"))? == INITIAL {
+        Ok(())
+    } else {
+        Err(KernelError::CgroupNamespace)
+    }
+}
+
 /// The cgroup of a process: the line of `/proc/PID/cgroup` whose hierarchy is 0.
 pub(super) fn of_process(mount: &Path, pid: u32) -> Result<Option<PathBuf>> {
     let path = PathBuf::from(format!("/proc/{pid}/cgroup"));

@@ -73,6 +73,12 @@ pub enum KernelError {
     TooDeep { path: PathBuf, level: u32 },
     #[error("tag 0 means nobody")]
     NoTag,
+    #[error("{0} holds the enforcer itself: tag a cgroup beside it")]
+    OwnCgroup(PathBuf),
+    #[error(
+        "the loader runs in a cgroup namespace, where it does not see how deep a cgroup stands: start it outside"
+    )]
+    CgroupNamespace,
     #[error("another loader holds {0}: stop it first")]
     Locked(PathBuf),
     #[error(
@@ -137,6 +143,7 @@ impl Kernel {
     /// Loads the programs and attaches them, or replaces those that an earlier
     /// loader left; maps, tags and served namespaces are kept.
     pub fn load_or_adopt(config: KernelConfig) -> Result<Self> {
+        cgroup::require_initial_namespace()?;
         let mount = cgroup2_mount()?;
         let pins = PinDir::prepare(&config.pins)?;
         let lock = Lock::take(&pins)?;
@@ -162,6 +169,10 @@ impl Kernel {
         }
         let id = cgroup_id(path)?;
         let level = cgroup::level(&self.mount, path)?;
+        if cgroup::holds(path, &self.config.own)? {
+            // The proxy would be redirected to itself.
+            return Err(KernelError::OwnCgroup(path.to_owned()));
+        }
         // The level first: an entry at a level that nobody looks at is no tag.
         let levels = self.setting(cfg::LEVELS)? | 1 << level;
         self.set(cfg::LEVELS, levels)?;
@@ -275,7 +286,10 @@ impl Kernel {
 /// Lifts all enforcement when no loader runs: for `enforcer release --all` and
 /// for the removal of the package. Nothing pinned is success.
 pub fn release(pins: &Path) -> Result<()> {
-    let Some(pins) = PinDir::existing(pins)? else { return Ok(()) };
+    let pins = PinDir::reach(pins)?;
+    if !pins.exists() {
+        return pins.unmount();
+    }
     let _lock = Lock::take(&pins)?;
     pins.remove()
 }

@@ -51,10 +51,8 @@ impl PinDir {
         }
     }
 
-    /// The directory, if there is one.
-    pub fn existing(shown: &Path) -> Result<Option<Self>> {
-        let dir = Self::reach(shown)?;
-        Ok(dir.reached.is_dir().then_some(dir))
+    pub fn exists(&self) -> bool {
+        self.reached.is_dir()
     }
 
     pub fn link(&self, name: &str) -> PathBuf {
@@ -92,17 +90,24 @@ impl PinDir {
         self.unmount()
     }
 
-    fn unmount(&self) -> Result<()> {
+    /// Unmounts the bpffs if it was mounted for us and nobody else has pinned anything there.
+    pub fn unmount(&self) -> Result<()> {
         let mount_point = shown_parent(&self.shown);
         let path = Path::new("/proc/1/mountinfo");
         let text = fs::read_to_string(path).map_err(io_error("reading", path))?;
-        if !is_our_mount(&text, &mount_point) {
+        // The kernel's own `maps.debug` and `progs.debug` are in every bpffs.
+        let foreign = |entry: io::Result<fs::DirEntry>| {
+            entry.map_or(true, |it| !it.file_name().as_encoded_bytes().ends_with(b".debug"))
+        };
+        let empty = || fs::read_dir(self.mount_point()).is_ok_and(|mut entries| !entries.any(foreign));
+        if !is_our_mount(&text, &mount_point) || !empty() {
             return Ok(());
         }
         in_mount_namespace_of_1(move || nix::mount::umount2(&mount_point, MntFlags::MNT_DETACH))
     }
 
-    fn reach(shown: &Path) -> Result<Self> {
+    /// Says how the directory is reached; it need not exist.
+    pub fn reach(shown: &Path) -> Result<Self> {
         if !shown.is_absolute() || shown.parent().is_none() {
             return Err(io_error("using as directory of the pins", shown)(
                 io::ErrorKind::InvalidInput.into(),

@@ -44,7 +44,7 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         }
         "uring" => uring_connect(to),
         "udp-sendto" => udp(to, wait, |fd| send_to(fd, to, 0)),
-        "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, &[])),
+        "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, 0, &[])),
         "udp-sendmmsg" => udp(to, wait, |fd| send_mmsg(fd, to)),
         "udp-connect" => udp(to, wait, |fd| connect(fd, to).and_then(|()| send(fd))),
         "udp-rthdr" => udp(to, wait, |fd| {
@@ -61,6 +61,18 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             let mut request = group.octets().to_vec();
             request.extend([0; 4]);
             option(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
+        }),
+        "dns-pktinfo" => udp(to, wait, |fd| {
+            // Any source address, but out of the cable's interface.
+            let mut info = vec![0; 16];
+            info.extend(nix::net::if_::if_nametoindex("work0")?.to_ne_bytes());
+            send_msg(fd, to, libc::IPV6_PKTINFO, &info)
+        }),
+        "dns-rthdr" => udp(to, wait, |fd| {
+            // A routing header: first to the peer, then where the datagram says.
+            let mut header = vec![0, 2, 4, 1, 0, 0, 0, 0];
+            header.extend("fd77::2".parse::<Ipv6Addr>().unwrap().octets());
+            send_msg(fd, to, libc::IPV6_RTHDR, &header)
         }),
         "dns" => dns(to, false),
         "dns-connect" => dns(to, true),
@@ -191,10 +203,25 @@ fn part() -> libc::iovec {
     libc::iovec { iov_base: PAYLOAD.as_ptr().cast_mut().cast(), iov_len: PAYLOAD.len() }
 }
 
-fn send_msg(fd: &OwnedFd, to: SocketAddr, _control: &[u8]) -> io::Result<()> {
+/// With a control message of IPv6, unless that is empty.
+fn send_msg(fd: &OwnedFd, to: SocketAddr, kind: i32, control: &[u8]) -> io::Result<()> {
     let (mut address, length) = raw_address(to);
     let mut part = part();
-    let message = message(&mut address, length, &mut part);
+    let mut message = message(&mut address, length, &mut part);
+    let mut buffer = [0_u64; 16];
+    if !control.is_empty() {
+        let size = u32::try_from(control.len()).unwrap();
+        message.msg_control = buffer.as_mut_ptr().cast();
+        // SAFETY: the buffer is larger than any header with its value.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size) as usize;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::IPPROTO_IPV6;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+            libc::CMSG_DATA(header).copy_from_nonoverlapping(control.as_ptr(), control.len());
+        }
+    }
     // SAFETY: everything it points to is alive.
     check_size(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, 0) })
 }

@@ -42,6 +42,18 @@ fn deny_mode_refuses_and_release_of_a_tag_frees() {
 }
 
 #[test]
+fn what_cannot_be_tagged_is_refused() {
+    let mut world = World::new();
+    let own = world.own.path().to_owned();
+    assert!(matches!(world.kernel().tag(&own, TAG, 0), Err(KernelError::OwnCgroup(_))));
+    let above = own.parent().unwrap().to_owned();
+    assert!(matches!(world.kernel().tag(&above, TAG, 0), Err(KernelError::OwnCgroup(_))));
+    let job = world.job.path().to_owned();
+    assert!(matches!(world.kernel().tag(&job, 0, 0), Err(KernelError::NoTag)));
+    assert!(matches!(world.kernel().tag("/proc/self".as_ref(), TAG, 0), Err(KernelError::NotACgroup { .. })));
+}
+
+#[test]
 fn a_flood_of_refusals_is_counted_not_reported() {
     let mut world = World::served();
     let started = Instant::now();

@@ -167,6 +167,20 @@ fn dns_is_redirected_and_its_source_restored() {
     }
 }
 
+/// The address is rewritten to loopback, but a control message says otherwise.
+#[test]
+fn a_dns_datagram_does_not_leave_by_its_control_messages() {
+    let world = World::served();
+    for technique in ["dns-pktinfo", "dns-rthdr"] {
+        let to = format!("[{}]:53", enforcer_tests::netns::PEER6);
+        let outcome = world.untagged(technique, &to);
+        let seen = world.leaked().iter().any(|p| contains(&p.bytes, b"PROBE-SECRET"));
+        assert!(seen || outcome.starts_with("error "), "{technique}: the attempt proves nothing: {outcome}");
+        world.tagged(technique, &to);
+        world.nothing_leaked(technique);
+    }
+}
+
 #[test]
 fn other_sockets_cannot_be_made() {
     let mut world = World::served();
@@ -196,7 +210,13 @@ fn options_that_choose_a_route_are_refused() {
 #[test]
 fn a_socket_made_before_the_tag_is_caught() {
     let world = World::served();
-    for (technique, expected) in [("tcp", "PROXY "), ("udp-sendto", EPERM), ("udp-connect", EPERM)] {
+    for (technique, expected) in [
+        ("tcp", "PROXY "),
+        ("udp-sendto", EPERM),
+        ("udp-connect", EPERM),
+        // Bound to the cable: what is redirected cannot leave by loopback.
+        ("bindtodevice", "error "),
+    ] {
         let mut child = world.spawn(&world.outside, &[technique, &real4().to_string(), "wait"]);
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
