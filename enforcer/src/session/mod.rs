@@ -1,9 +1,9 @@
 //! The session recording: append-only segments with a hash chain.
 //!
 //! ```text
-//! dir/00000001.seg  dir/00000002.seg ...        one set for all sessions of the host
-//! record = length u32 LE | session 16 | sequence u64 LE | version u8 | kind u8 | 0 0
-//!        | payload (JSON) | hash 32
+//! dir/00000001-<boot>.seg  dir/00000002-<boot>.seg ...   one set for all sessions of the host
+//! record = length u32 LE | session 16 | sequence u64 LE | ordinal u64 LE | time u64 LE
+//!        | version u8 | kind u8 | 0 0 | payload (JSON) | hash 32
 //! hash   = BLAKE3(previous hash of this session | hash of the record before, of
 //!          whatever session | length .. payload)
 //! ```
@@ -12,12 +12,13 @@
 //! records of the host in their order, so that neither a record nor a whole
 //! session or segment can be taken out without the next hash showing it. What
 //! the chain alone cannot show is the removal of the newest records; a session
-//! without a close record is shown as cut.
+//! without a close record is shown as cut. `docs/recording.md` has the details.
 //!
 //! **Invariant**: whatever a job or a target sent stands in an event as
 //! `Masked` or `MaskedText`, which only `mask` can make.
 
 mod body;
+mod dir;
 mod event;
 pub mod read;
 mod record;
@@ -27,6 +28,8 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +38,7 @@ pub use body::BodyRecord;
 pub use event::{Direction, Event, Outcome, SessionHeader, SessionKind, Side};
 pub use record::{Kind, MAX_RECORD, SessionId};
 
-use record::Hash;
+use record::Chain;
 use writer::Writer;
 
 /// Why something is not recorded. The caller must not go on with what it wanted
@@ -99,21 +102,27 @@ impl Recording {
         let body_limit = options.body_limit;
         let interval = options.flush_interval;
         let writer = Writer::open(dir, options)?;
-        let sync = sync::Sync::start(interval)?;
+        let sync = sync::Sync::start(writer.dir(), interval)?;
         sync.watch(writer.file());
         Ok(Self { shared: Arc::new(Shared { writer: Mutex::new(writer), sync, body_limit }) })
     }
 
     /// Begins a session; its header is in the page cache when this returns.
     pub fn begin(&self, header: SessionHeader) -> Result<Session, SessionError> {
-        let session = Session {
+        let mut session = Session {
             recording: self.clone(),
             id: SessionId::new(),
             chain: Mutex::new(Chain::default()),
             closed: false,
         };
-        session.append(Kind::Begin, &header)?;
-        Ok(session)
+        // Nobody has seen the session yet, so it has no end to record either.
+        match session.append(Kind::Begin, [&header]) {
+            Ok(_) => Ok(session),
+            Err(error) => {
+                session.closed = true;
+                Err(error)
+            }
+        }
     }
 
     /// Whether events can be recorded now.
@@ -126,11 +135,13 @@ impl Recording {
     }
 }
 
-#[derive(Default)]
-struct Chain {
-    previous: Hash,
-    sequence: u64,
+thread_local! {
+    /// Where records are put together; kept, so that the next one needs no memory.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
+/// Buffers that have grown beyond this are given back.
+const BUFFER_KEPT: usize = 128 << 10;
 
 /// One session; dropping it without `close` records that it was cancelled.
 pub struct Session {
@@ -147,13 +158,18 @@ impl Session {
 
     /// Records an event: it is in the kernel's page cache when this returns, so
     /// it survives the death of every process of ours.
-    pub fn record(&self, event: &Event) -> Result<(), SessionError> {
-        self.append(Kind::Event, event).map(drop)
+    pub fn record(&self, event: impl Borrow<Event>) -> Result<(), SessionError> {
+        self.append(Kind::Event, [event.borrow()]).map(drop)
+    }
+
+    /// Records several events with one write: all of them or none.
+    pub fn record_batch(&self, events: &[Event]) -> Result<(), SessionError> {
+        self.append(Kind::Event, events).map(drop)
     }
 
     /// Records an event and waits until it is on disk; waiters share an fsync.
-    pub async fn record_durable(&self, event: &Event) -> Result<(), SessionError> {
-        let position = self.append(Kind::Event, event)?;
+    pub async fn record_durable(&self, event: impl Borrow<Event>) -> Result<(), SessionError> {
+        let position = self.append(Kind::Event, [event.borrow()])?;
         self.recording.shared.sync.reached(position).await
     }
 
@@ -163,29 +179,50 @@ impl Session {
     }
 
     /// Ends the session with its outcome.
-    pub fn close(mut self, outcome: &Outcome) -> Result<(), SessionError> {
+    pub fn close(mut self, outcome: impl Borrow<Outcome>) -> Result<(), SessionError> {
         self.closed = true;
-        self.append(Kind::End, outcome).map(drop)
+        self.append(Kind::End, [outcome.borrow()]).map(drop)
     }
 
-    fn append(&self, kind: Kind, payload: &impl serde::Serialize) -> Result<u64, SessionError> {
-        let payload = serde_json::to_vec(payload).map_err(|error| SessionError::Encode(error.to_string()))?;
-        let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut writer = self.recording.lock();
-        let sync = &self.recording.shared.sync;
-        let (hash, position) =
-            writer.append(sync, self.id, chain.sequence, kind, &chain.previous, &payload)?;
-        drop(writer);
-        chain.previous = hash;
-        chain.sequence += 1;
-        Ok(position)
+    fn append<'a, P: serde::Serialize + 'a>(
+        &self,
+        kind: Kind,
+        payloads: impl IntoIterator<Item = &'a P>,
+    ) -> Result<u64, SessionError> {
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        let done = self.encode(&mut buffer, kind, payloads).and_then(|()| {
+            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut writer = self.recording.lock();
+            writer.append(&self.recording.shared.sync, &mut buffer, &mut chain, kind)
+        });
+        if buffer.capacity() <= BUFFER_KEPT {
+            BUFFER.set(buffer);
+        }
+        done
+    }
+
+    fn encode<'a, P: serde::Serialize + 'a>(
+        &self,
+        buffer: &mut Vec<u8>,
+        kind: Kind,
+        payloads: impl IntoIterator<Item = &'a P>,
+    ) -> Result<(), SessionError> {
+        for payload in payloads {
+            let length = record::draft(buffer, self.id, kind, |out| serde_json::to_writer(out, payload))
+                .map_err(|error| SessionError::Encode(error.to_string()))?;
+            if length > MAX_RECORD {
+                return Err(SessionError::TooLong { length });
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         if !self.closed
-            && let Err(error) = self.append(Kind::End, &Outcome::Cancelled)
+            && let Err(error) = self.append(Kind::End, [&Outcome::Cancelled])
         {
             tracing::error!(session = %self.id, %error, "the end of a session is not recorded");
         }

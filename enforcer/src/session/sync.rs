@@ -7,26 +7,30 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::SessionError;
+use super::dir::Dir;
 
 /// How far the recording has come, in bytes since it was opened.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     synced: u64,
-    /// An fsync failed: nothing below this position is known to be on disk.
+    /// An fsync failed: nothing up to this position is known to be on disk.
     lost: Option<(u64, String)>,
 }
 
 #[derive(Default)]
 struct State {
+    /// `None` after an fsync failed, until there is a new segment.
     file: Option<Arc<File>>,
     written: u64,
     wanted: u64,
     synced: u64,
     failed: Option<String>,
     stop: bool,
+    fsyncs: u64,
 }
 
 struct Inner {
+    dir: Arc<Dir>,
     state: Mutex<State>,
     wake: Condvar,
     progress: watch::Sender<Progress>,
@@ -39,8 +43,9 @@ pub struct Sync {
 }
 
 impl Sync {
-    pub fn start(interval: Duration) -> Result<Self, SessionError> {
+    pub fn start(dir: Arc<Dir>, interval: Duration) -> Result<Self, SessionError> {
         let inner = Arc::new(Inner {
+            dir,
             state: Mutex::default(),
             wake: Condvar::new(),
             progress: watch::Sender::new(Progress::default()),
@@ -55,19 +60,33 @@ impl Sync {
 
     /// From now on this file is the one to flush.
     pub fn watch(&self, file: Arc<File>) {
-        self.inner.lock().file = Some(file);
-    }
-
-    /// `bytes` more have been written; says the position behind them.
-    pub fn wrote(&self, bytes: u64) -> u64 {
         let mut state = self.inner.lock();
-        state.written += bytes;
-        state.written
+        state.file = Some(file);
+        state.failed = None;
     }
 
-    /// What the last fsync failed with, once.
-    pub fn take_failure(&self) -> Option<String> {
-        self.inner.lock().failed.take()
+    /// `bytes` more have been written; says the position behind them. They are
+    /// in vain if the segment was lost in the meantime.
+    pub fn wrote(&self, bytes: u64) -> Result<u64, SessionError> {
+        let mut state = self.inner.lock();
+        match (&state.file, &state.failed) {
+            (None, Some(cause)) => Err(SessionError::Unwritable { cause: cause.clone() }),
+            _ => {
+                state.written += bytes;
+                Ok(state.written)
+            }
+        }
+    }
+
+    /// What the last fsync of the current segment failed with.
+    pub fn failure(&self) -> Option<String> {
+        self.inner.lock().failed.clone()
+    }
+
+    /// How many fsyncs there have been.
+    #[cfg(test)]
+    pub fn fsyncs(&self) -> u64 {
+        self.inner.lock().fsyncs
     }
 
     /// Waits until everything up to `position` is on disk.
@@ -123,7 +142,7 @@ impl Inner {
     /// Sleeps until somebody waits or the interval is over.
     fn next(&self, interval: Duration) -> (Option<Arc<File>>, u64, bool) {
         let state = self.lock();
-        let idle = |state: &mut State| state.wanted <= state.synced && !state.stop;
+        let idle = |state: &mut State| (state.wanted <= state.synced || state.file.is_none()) && !state.stop;
         let (state, _) =
             self.wake.wait_timeout_while(state, interval, idle).unwrap_or_else(PoisonError::into_inner);
         let file = if state.written > state.synced { state.file.clone() } else { None };
@@ -133,16 +152,23 @@ impl Inner {
     /// **Invariant**: a file whose fsync failed is never flushed again: the kernel
     /// has dropped the pages, and a second fsync would call them written.
     fn flush(&self, file: &Arc<File>, upto: u64) {
-        let result = file.sync_data().and_then(|()| still_linked(file));
+        let result = file.sync_data().and_then(|()| still_linked(file)).and_then(|()| self.dir.still_there());
         let mut state = self.lock();
+        state.fsyncs += 1;
         state.synced = upto;
-        let lost = result.err().map(|error| {
-            if state.file.as_ref().is_some_and(|current| Arc::ptr_eq(current, file)) {
-                state.file = None;
+        let current = state.file.as_ref().is_some_and(|current| Arc::ptr_eq(current, file));
+        let lost = match result {
+            Ok(()) => None,
+            Err(error) => {
+                if current {
+                    // What was written while the fsync ran is as lost as the rest.
+                    state.synced = state.written;
+                    state.file = None;
+                    state.failed = Some(error.to_string());
+                }
+                Some((state.synced, error.to_string()))
             }
-            state.failed = Some(error.to_string());
-            (upto, error.to_string())
-        });
+        };
         drop(state);
         self.progress.send_modify(|progress| {
             if lost.is_none() {

@@ -1,185 +1,267 @@
 //! The segment that is written now.
+//!
+//! ```text
+//!            write or fsync fails                    a new segment can be begun
+//!   whole ------------------------> in trouble ----------------------------------> whole
+//!                                    |      ^ not yet: wait twice as long
+//!                                    +------+
+//! ```
+//! In trouble nothing is taken but, on a full disk, the ends of sessions, for
+//! which the reserve makes room.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{Mode, OFlags};
-
-use super::record::{self, HASH, HEAD, Hash, Kind, MAX_RECORD, SessionId};
+use super::dir::{Dir, SegmentName};
+use super::read::repair::{self, Tail};
+use super::record::{self, Chain, Kind, SessionId};
 use super::sync::Sync;
-use super::{RecordingOptions, SessionError, read};
+use super::{RecordingOptions, SessionError};
 
-/// How often a recording that cannot be written tries to begin a new segment.
-const RETRY: Duration = Duration::from_millis(500);
+/// How long the first attempt to begin a new segment is put off; each next one twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// How long the attempts are put off at most.
+const RETRY_MOST: Duration = Duration::from_secs(2);
+/// How many names that are taken already are passed over.
+const NAMES_TRIED: u32 = 16;
+
+/// Why nothing can be written.
+struct Trouble {
+    cause: String,
+    since: Instant,
+    wait: Duration,
+    /// An fsync failed, or half a record could not be taken back: the segment
+    /// is not written to again.
+    lost: bool,
+}
 
 pub struct Writer {
-    dir: OwnedFd,
-    path: PathBuf,
+    dir: Arc<Dir>,
     options: RecordingOptions,
     file: Arc<File>,
     length: u64,
     number: u64,
-    /// The hash of the last record, of whatever session.
-    host: Hash,
-    /// Why nothing can be written, and when that was last tried.
-    broken: Option<(String, Instant)>,
-    /// An fsync of the current segment failed.
-    lost: bool,
-    buffer: Vec<u8>,
+    host: Chain,
+    trouble: Option<Trouble>,
 }
 
 impl Writer {
     pub fn open(path: &Path, options: RecordingOptions) -> Result<Self, SessionError> {
-        let error = |cause: &dyn std::fmt::Display| SessionError::Open {
-            dir: path.to_path_buf(),
-            cause: cause.to_string(),
-        };
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| error(&e))?;
-        let tail = read::repair_tail(path).map_err(|e| error(&e))?;
-        let number = tail.number + 1;
-        let file = create(&dir, number).map_err(|e| error(&e))?;
-        let mut writer = Self {
+        let error =
+            |cause: io::Error| SessionError::Open { dir: path.to_path_buf(), cause: cause.to_string() };
+        Self::begin(path, options).map_err(error)
+    }
+
+    fn begin(path: &Path, options: RecordingOptions) -> io::Result<Self> {
+        let dir = Arc::new(Dir::open(path)?);
+        dir.lock()?;
+        let tail = repair::tail(&dir)?;
+        dir.keep_reserve()?;
+        let begun = Begun::new(&dir, &options, tail.number, tail.host, Some(&tail))?;
+        Ok(Self {
             dir,
-            path: path.to_path_buf(),
             options,
-            file: Arc::new(file),
-            length: 0,
-            number,
-            host: tail.hash,
-            broken: None,
-            lost: false,
-            buffer: Vec::with_capacity(4096),
-        };
-        writer.header(tail.torn).map_err(|e| error(&e))?;
-        Ok(writer)
+            file: Arc::new(begun.file),
+            length: begun.length,
+            number: begun.number,
+            host: begun.host,
+            trouble: None,
+        })
     }
 
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 
-    /// Writes one record with one `write(2)`. On an error nothing of it stays.
+    pub fn dir(&self) -> Arc<Dir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// Writes the drafted records with one `write(2)`. On an error nothing of
+    /// them stays. Says the position behind them.
     pub fn append(
         &mut self,
         sync: &Sync,
-        session: SessionId,
-        sequence: u64,
+        records: &mut [u8],
+        session: &mut Chain,
         kind: Kind,
-        previous: &Hash,
-        payload: &[u8],
-    ) -> Result<(Hash, u64), SessionError> {
-        let length = HEAD + payload.len() + HASH;
-        if length > MAX_RECORD {
-            return Err(SessionError::TooLong { length });
+    ) -> Result<u64, SessionError> {
+        match self.heal(sync) {
+            Ok(()) => {}
+            // The room of the reserve is for this.
+            Err(_) if kind == Kind::End && self.trouble.as_ref().is_some_and(|trouble| !trouble.lost) => {}
+            Err(error) => return Err(error),
         }
-        self.heal(sync)?;
-        if self.length >= self.options.segment_bytes {
+        if self.trouble.is_none() && self.length >= self.options.segment_bytes {
             self.rotate(sync)?;
         }
-        self.buffer.clear();
-        let hash = record::encode(&mut self.buffer, session, sequence, kind, (previous, &self.host), payload);
-        if let Err(cause) = self.write() {
-            let cause = cause.to_string();
-            self.broken = Some((cause.clone(), Instant::now()));
-            return Err(SessionError::Unwritable { cause });
+        let (mut next, mut host) = (*session, self.host);
+        record::seal(records, &mut next, &mut host, now_us());
+        if let Err(error) = write(&self.file, self.length, records) {
+            return Err(self.stop(error));
         }
-        self.host = hash;
-        Ok((hash, sync.wrote(self.buffer.len() as u64)))
+        self.length += records.len() as u64;
+        self.host = host;
+        *session = next;
+        sync.wrote(records.len() as u64)
     }
 
-    /// After an error: a new segment, tried at most every `RETRY`.
+    /// After an error: a new segment, if it is time to try.
     pub fn heal(&mut self, sync: &Sync) -> Result<(), SessionError> {
-        if let Some(cause) = sync.take_failure() {
-            self.broken = Some((cause, Instant::now()));
-            self.lost = true;
+        if let Some(cause) = sync.failure()
+            && self.trouble.as_ref().is_none_or(|trouble| !trouble.lost)
+        {
+            self.trouble = Some(Trouble { cause, since: Instant::now(), wait: RETRY_FIRST, lost: true });
         }
-        let Some((cause, since)) = &self.broken else { return Ok(()) };
-        if since.elapsed() < RETRY {
-            return Err(SessionError::Unwritable { cause: cause.clone() });
+        let Some(trouble) = &self.trouble else { return Ok(()) };
+        if trouble.since.elapsed() < trouble.wait {
+            return Err(SessionError::Unwritable { cause: trouble.cause.clone() });
         }
         self.rotate(sync)
     }
 
+    /// Notes why nothing more is taken, with the room of the reserve if there
+    /// is no other.
+    fn stop(&mut self, (error, whole): (io::Error, bool)) -> SessionError {
+        let cause = format!("{error} in {}", self.dir.path().display());
+        let first = self.trouble.is_none();
+        let wait = self.trouble.as_ref().map_or(RETRY_FIRST, |trouble| trouble.wait);
+        self.trouble = Some(Trouble { cause: cause.clone(), since: Instant::now(), wait, lost: !whole });
+        if first && whole && self.dir.spend_reserve().is_ok() {
+            let payload = serde_json::json!({ "note": "recording-stopped", "cause": cause });
+            let mut host = self.host;
+            let noted = own(Kind::Note, self.number, &payload, &mut host)
+                .and_then(|note| write(&self.file, self.length, &note).map_err(|(e, _)| e).map(|()| note));
+            if let Ok(note) = noted {
+                self.length += note.len() as u64;
+                self.host = host;
+            }
+        }
+        SessionError::Unwritable { cause }
+    }
+
     fn rotate(&mut self, sync: &Sync) -> Result<(), SessionError> {
-        let made = self.begin_segment();
-        match made {
+        match self.begin_segment() {
             Ok(()) => {
-                self.broken = None;
+                self.trouble = None;
                 sync.watch(self.file());
                 Ok(())
             }
-            Err(cause) => {
-                let cause = format!("{cause} in {}", self.path.display());
-                self.broken = Some((cause.clone(), Instant::now()));
+            Err((error, lost)) => {
+                let cause = format!("{error} in {}", self.dir.path().display());
+                let wait = self.trouble.as_ref().map_or(RETRY_FIRST, |trouble| trouble.wait * 2);
+                let lost = lost || self.trouble.as_ref().is_some_and(|trouble| trouble.lost);
+                let wait = wait.min(RETRY_MOST);
+                self.trouble = Some(Trouble { cause: cause.clone(), since: Instant::now(), wait, lost });
                 Err(SessionError::Unwritable { cause })
             }
         }
     }
 
-    fn begin_segment(&mut self) -> std::io::Result<()> {
+    /// Says with the error whether the old segment is lost.
+    fn begin_segment(&mut self) -> Result<(), (io::Error, bool)> {
         // The old segment is complete before the new one says that it follows it;
         // one whose fsync failed is not asked again, since it would say yes.
-        if !self.lost {
-            self.file.sync_data()?;
+        if self.trouble.as_ref().is_none_or(|trouble| !trouble.lost) {
+            self.file.sync_data().map_err(|error| (error, true))?;
         }
-        let file = create(&self.dir, self.number + 1)?;
-        self.number += 1;
-        self.file = Arc::new(file);
-        self.lost = false;
-        self.length = 0;
-        self.header(0)
-    }
-
-    /// The first record of a segment: who wrote it, and after what.
-    fn header(&mut self, torn: u64) -> std::io::Result<()> {
-        let payload = serde_json::json!({
-            "segment": self.number,
-            "host_id": self.options.host_id,
-            "boot_id": self.options.boot_id,
-            "torn_bytes": torn,
-        });
-        let payload = serde_json::to_vec(&payload)?;
-        self.buffer.clear();
-        let zero = [0; HASH];
-        let hash = record::encode(
-            &mut self.buffer,
-            SessionId::nobody(),
-            self.number,
-            Kind::Segment,
-            (&zero, &self.host),
-            &payload,
-        );
-        self.write()?;
-        self.host = hash;
+        let whole = |error| (error, false);
+        self.dir.still_there().map_err(whole)?;
+        self.dir.keep_reserve().map_err(whole)?;
+        let begun = Begun::new(&self.dir, &self.options, self.number, self.host, None).map_err(whole)?;
+        self.file = Arc::new(begun.file);
+        self.length = begun.length;
+        self.number = begun.number;
+        self.host = begun.host;
         Ok(())
     }
+}
 
-    fn write(&mut self) -> std::io::Result<()> {
-        let mut file = &*self.file;
-        match file.write_all(&self.buffer) {
-            Ok(()) => {
-                self.length += self.buffer.len() as u64;
-                Ok(())
-            }
+/// A segment of which only the header stands.
+struct Begun {
+    file: File,
+    number: u64,
+    length: u64,
+    host: Chain,
+}
+
+impl Begun {
+    fn new(
+        dir: &Dir,
+        options: &RecordingOptions,
+        last: u64,
+        mut host: Chain,
+        tail: Option<&Tail>,
+    ) -> io::Result<Self> {
+        let (name, file) = Self::file(dir, options, last + 1)?;
+        let number = name.number;
+        let torn = tail.map_or(0, |tail| tail.torn);
+        let payload = serde_json::json!({
+            "segment": number,
+            "host_id": options.host_id,
+            "boot_id": options.boot_id,
+            "previous": blake3::Hash::from_bytes(host.previous).to_hex().as_str(),
+            "torn_bytes": torn,
+            "writer": concat!("enforcer ", env!("CARGO_PKG_VERSION")),
+        });
+        let written = own(Kind::Segment, number, &payload, &mut host).and_then(|header| {
+            write(&file, 0, &header).map_err(|(error, _)| error)?;
+            file.sync_all()?;
+            dir.sync()?;
+            Ok(header.len() as u64)
+        });
+        match written {
+            Ok(length) => Ok(Self { file, number, length, host }),
             Err(error) => {
-                // Part of a record may stand at the end: away with it, or the next
-                // one would not be found.
-                file.set_len(self.length)?;
-                file.seek(SeekFrom::Start(self.length))?;
+                // An empty segment for every attempt on a full disk would help nobody.
+                dir.remove(&name.file()).ok();
                 Err(error)
+            }
+        }
+    }
+
+    /// A name that is taken is passed over: what stands there is for `verify` to judge.
+    fn file(dir: &Dir, options: &RecordingOptions, first: u64) -> io::Result<(SegmentName, File)> {
+        let mut number = first;
+        loop {
+            let name = SegmentName::new(number, &options.boot_id);
+            match dir.create(&name.file()) {
+                Ok(file) => return Ok((name, file)),
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && number < first + u64::from(NAMES_TRIED) =>
+                {
+                    number += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-fn create(dir: &OwnedFd, number: u64) -> rustix::io::Result<File> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDWR;
-    let file = rustix::fs::openat(dir, read::segment_name(number), flags, Mode::RUSR | Mode::WUSR)?;
-    rustix::fs::fsync(dir)?;
-    Ok(File::from(file))
+/// A record of the recording's own; its sequence is the segment's number.
+fn own(kind: Kind, segment: u64, payload: &serde_json::Value, host: &mut Chain) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(512);
+    record::draft(&mut bytes, SessionId::nobody(), kind, |out| serde_json::to_writer(out, payload))?;
+    let mut session = Chain { previous: record::NOTHING, next: segment };
+    record::seal(&mut bytes, &mut session, host, now_us());
+    Ok(bytes)
+}
+
+/// Writes at the end. Part of a record may stand there after an error: away
+/// with it, or the next one would not be found. Says with the error whether
+/// that succeeded.
+fn write(mut file: &File, length: u64, bytes: &[u8]) -> Result<(), (io::Error, bool)> {
+    file.write_all(bytes).map_err(|error| {
+        let back = file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length)));
+        (error, back.is_ok())
+    })
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

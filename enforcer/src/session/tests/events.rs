@@ -1,0 +1,193 @@
+//! What is recorded, listed and shown.
+
+use super::*;
+
+#[test]
+fn a_session_without_an_end_is_cut_and_a_dropped_one_cancelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    drop(recording.begin(header()).unwrap());
+    std::mem::forget(recording.begin(header()).unwrap());
+    let outcomes: Vec<_> = read::ls(dir.path()).unwrap().into_iter().map(|one| one.outcome).collect();
+    assert_eq!(outcomes, ["cut", "cancelled"]);
+    let report = read::verify(dir.path()).unwrap();
+    assert_eq!((report.open, report.open_sessions.len()), (1, 1));
+}
+
+#[test]
+fn segments_rotate_and_stay_one_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = RecordingOptions { segment_bytes: 600, ..RecordingOptions::default() };
+    let recording = Recording::open(dir.path(), options).unwrap();
+    let session = recording.begin(header()).unwrap();
+    for n in 0..50 {
+        session.record(event(n)).unwrap();
+    }
+    session.record_batch(&[event(50), event(51)]).unwrap();
+    session.close(Outcome::Completed).unwrap();
+    let report = read::verify(dir.path()).unwrap();
+    assert_eq!(report.problems, []);
+    assert!(report.segments > 5);
+    assert_eq!(read::ls(dir.path()).unwrap()[0].statements, 52);
+}
+
+#[test]
+fn files_are_for_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    small(dir.path());
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn an_event_over_the_limit_is_refused_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    let session = recording.begin(header()).unwrap();
+    let room = MAX_RECORD - record::HEAD - record::HASH;
+    let make = |length: usize| Event::Error {
+        side: Side::Internal,
+        reason: "test",
+        detail: MaskedText::fixed(Box::leak("x".repeat(length).into_boxed_str())),
+    };
+    let frame = serde_json::to_vec(&make(0)).unwrap().len();
+    session.record(make(room - frame)).unwrap();
+    assert!(matches!(session.record(make(room - frame + 1)), Err(SessionError::TooLong { .. })));
+    let batch = session.record_batch(&[event(1), make(room)]);
+    assert!(matches!(batch, Err(SessionError::TooLong { .. })));
+    session.close(Outcome::Completed).unwrap();
+    assert_eq!(problems(dir.path()), []);
+    assert_eq!(read::ls(dir.path()).unwrap()[0].records, 3);
+}
+
+/// The events of a body of `length` bytes, recorded up to 1000.
+fn body(length: usize) -> Vec<serde_json::Value> {
+    let dir = tempfile::tempdir().unwrap();
+    let options = RecordingOptions { body_limit: 1000, ..RecordingOptions::default() };
+    let session = Recording::open(dir.path(), options).unwrap().begin(header()).unwrap();
+    let mut body = session.body(1, Direction::Response);
+    for chunk in masked(&vec![b'a'; length]).as_bytes().chunks(300) {
+        body.push(&session, &masked(chunk)).unwrap();
+    }
+    body.finish(&session, true).unwrap();
+    session.close(Outcome::Completed).unwrap();
+    let (_, entries) = read::show(dir.path(), "").unwrap();
+    entries.into_iter().filter(|entry| entry.kind == "event").map(|entry| entry.payload).collect()
+}
+
+#[test]
+fn a_body_is_kept_up_to_the_limit_and_its_end_says_all() {
+    for (length, truncated) in [(999, false), (1000, false), (1001, true), (5000, true)] {
+        let events = body(length);
+        let kept: usize = events.iter().filter_map(|event| event["text"].as_str()).map(str::len).sum();
+        assert_eq!(kept, length.min(1000));
+        let cut: Vec<_> = events.iter().filter(|event| event["event"] == "body-truncated").collect();
+        assert_eq!(cut.len(), usize::from(truncated), "{length}");
+        assert!(cut.iter().all(|event| event["kept"] == 1000 && event["reason"] == "body-limit"));
+        let end = events.last().unwrap();
+        assert_eq!((&end["event"], &end["length"]), (&"body-end".into(), &length.into()));
+        assert_eq!(end["blake3"], blake3::hash(&vec![b'a'; length]).to_hex().as_str());
+        assert_eq!(end["complete"], true);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_base64_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = open(dir.path()).begin(header()).unwrap();
+    let make = |bytes: &[u8]| Event::Body {
+        statement: 1,
+        direction: Direction::Request,
+        offset: 0,
+        bytes: masked(bytes),
+    };
+    session.record_batch(&[make(b"\xff\x00"), make("\u{fc}".as_bytes())]).unwrap();
+    session.close(Outcome::Completed).unwrap();
+    let (_, entries) = read::show(dir.path(), "").unwrap();
+    assert_eq!(entries[1].payload["base64"], "/wA=");
+    assert!(entries[1].payload.get("text").is_none());
+    assert_eq!(entries[2].payload["text"], "\u{fc}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_made_visible() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = open(dir.path()).begin(header()).unwrap();
+    let evil = "\x1b[2J\x1b]0;owned\x07\r\u{202e}\u{9b}31m\nend 99 completed\u{200b}";
+    session
+        .record_batch(&[
+            Event::Body {
+                statement: 1,
+                direction: Direction::Response,
+                offset: 0,
+                bytes: masked(evil.as_bytes()),
+            },
+            Event::Error {
+                side: Side::Upstream,
+                reason: "test",
+                detail: Masker::builtin_all().unwrap().text(evil).0,
+            },
+        ])
+        .unwrap();
+    session.close(Outcome::Completed).unwrap();
+    let (_, entries) = read::show(dir.path(), "").unwrap();
+    for entry in &entries {
+        let text = read::timeline(entry, entries[0].at_unix_us);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(!text.contains(['\u{202e}', '\u{200b}']), "{text:?}");
+        let forged = text.lines().skip(1).any(|line| !line.starts_with(&" ".repeat(34)));
+        assert!(!forged, "a line that looks like a record: {text}");
+    }
+}
+
+#[test]
+fn the_order_is_that_of_the_records_and_not_of_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    for started_unix_ms in [2000, 1000] {
+        let header = SessionHeader { started_unix_ms, ..header() };
+        recording.begin(header).unwrap().close(Outcome::Completed).unwrap();
+    }
+    let started: Vec<_> = read::ls(dir.path()).unwrap().iter().map(|one| one.started_unix_ms).collect();
+    assert_eq!(started, [1000, 2000]);
+    assert_eq!(problems(dir.path()), []);
+    let entry = read::Entry { sequence: 1, at_unix_us: 5, kind: "end", payload: serde_json::json!({}) };
+    assert!(read::timeline(&entry, 7).contains("-0.000002s"));
+}
+
+#[test]
+fn a_list_is_filtered_and_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    for (n, name) in ["alpha", "beta", "alphabet"].into_iter().enumerate() {
+        let started_unix_ms = 1000 * (n as u64 + 1);
+        let header = SessionHeader { workload: MaskedText::fixed(name), started_unix_ms, ..header() };
+        let session = recording.begin(header).unwrap();
+        let host = MaskedText::fixed(if n == 1 { "b.example" } else { "a.example" });
+        session
+            .record(Event::Plan {
+                host: Some(host),
+                port: 443,
+                protocol: "https",
+                sni: None,
+                alpn: Vec::new(),
+                action: "terminate",
+                address: None,
+            })
+            .unwrap();
+        session.close(Outcome::Completed).unwrap();
+    }
+    let names = |filter: read::Filter| -> Vec<String> {
+        read::list(dir.path(), &filter).unwrap().into_iter().map(|one| one.workload).collect()
+    };
+    let all = read::Filter::default;
+    assert_eq!(names(all()), ["alphabet", "beta", "alpha"]);
+    assert_eq!(names(read::Filter { workload: Some("alpha*".into()), ..all() }), ["alphabet", "alpha"]);
+    assert_eq!(names(read::Filter { host: Some("b.example".into()), ..all() }), ["beta"]);
+    assert_eq!(names(read::Filter { since_unix_ms: Some(2000), ..all() }), ["alphabet", "beta"]);
+    assert_eq!(names(read::Filter { limit: Some(1), ..all() }), ["alphabet"]);
+    assert_eq!(names(read::Filter { outcome: Some("cut".into()), ..all() }), [""; 0]);
+    assert_eq!(names(read::Filter { verdict: Some("deny".into()), ..all() }), [""; 0]);
+}
