@@ -239,7 +239,7 @@ fn show(out: &mut impl Write, dir: &Path, prefix: &str, json: bool) -> Result<Ex
     let (mut begun, mut ended) = (None, false);
     writeln!(out, "session {id}")?;
     read::entries(dir, id, |entry| {
-        let first = *begun.get_or_insert_with(|| entry.at_unix_us);
+        let first = *begun.get_or_insert(entry.at_unix_us);
         if entry.kind == "begin" {
             writeln!(out, "started {}", started(entry.at_unix_us / 1000))?;
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 
 /// Bytes that are kept free for the last words of a recording on a full disk.
-const RESERVE: u64 = 32 << 10;
+const RESERVE: usize = 32 << 10;
 const RESERVE_NAME: &str = "reserve";
 /// How long a recording waits for the process before it to let go of the folder.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -72,6 +72,15 @@ impl Dir {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whether a process is recording here now.
+    pub fn in_use(&self) -> bool {
+        let locked = rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared);
+        if locked.is_ok() {
+            rustix::fs::flock(&self.fd, FlockOperation::Unlock).ok();
+        }
+        locked == Err(rustix::io::Errno::WOULDBLOCK)
     }
 
     /// Whether the path still leads here. Records in a folder that was moved
@@ -137,9 +146,9 @@ impl Dir {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.file(RESERVE_NAME, true)?,
             Err(error) => return Err(error),
         };
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE as u64) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP) => (&file).write_all(&[0; RESERVE as usize]),
+            Err(rustix::io::Errno::OPNOTSUPP) => (&file).write_all(&[0; RESERVE]),
             Err(error) => Err(error.into()),
         }
     }

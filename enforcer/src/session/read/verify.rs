@@ -62,7 +62,8 @@ pub fn verify(dir: &Path) -> io::Result<Report> {
 pub fn verify_with(dir: &Path, only: Option<SessionId>, head: Option<&str>) -> io::Result<Report> {
     let dir = Dir::open(dir)?;
     let names = dir.segments()?;
-    let mut walk = Walk { only, wanted: head.map(str::to_ascii_lowercase), ..Walk::default() };
+    let live = dir.in_use();
+    let mut walk = Walk { only, live, wanted: head.map(str::to_ascii_lowercase), ..Walk::default() };
     for (at, name) in names.iter().enumerate() {
         walk.number(name);
         let newest = at + 1 == names.len();
@@ -77,6 +78,8 @@ pub fn verify_with(dir: &Path, only: Option<SessionId>, head: Option<&str>) -> i
 #[derive(Default)]
 struct Walk {
     only: Option<SessionId>,
+    /// A process is recording now.
+    live: bool,
     wanted: Option<String>,
     host: Chain,
     open: HashMap<SessionId, Chain>,
@@ -137,7 +140,7 @@ impl Walk {
                     return Ok(());
                 }
                 // The service may be writing this very record.
-                Next::Broken(Broken::Torn) if newest && looks < LOOKS => {
+                Next::Broken(Broken::Torn) if newest && self.live && looks < LOOKS => {
                     looks += 1;
                     std::thread::sleep(LOOK_AGAIN);
                     segment.again()?;

@@ -164,13 +164,12 @@ fn a_tail_cut_at_any_byte_is_found_repaired_and_kept() {
     let whole = small(source.path());
     let at = bounds(&whole);
     for cut in 0..whole.len() {
-        let dir = tempfile::tempdir().unwrap();
+        // In memory, where the thousands of fsyncs cost nothing.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         fs::write(segment(dir.path(), 1), &whole[..cut]).unwrap();
         let between = cut > 0 && at.contains(&cut);
         let expected: &[&str] = if between { &[] } else { &["torn-tail"] };
-        if cut % 16 == 0 || between {
-            assert_eq!(whats(dir.path()), expected, "cut at {cut}");
-        }
+        assert_eq!(whats(dir.path()), expected, "cut at {cut}");
         let session = open(dir.path()).begin(header()).unwrap();
         session.close(Outcome::Completed).unwrap();
         assert_eq!(problems(dir.path()), [], "cut at {cut}");
