@@ -1,1 +1,126 @@
-//! The only place that orders the steps: decode, decide, record, forward; mask, record, deliver.
+//! The only place that orders the steps: decode, decide, record, forward; mask,
+//! record, deliver.
+//!
+//! ```text
+//!  request --> facts --> decide --> record --+--> deny: answered here
+//!                        (newest    verdict  |
+//!                         policy)            +--> allow --> mask --> record --> forward
+//!                                                                                  |
+//!  response <-- deliver <-- record <-- mask <--------------------------------------+
+//! ```
+//!
+//! **Invariant**: nothing of a request is forwarded before its verdict is recorded.
+
+pub mod body;
+mod conn;
+mod deny;
+mod headers;
+mod request;
+mod response;
+mod subject;
+mod tap;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use crate::policy::{AddressRules, PolicyStore};
+use crate::protocol::http::coding;
+use crate::session::Recording;
+
+pub use body::BodyError;
+pub use conn::{Conn, Opened};
+pub use deny::Stop;
+pub use request::exchange;
+pub use subject::{Subject, Subjects};
+
+/// A body on its way to somebody, in either direction.
+pub type WireBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// What all connections share.
+pub struct Gate {
+    pub policies: Arc<PolicyStore>,
+    pub recording: Recording,
+    pub subjects: Subjects,
+    pub settings: Settings,
+}
+
+/// Limits that the gate itself keeps.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes of a masked body that are recorded.
+    pub body_bytes: usize,
+    /// Without a byte in a body that is not finished.
+    pub body_idle: Duration,
+    /// Bytes that a decoded body may have.
+    pub decoded_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            body_bytes: 64 * 1024,
+            body_idle: Duration::from_secs(600),
+            decoded_bytes: coding::DECODED_MAX_BYTES,
+        }
+    }
+}
+
+/// What the requests of one connection have in common.
+pub struct Scope {
+    pub conn: Arc<Conn>,
+    /// The name for which the upstream was verified. `None` in plain HTTP,
+    /// where each request names its own.
+    pub host: Option<Arc<str>>,
+    pub port: u16,
+    pub tls: bool,
+    /// Set if the whole connection is denied: every request gets this answer.
+    pub denied: Option<Stop>,
+}
+
+/// Where one request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    pub host: &'a str,
+    pub port: u16,
+    pub tls: bool,
+    pub addresses: &'a AddressRules,
+    /// The connection will speak something else after this exchange.
+    pub upgrade: bool,
+}
+
+pub type Forwarding<'a> = Pin<Box<dyn Future<Output = Result<Response<WireBody>, Stop>> + Send + 'a>>;
+
+/// The way to the upstream. The proxy makes it; the gate says when it is taken.
+pub trait Forward: Send + Sync {
+    fn send<'a>(&'a self, to: Destination<'a>, request: Request<WireBody>) -> Forwarding<'a>;
+
+    /// Relays two upgraded connections, message by message.
+    fn websocket(
+        &self,
+        downstream: hyper::upgrade::OnUpgrade,
+        upstream: hyper::upgrade::OnUpgrade,
+        relay: WebSocketRelay,
+    );
+}
+
+/// What a relayed WebSocket needs of the gate.
+pub struct WebSocketRelay {
+    pub conn: Arc<Conn>,
+    pub statement: u32,
+    pub request: Option<crate::mask::Masker>,
+    pub response: Option<crate::mask::Masker>,
+}
+
+/// The side from which bytes of this direction come.
+pub(crate) fn side_of(direction: crate::session::Direction) -> crate::session::Side {
+    match direction {
+        crate::session::Direction::Request => crate::session::Side::Downstream,
+        crate::session::Direction::Response => crate::session::Side::Upstream,
+    }
+}

@@ -1,5 +1,6 @@
-//! HTTP as far as it needs no I/O of its own.
+//! HTTP.
 
 pub mod canonical;
 pub mod coding;
+pub mod request;
 pub mod strict;

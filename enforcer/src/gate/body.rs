@@ -1,0 +1,298 @@
+//! Bodies on their way: recorded, masked, with back-pressure, never collected.
+//!
+//! ```text
+//!   inner --> [decode] --> tap --> [mask] --> [encode] --> wire
+//!                           |
+//!                           +--> masked with everything known --> recording
+//! ```
+//! The wire is decoded and encoded only if something is masked on it. Otherwise
+//! the tap decodes on its own what it records, up to the recording's limit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+
+use crate::mask::{MaskError, Masker, StreamMasker};
+use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
+use crate::session::{Direction, SessionError};
+
+use super::tap::Tap;
+use super::{Conn, Settings, WireBody, headers};
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("reading the body: {0}")]
+    Read(#[from] hyper::Error),
+    #[error("no byte of the body came in time")]
+    Idle,
+    #[error("masking the body: {0}")]
+    Mask(#[from] MaskError),
+    #[error("decoding the body: {0}")]
+    Coding(#[from] CodingError),
+    #[error("recording the body: {0}")]
+    Recording(#[from] SessionError),
+    /// A body that an earlier step has given an error for.
+    #[error(transparent)]
+    Inner(Box<BodyError>),
+}
+
+impl From<std::convert::Infallible> for BodyError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// How one body is carried.
+pub struct Carry<'a> {
+    pub conn: &'a Arc<Conn>,
+    pub statement: u32,
+    pub direction: Direction,
+    /// `None` if a coding is not understood: nothing of the body is recorded then.
+    pub codings: Option<Vec<Coding>>,
+    /// What is masked on the wire.
+    pub wire: Option<&'a Masker>,
+    pub settings: &'a Settings,
+}
+
+impl Carry<'_> {
+    /// The body that goes out in place of `inner`.
+    pub fn body<B>(self, inner: B) -> Result<WireBody, BodyError>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+        BodyError: From<B::Error>,
+    {
+        let mut hint = inner.size_hint();
+        let readable = self.codings.is_some();
+        let codings = self.codings.unwrap_or_default();
+        let limit = self.settings.decoded_bytes;
+        let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings);
+        let decoder = (!codings.is_empty()).then(|| Decoder::new(&codings, limit)).transpose()?;
+        let wire = match self.wire {
+            Some(masker) => {
+                hint = SizeHint::default();
+                let encoder = (!codings.is_empty()).then(|| Encoder::new(&codings));
+                let stream = masker.stream();
+                Some(Wire { decoder, stream, encoder, masker: masker.clone() })
+            }
+            None => {
+                tap.decode_with(decoder);
+                None
+            }
+        };
+        if !readable {
+            tap.truncate("coding-unsupported");
+        }
+        let idle = Idle { limit: self.settings.body_idle, sleep: None, waiting: false };
+        let state = State::Reading;
+        Ok(Screened { inner, tap, wire, idle, hint, trailers: None, state }.boxed_unsync())
+    }
+}
+
+/// What is done to the wire if something is masked on it.
+struct Wire {
+    decoder: Option<Decoder>,
+    stream: StreamMasker,
+    encoder: Option<Encoder>,
+    masker: Masker,
+}
+
+enum State {
+    Reading,
+    /// The inner body has ended; the decoder may still have pieces.
+    Ending,
+    Trailers,
+    Done,
+}
+
+/// A body that is recorded, and masked if policy says so.
+struct Screened<B> {
+    inner: B,
+    tap: Tap,
+    wire: Option<Wire>,
+    idle: Idle,
+    hint: SizeHint,
+    trailers: Option<HeaderMap>,
+    state: State,
+}
+
+impl<B> Screened<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    /// The next bytes for the wire; `None` at the end of the data.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            let ending = matches!(self.state, State::Ending);
+            if let Some(bytes) = self.pieces()? {
+                return Poll::Ready(Ok(Some(bytes)));
+            }
+            if ending {
+                self.state = State::Trailers;
+                let tail = self.tail()?;
+                if !tail.is_empty() {
+                    return Poll::Ready(Ok(Some(tail)));
+                }
+                return Poll::Ready(Ok(None));
+            }
+            match ready!(self.poll_inner(cx))? {
+                None => {
+                    self.state = State::Ending;
+                    if let Some(Wire { decoder: Some(decoder), .. }) = &mut self.wire {
+                        decoder.finish();
+                    }
+                }
+                Some(bytes) => {
+                    if let Some(bytes) = self.chunk(bytes)? {
+                        return Poll::Ready(Ok(Some(bytes)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    ready!(self.idle.poll(cx));
+                    return Poll::Ready(Err(BodyError::Idle));
+                }
+                Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.waiting = false;
+                    match frame.into_data() {
+                        Ok(bytes) if bytes.is_empty() => {}
+                        Ok(bytes) => return Poll::Ready(Ok(Some(bytes))),
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// One chunk of the inner body: what goes out for it at once.
+    fn chunk(&mut self, bytes: Bytes) -> Result<Option<Bytes>, BodyError> {
+        let Some(wire) = &mut self.wire else {
+            self.tap.push(&bytes)?;
+            return Ok(Some(bytes));
+        };
+        match &mut wire.decoder {
+            Some(decoder) => {
+                decoder.push(bytes);
+                Ok(None)
+            }
+            None => {
+                self.tap.push(&bytes)?;
+                let masked = wire.stream.push(bytes)?.into_bytes();
+                Ok((!masked.is_empty()).then_some(masked))
+            }
+        }
+    }
+
+    /// What the decoder has: decoded, recorded, masked, encoded again.
+    fn pieces(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let Some(Wire { decoder: Some(decoder), stream, encoder, .. }) = &mut self.wire else {
+            return Ok(None);
+        };
+        while let Some(piece) = decoder.next()? {
+            self.tap.push(&piece)?;
+            let mut out = stream.push(piece)?.into_bytes();
+            if let Some(encoder) = encoder {
+                // Flushed, since the next piece may be an event that comes much later.
+                out = encoder.push(out, true)?;
+            }
+            if !out.is_empty() {
+                return Ok(Some(out));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was held back until the end.
+    fn tail(&mut self) -> Result<Bytes, BodyError> {
+        self.tap.end()?;
+        let Some(wire) = &mut self.wire else { return Ok(Bytes::new()) };
+        let tail = wire.stream.finish()?.into_bytes();
+        let Some(encoder) = &mut wire.encoder else { return Ok(tail) };
+        let first = encoder.push(tail, false)?;
+        let last = encoder.finish()?;
+        Ok([first, last].concat().into())
+    }
+}
+
+impl<B> Body for Screened<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    BodyError: From<B::Error>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if matches!(this.state, State::Reading | State::Ending) {
+            match ready!(this.poll_data(cx)) {
+                Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Ok(None) => {}
+                Err(error) => {
+                    // What was sent stays sent: the wire ends with a reset, and the
+                    // recording says that the body is partial.
+                    this.state = State::Done;
+                    this.tap.abort(&error);
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        if matches!(this.state, State::Trailers) {
+            this.state = State::Done;
+            if let Some(mut trailers) = this.trailers.take() {
+                if let Some(wire) = &this.wire {
+                    headers::mask(&mut trailers, &wire.masker);
+                }
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint
+    }
+}
+
+/// A deadline that moves with every frame; the timer is made when it is first needed.
+struct Idle {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Idle {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !self.waiting {
+            sleep.as_mut().reset(Instant::now() + limit);
+            self.waiting = true;
+        }
+        sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,187 @@
+//! One connection's session, and how it is written down.
+//!
+//! **Invariant**: every text that a job or a target controls passes the masker
+//! that knows everything before it stands in an event.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use crate::mask::{Findings, MaskedText};
+use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
+use crate::protocol::http::request::RequestFacts;
+use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader};
+
+use super::deny::Stop;
+use super::{Gate, Subject};
+
+/// What a session begins with.
+pub type Opened = SessionHeader;
+
+/// A connection that is recorded. Dropping it closes the session.
+pub struct Conn {
+    pub subject: Arc<Subject>,
+    session: Option<Session>,
+    id: String,
+    outcome: Mutex<Option<Outcome>>,
+    statements: AtomicU32,
+}
+
+impl Conn {
+    pub fn begin(gate: &Gate, subject: Arc<Subject>, opened: Opened) -> Result<Self, SessionError> {
+        let session = gate.recording.begin(opened)?;
+        let id = session.id().to_string();
+        Ok(Self {
+            subject,
+            session: Some(session),
+            id,
+            outcome: Mutex::default(),
+            statements: AtomicU32::new(0),
+        })
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn next_statement(&self) -> u32 {
+        self.statements.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How the session ends. The first one counts: it names the true reason.
+    pub fn settle(&self, outcome: Outcome) {
+        let mut settled = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.get_or_insert(outcome);
+    }
+
+    pub fn text(&self, text: &str) -> MaskedText {
+        self.subject.everything().text(text).0
+    }
+
+    pub fn record(&self, event: &Event) -> Result<(), SessionError> {
+        match &self.session {
+            Some(session) => session.record(event),
+            None => Ok(()),
+        }
+    }
+
+    pub async fn record_durable(&self, event: &Event) -> Result<(), SessionError> {
+        match &self.session {
+            Some(session) => session.record_durable(event).await,
+            None => Ok(()),
+        }
+    }
+
+    pub fn statement(&self, id: u32, facts: &RequestFacts) -> Result<(), SessionError> {
+        self.record(&Event::Statement {
+            statement: id,
+            method: self.text(facts.method.as_str()),
+            authority: self.text(&facts.authority()),
+            path: self.text(&facts.path),
+            query: facts.query.as_deref().map(|query| self.text(query)),
+            version: facts.version,
+        })
+    }
+
+    /// Records what policy said; on disk before it returns if that is wanted.
+    pub async fn verdict(
+        &self,
+        statement: Option<u32>,
+        policy: &Policy,
+        decision: &Decision,
+    ) -> Result<(), SessionError> {
+        let event = Event::Verdict {
+            statement,
+            verdict: decision.verdict.as_str(),
+            rule: decision.rule.as_ref().map(|rule| self.text(rule.as_str())),
+            reason: decision.reason.as_str(),
+            message: decision.message.as_deref().map(|message| self.text(message)),
+            policy: policy.hash().as_str().to_owned(),
+            audit: decision.audit.as_ref().map(|audit| self.audit(audit)),
+        };
+        let durable = decision.verdict == Verdict::Deny || decision.durability == Durability::Fsync;
+        if durable { self.record_durable(&event).await } else { self.record(&event) }
+    }
+
+    /// Records a denial that the proxy itself pronounces, on disk.
+    pub async fn refused(
+        &self,
+        statement: Option<u32>,
+        policy: &Policy,
+        stop: &Stop,
+    ) -> Result<(), SessionError> {
+        self.record_durable(&Event::Verdict {
+            statement,
+            verdict: Verdict::Deny.as_str(),
+            rule: stop.rule.as_deref().map(|rule| self.text(rule)),
+            reason: stop.reason,
+            message: stop.message.as_deref().map(|message| self.text(message)),
+            policy: policy.hash().as_str().to_owned(),
+            audit: None,
+        })
+        .await
+    }
+
+    pub fn request_head(&self, statement: u32, headers: &HeaderMap) -> Result<(), SessionError> {
+        let headers = self.header_texts(headers);
+        let direction = Direction::Request;
+        self.record(&Event::Head { statement, direction, status: None, headers })
+    }
+
+    pub fn response_head(
+        &self,
+        statement: u32,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<(), SessionError> {
+        let headers = self.header_texts(headers);
+        let direction = Direction::Response;
+        self.record(&Event::Head { statement, direction, status: Some(status.as_u16()), headers })
+    }
+
+    pub fn findings(&self, statement: u32, direction: Direction, findings: Findings) {
+        if !findings.is_empty() {
+            self.note(&Event::Findings { statement: Some(statement), direction, findings });
+        }
+    }
+
+    /// Records why something failed. A recording that does not take this has
+    /// failed already and stops the next request.
+    pub fn error(&self, side: crate::session::Side, reason: &'static str, detail: &str) {
+        let detail = self.text(detail);
+        self.note(&Event::Error { side, reason, detail });
+    }
+
+    pub fn note(&self, event: &Event) {
+        if let Err(error) = self.record(event) {
+            tracing::error!(session = %self.id, %error, "an event was not recorded");
+        }
+    }
+
+    fn audit(&self, audit: &WouldDeny) -> MaskedText {
+        let rule = audit.rule.as_ref().map_or("none", |rule| rule.as_str());
+        self.text(&format!("deny; reason={}; rule={rule}", audit.reason.as_str()))
+    }
+
+    fn header_texts(&self, headers: &HeaderMap) -> Vec<(MaskedText, MaskedText)> {
+        let everything = self.subject.everything();
+        let text = |name: &HeaderName, value: &[u8]| {
+            let (name, value, _) = everything.recorded_header(name.as_str(), value);
+            (name, value)
+        };
+        headers.iter().map(|(name, value)| text(name, value.as_bytes())).collect()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let settled = self.outcome.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(session) = self.session.take() {
+            let outcome = settled.unwrap_or(Outcome::Cancelled);
+            if let Err(error) = session.close(&outcome) {
+                tracing::error!(session = %self.id, %error, "the end of a session is not recorded");
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One request: facts, decision, record, forward.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::mask::{Masker, Place};
+use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
+use crate::protocol::http::coding::{self, Coding};
+use crate::protocol::http::request::{Established, RequestFacts};
+use crate::session::{Direction, Outcome, Side};
+
+use super::body::Carry;
+use super::deny::Kind;
+use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
+
+/// Answers one request: with what its upstream says, or with why it was stopped.
+pub async fn exchange<F: Forward>(
+    gate: &Gate,
+    scope: &Scope,
+    forward: &F,
+    request: Request<Incoming>,
+) -> Response<WireBody> {
+    let statement = scope.conn.next_statement();
+    let steps = Steps { gate, scope, forward, statement };
+    match Box::pin(steps.run(request)).await {
+        Ok(response) => response,
+        Err(stop) => {
+            steps.stopped(&stop);
+            stop.response(scope.conn.id())
+        }
+    }
+}
+
+struct Steps<'a, F> {
+    gate: &'a Gate,
+    scope: &'a Scope,
+    forward: &'a F,
+    statement: u32,
+}
+
+/// A request that was allowed, with what policy wants done to it.
+struct Allowed {
+    facts: RequestFacts,
+    decision: Decision,
+    request_masker: Option<Masker>,
+    response_masker: Option<Masker>,
+}
+
+impl<F: Forward> Steps<'_, F> {
+    async fn run(&self, request: Request<Incoming>) -> Result<Response<WireBody>, Stop> {
+        self.gate.recording.healthy().map_err(Stop::log_unavailable)?;
+        let (mut parts, body) = request.into_parts();
+        let downstream = parts.extensions.remove::<OnUpgrade>();
+        let allowed = self.judge(&parts).await?;
+        let head = parts.method == http::Method::HEAD;
+        let outgoing = self.prepare(parts, body, &allowed).await?;
+        let to = Destination {
+            host: &allowed.facts.host,
+            port: allowed.facts.port,
+            tls: allowed.facts.tls,
+            addresses: &allowed.decision.addresses,
+            upgrade: allowed.facts.websocket,
+        };
+        let mut answer = self.forward.send(to, outgoing).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upstream = answer.extensions_mut().remove::<OnUpgrade>();
+            return self.switch(&allowed, downstream, upstream, answer);
+        }
+        let delivery = response::Delivery {
+            gate: self.gate,
+            conn: &self.scope.conn,
+            statement: self.statement,
+            masker: allowed.response_masker.as_ref(),
+            head,
+        };
+        delivery.deliver(answer)
+    }
+
+    /// Reads the head, asks the newest policy, and records both before anything
+    /// else happens.
+    async fn judge(&self, parts: &http::request::Parts) -> Result<Allowed, Stop> {
+        let conn = &self.scope.conn;
+        let policy = self.gate.policies.current();
+        let established =
+            Established { host: self.scope.host.as_deref(), port: self.scope.port, tls: self.scope.tls };
+        let facts = match RequestFacts::read(parts, established) {
+            Ok(facts) => facts,
+            Err(error) => {
+                let mut stop = Stop::denied(error.status(), error.reason());
+                stop.detail = Some(error.to_string());
+                return Err(self.refuse(&policy, stop).await);
+            }
+        };
+        conn.statement(self.statement, &facts).map_err(Stop::log_unavailable)?;
+        if let Some(stop) = &self.scope.denied {
+            return Err(self.refuse(&policy, stop.clone()).await);
+        }
+        let decision = self.decide(&policy, &facts);
+        let recorded = conn.verdict(Some(self.statement), &policy, &decision).await;
+        recorded.map_err(Stop::log_unavailable)?;
+        if decision.verdict == Verdict::Deny {
+            return Err(Stop::policy(&decision));
+        }
+        let masker = |selection| conn.subject.masker(selection).map_err(mask_unavailable);
+        let request_masker = masker(&decision.request_mask)?;
+        let response_masker = masker(&decision.response_mask)?;
+        if let Some(masker) = &request_masker {
+            // A path cannot be masked: it would be another one than policy allowed.
+            let (_, findings) = masker.text(&facts.path);
+            if !findings.is_empty() {
+                conn.findings(self.statement, Direction::Request, findings.at(&Place::Path));
+                let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-path");
+                return Err(self.refuse(&policy, stop).await);
+            }
+        }
+        Ok(Allowed { facts, decision, request_masker, response_masker })
+    }
+
+    fn decide(&self, policy: &Policy, facts: &RequestFacts) -> Decision {
+        policy.decide(&Facts {
+            workload: &self.scope.conn.subject.facts,
+            stage: Stage::Http,
+            host: Fact::Known(&facts.host),
+            port: Fact::Known(facts.port),
+            protocol: Fact::Known(if facts.tls { Protocol::Https } else { Protocol::Http }),
+            method: Fact::Known(facts.method.as_str()),
+            path: Fact::Known(&facts.path),
+        })
+    }
+
+    async fn refuse(&self, policy: &Policy, stop: Stop) -> Stop {
+        match self.scope.conn.refused(Some(self.statement), policy, &stop).await {
+            Ok(()) => stop,
+            Err(error) => Stop::log_unavailable(error),
+        }
+    }
+
+    /// The request as it goes out: canonical, masked, its body tapped.
+    async fn prepare(
+        &self,
+        mut parts: http::request::Parts,
+        body: Incoming,
+        allowed: &Allowed,
+    ) -> Result<Request<WireBody>, Stop> {
+        let conn = &self.scope.conn;
+        let masker = allowed.request_masker.as_ref();
+        let codings = codings(&parts.headers);
+        if masker.is_some() && codings.is_none() {
+            let stop = Stop::denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, "coding-unsupported");
+            return Err(self.refuse(&self.gate.policies.current(), stop).await);
+        }
+        headers::strip_hop_by_hop(&mut parts.headers);
+        coding::restrict_accept_encoding(&mut parts.headers);
+        parts.headers.remove(header::HOST);
+        // hyper answers `100 Continue` by itself when the body is first asked for,
+        // which is after the verdict.
+        parts.headers.remove(header::EXPECT);
+        if allowed.response_masker.is_some() {
+            headers::ask_for_the_whole(&mut parts.headers);
+        }
+        if allowed.facts.websocket {
+            parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        let mut query = allowed.facts.query.clone();
+        let empty = body.is_end_stream();
+        if let Some(masker) = masker {
+            let found = headers::mask(&mut parts.headers, masker);
+            conn.findings(self.statement, Direction::Request, found);
+            query = query.map(|query| self.mask_query(masker, query));
+            if !empty {
+                headers::forget_the_bytes(&mut parts.headers);
+            }
+        }
+        conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable)?;
+        let carry = Carry {
+            conn,
+            statement: self.statement,
+            direction: Direction::Request,
+            codings,
+            wire: masker,
+            settings: &self.gate.settings,
+        };
+        let body = if empty {
+            http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+        } else if let BodyClass::Inspect { cap } = allowed.decision.body {
+            carry.body(self.hold(body, cap).await?).map_err(body_unreadable)?
+        } else {
+            carry.body(body).map_err(body_unreadable)?
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = uri(&allowed.facts, query)?;
+        *request.headers_mut() = parts.headers;
+        Ok(request)
+    }
+
+    fn mask_query(&self, masker: &Masker, query: String) -> String {
+        let (masked, findings) = masker.text(&query);
+        if findings.is_empty() {
+            return query;
+        }
+        self.scope.conn.findings(self.statement, Direction::Request, findings.at(&Place::Query));
+        // Brackets do not stand in a query.
+        masked.as_str().replace('[', "%5B").replace(']', "%5D")
+    }
+
+    /// Holds a whole body before anything goes out.
+    async fn hold(&self, body: Incoming, cap: u64) -> Result<Collected<Bytes>, Stop> {
+        let cap = usize::try_from(cap).unwrap_or(usize::MAX);
+        let held = tokio::time::timeout(self.gate.settings.body_idle, Limited::new(body, cap).collect());
+        match held.await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let stop = Stop::denied(StatusCode::PAYLOAD_TOO_LARGE, "body-over-inspect-limit");
+                Err(self.refuse(&self.gate.policies.current(), stop).await)
+            }
+            Ok(Err(error)) => {
+                let status = StatusCode::BAD_REQUEST;
+                Err(Stop::failed(Side::Downstream, status, "body-aborted", error.to_string()))
+            }
+            Err(_) => {
+                let status = StatusCode::REQUEST_TIMEOUT;
+                Err(Stop::failed(Side::Downstream, status, "body-idle", String::new()))
+            }
+        }
+    }
+
+    /// Both sides agreed to speak WebSocket from here on.
+    fn switch(
+        &self,
+        allowed: &Allowed,
+        downstream: Option<OnUpgrade>,
+        upstream: Option<OnUpgrade>,
+        answer: Response<WireBody>,
+    ) -> Result<Response<WireBody>, Stop> {
+        let conn = &self.scope.conn;
+        let (Some(downstream), Some(upstream), true) = (downstream, upstream, allowed.facts.websocket) else {
+            let status = StatusCode::BAD_GATEWAY;
+            let why = "the upstream switched protocols unasked".to_owned();
+            return Err(Stop::failed(Side::Upstream, status, "upgrade-unasked", why));
+        };
+        let (mut parts, body) = answer.into_parts();
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_detours(&mut parts.headers);
+        parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        if let Some(masker) = &allowed.response_masker {
+            headers::mask(&mut parts.headers, masker);
+        }
+        let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
+        recorded.map_err(Stop::log_unavailable)?;
+        let relay = WebSocketRelay {
+            conn: Arc::clone(conn),
+            statement: self.statement,
+            request: allowed.request_masker.clone(),
+            response: allowed.response_masker.clone(),
+        };
+        self.forward.websocket(downstream, upstream, relay);
+        Ok(Response::from_parts(parts, body))
+    }
+
+    fn stopped(&self, stop: &Stop) {
+        let conn = &self.scope.conn;
+        match stop.kind {
+            Kind::Denied => {
+                if let Some(detail) = &stop.detail {
+                    conn.error(Side::Downstream, stop.reason, detail);
+                }
+                conn.settle(Outcome::Denied { reason: stop.reason });
+            }
+            Kind::Failed(side) => {
+                conn.error(side, stop.reason, stop.detail.as_deref().unwrap_or_default());
+                conn.settle(Outcome::Failed { side, reason: stop.reason });
+            }
+        }
+    }
+}
+
+/// The content codings of a body; `None` if one of them cannot be read.
+pub(super) fn codings(headers: &http::HeaderMap) -> Option<Vec<Coding>> {
+    coding::parse_codings(headers).ok()
+}
+
+fn uri(facts: &RequestFacts, query: Option<String>) -> Result<Uri, Stop> {
+    let scheme = if facts.tls { "https" } else { "http" };
+    let path = match query {
+        Some(query) => format!("{}?{query}", facts.path),
+        None => facts.path.clone(),
+    };
+    let uri = Uri::builder().scheme(scheme).authority(facts.authority()).path_and_query(path);
+    uri.build().map_err(|error| {
+        let status = StatusCode::BAD_REQUEST;
+        Stop::failed(Side::Downstream, status, "target-invalid", error.to_string())
+    })
+}
+
+fn body_unreadable(error: super::BodyError) -> Stop {
+    let status = StatusCode::BAD_REQUEST;
+    Stop::failed(Side::Downstream, status, "body-unreadable", error.to_string())
+}
+
+fn mask_unavailable(error: crate::mask::MaskError) -> Stop {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Stop::failed(Side::Internal, status, "mask-unavailable", error.to_string())
+}

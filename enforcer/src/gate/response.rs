@@ -1,0 +1,64 @@
+//! One response: masked, recorded, delivered.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode, header};
+use http_body::Body;
+
+use crate::mask::Masker;
+use crate::session::{Direction, Side};
+
+use super::body::Carry;
+use super::{Conn, Gate, Stop, WireBody, headers, request};
+
+pub(super) struct Delivery<'a> {
+    pub gate: &'a Gate,
+    pub conn: &'a Arc<Conn>,
+    pub statement: u32,
+    pub masker: Option<&'a Masker>,
+    /// The answer to a HEAD request: its length is that of another body.
+    pub head: bool,
+}
+
+impl Delivery<'_> {
+    pub fn deliver(self, answer: Response<WireBody>) -> Result<Response<WireBody>, Stop> {
+        let (mut parts, body) = answer.into_parts();
+        let empty = body.is_end_stream();
+        let codings = request::codings(&parts.headers);
+        if codings.is_none() && self.masker.is_some() && !empty {
+            let coding = parts.headers.get(header::CONTENT_ENCODING);
+            let detail = format!("the response is coded as {coding:?}");
+            let status = StatusCode::BAD_GATEWAY;
+            return Err(Stop::failed(Side::Upstream, status, "coding-unsupported", detail));
+        }
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_detours(&mut parts.headers);
+        if let Some(masker) = self.masker {
+            let found = headers::mask(&mut parts.headers, masker);
+            self.conn.findings(self.statement, Direction::Response, found);
+            if !empty || self.head {
+                headers::forget_the_bytes(&mut parts.headers);
+            }
+        }
+        let recorded = self.conn.response_head(self.statement, parts.status, &parts.headers);
+        recorded.map_err(Stop::log_unavailable)?;
+        if empty {
+            return Ok(Response::from_parts(parts, body));
+        }
+        let carry = Carry {
+            conn: self.conn,
+            statement: self.statement,
+            direction: Direction::Response,
+            codings,
+            wire: self.masker,
+            settings: &self.gate.settings,
+        };
+        let body = carry.body(body).map_err(|error| {
+            let status = StatusCode::BAD_GATEWAY;
+            Stop::failed(Side::Upstream, status, "body-unreadable", error.to_string())
+        })?;
+        // The version is that of the hop; hyper writes the one of this connection.
+        parts.version = http::Version::HTTP_11;
+        Ok(Response::from_parts(parts, body))
+    }
+}

@@ -1,0 +1,91 @@
+//! A workload as the gate sees it: facts for policy and compiled maskers.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::mask::{ExactValue, MaskError, Masker, Selection};
+use crate::policy::WorkloadFacts;
+use crate::workload::Workload;
+
+/// Maskers of one workload that are kept; policies use a handful of selections.
+const MASKERS: usize = 32;
+
+/// A workload with what was compiled for it.
+pub struct Subject {
+    pub workload: Arc<Workload>,
+    pub facts: WorkloadFacts,
+    /// Connections that are open now.
+    pub connections: Arc<AtomicUsize>,
+    exact: Vec<ExactValue>,
+    everything: Masker,
+    maskers: Mutex<Vec<(Selection, Masker)>>,
+}
+
+impl Subject {
+    /// `operator` are the values that the operator registered for all workloads.
+    pub fn new(workload: Arc<Workload>, operator: &[ExactValue]) -> Result<Self, MaskError> {
+        let exact: Vec<_> = workload.secrets.iter().chain(operator).cloned().collect();
+        let facts = WorkloadFacts {
+            name: workload.name.clone(),
+            cgroup: workload.cgroup_path.clone(),
+            labels: workload.labels.clone(),
+        };
+        let everything = Masker::new(&Selection::All, &exact)?;
+        let connections = Arc::default();
+        Ok(Self { workload, facts, connections, exact, everything, maskers: Mutex::default() })
+    }
+
+    /// Masks everything that is known; for what is recorded.
+    pub fn everything(&self) -> &Masker {
+        &self.everything
+    }
+
+    /// Masks what policy selected; `None` if that is nothing.
+    pub fn masker(&self, selection: &Selection) -> Result<Option<Masker>, MaskError> {
+        match selection {
+            Selection::None => return Ok(None),
+            Selection::All => return Ok(Some(self.everything.clone())),
+            _ => {}
+        }
+        let mut maskers = self.maskers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, masker)) = maskers.iter().find(|(known, _)| known == selection) {
+            return Ok((!masker.is_noop()).then(|| masker.clone()));
+        }
+        let masker = Masker::new(selection, &self.exact)?;
+        if maskers.len() >= MASKERS {
+            maskers.remove(0);
+        }
+        maskers.push((selection.clone(), masker.clone()));
+        Ok((!masker.is_noop()).then_some(masker))
+    }
+}
+
+/// All workloads that may speak now.
+#[derive(Default)]
+pub struct Subjects {
+    by_tag: RwLock<HashMap<u64, Arc<Subject>>>,
+}
+
+impl Subjects {
+    pub fn insert(&self, subject: Arc<Subject>) -> Option<Arc<Subject>> {
+        let mut map = self.by_tag.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(subject.workload.tag, subject)
+    }
+
+    pub fn get(&self, tag: u64) -> Option<Arc<Subject>> {
+        self.by_tag.read().unwrap_or_else(PoisonError::into_inner).get(&tag).cloned()
+    }
+
+    pub fn remove(&self, tag: u64) -> Option<Arc<Subject>> {
+        self.by_tag.write().unwrap_or_else(PoisonError::into_inner).remove(&tag)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_tag.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

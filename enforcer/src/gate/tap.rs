@@ -1,0 +1,151 @@
+//! The copy of a body that is recorded: masked with everything known, up to a limit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::mask::{Masked, StreamMasker};
+use crate::protocol::http::coding::Decoder;
+use crate::session::{Direction, Event};
+
+use super::body::BodyError;
+use super::{Conn, Settings, side_of};
+
+/// Writes a copy of a body down. Dropped before its end, it records a partial body.
+pub(super) struct Tap {
+    conn: Arc<Conn>,
+    statement: u32,
+    direction: Direction,
+    /// `None` once the limit is reached.
+    masker: Option<StreamMasker>,
+    /// For a coded body that is not decoded for the wire.
+    decoder: Option<Decoder>,
+    kept: usize,
+    limit: usize,
+    length: u64,
+    hash: blake3::Hasher,
+    ended: bool,
+}
+
+impl Tap {
+    pub fn new(conn: &Arc<Conn>, statement: u32, direction: Direction, settings: &Settings) -> Self {
+        Self {
+            conn: Arc::clone(conn),
+            statement,
+            direction,
+            masker: Some(conn.subject.everything().stream()),
+            decoder: None,
+            kept: 0,
+            limit: settings.body_bytes,
+            length: 0,
+            hash: blake3::Hasher::new(),
+            ended: false,
+        }
+    }
+
+    pub fn decode_with(&mut self, decoder: Option<Decoder>) {
+        self.decoder = decoder;
+    }
+
+    pub fn push(&mut self, bytes: &Bytes) -> Result<(), BodyError> {
+        self.length += bytes.len() as u64;
+        if self.masker.is_none() {
+            return Ok(());
+        }
+        match &mut self.decoder {
+            None => self.keep(bytes.clone()),
+            Some(decoder) => {
+                decoder.push(bytes.clone());
+                self.decoded()
+            }
+        }
+    }
+
+    fn decoded(&mut self) -> Result<(), BodyError> {
+        while let Some(decoder) = &mut self.decoder {
+            match decoder.next() {
+                Ok(Some(piece)) => self.keep(piece)?,
+                Ok(None) => break,
+                Err(error) => {
+                    // The wire is not changed, so it may carry what is not understood
+                    // here; the recording says that it has no copy of the rest.
+                    let side = side_of(self.direction);
+                    self.conn.error(side, "coding-unreadable", &error.to_string());
+                    self.truncate("coding-unreadable");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: Bytes) -> Result<(), BodyError> {
+        let Some(masker) = &mut self.masker else { return Ok(()) };
+        let masked = masker.push(bytes)?;
+        self.write(masked)
+    }
+
+    fn write(&mut self, masked: Masked) -> Result<(), BodyError> {
+        let room = self.limit - self.kept;
+        let over = masked.len() > room;
+        let bytes = if over { masked.slice(..room) } else { masked };
+        if !bytes.is_empty() {
+            self.hash.update(bytes.as_bytes());
+            let offset = self.kept as u64;
+            self.kept += bytes.len();
+            let (statement, direction) = (self.statement, self.direction);
+            self.conn.record(&Event::Body { statement, direction, offset, bytes })?;
+        }
+        if over {
+            self.truncate("recording-limit");
+        }
+        Ok(())
+    }
+
+    /// Nothing more is kept; the length is still counted.
+    pub fn truncate(&mut self, reason: &'static str) {
+        self.decoder = None;
+        if let Some(masker) = self.masker.take() {
+            self.conn.findings(self.statement, self.direction, masker.findings().clone());
+        }
+        let (statement, direction, kept) = (self.statement, self.direction, self.kept as u64);
+        self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
+    }
+
+    pub fn end(&mut self) -> Result<(), BodyError> {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.finish();
+            self.decoded()?;
+        }
+        if let Some(mut masker) = self.masker.take() {
+            let last = masker.finish()?;
+            self.conn.findings(self.statement, self.direction, masker.findings().clone());
+            self.write(last)?;
+        }
+        self.close(true);
+        Ok(())
+    }
+
+    pub fn abort(&mut self, error: &BodyError) {
+        self.conn.error(side_of(self.direction), "body-aborted", &error.to_string());
+        self.close(false);
+    }
+
+    fn close(&mut self, complete: bool) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.conn.note(&Event::BodyEnd {
+            statement: self.statement,
+            direction: self.direction,
+            length: self.length,
+            blake3: self.hash.finalize().to_hex().to_string(),
+            complete,
+        });
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.close(false);
+    }
+}

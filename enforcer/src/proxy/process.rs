@@ -1,0 +1,193 @@
+//! The proxy process as its owner sees it: listeners and workloads come and go,
+//! the kernel's refusals are written down, and one day it drains.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::drain::{self, Drain, Drained};
+use crate::gate::{Conn, Opened, Subject};
+use crate::mask::{ExactValue, MaskError};
+use crate::session::{Event, Outcome, SessionError, SessionKind};
+use crate::workload::Workload;
+
+use super::Shared;
+use super::worker::Workers;
+
+/// Why a workload is not served. It has no network then.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("a secret of the workload cannot be masked: {0}")]
+    Mask(#[from] MaskError),
+    #[error("the workload's session cannot be recorded: {0}")]
+    Session(#[from] SessionError),
+}
+
+/// Something that the kernel refused, as its ring buffer tells it.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub tag: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub hook: String,
+    pub reason: String,
+    pub family: u16,
+    pub protocol: u16,
+    pub destination: Option<SocketAddr>,
+    pub detail: u32,
+    /// Refusals like this one that the rate limit swallowed.
+    pub suppressed: u32,
+}
+
+/// A running proxy.
+pub struct Process {
+    shared: Arc<Shared>,
+    workers: Workers,
+    drain: Drain,
+    /// Values that the operator registered for all workloads.
+    operator: Vec<ExactValue>,
+    /// One session a workload: for what is of no single connection.
+    sessions: Mutex<HashMap<u64, Arc<Conn>>>,
+}
+
+impl Process {
+    /// Starts `threads` workers; `operator` are values that are secret for everybody.
+    pub fn start(shared: Arc<Shared>, threads: usize, operator: Vec<ExactValue>) -> io::Result<Self> {
+        let (drain, watch) = drain::channel();
+        let workers = Workers::start(&shared, threads, &watch)?;
+        Ok(Self { shared, workers, drain, operator, sessions: Mutex::default() })
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub fn listen(&self, listener: &TcpListener) -> io::Result<()> {
+        self.workers.listen(listener)
+    }
+
+    /// From now on the workload's connections are served.
+    pub fn add(&self, workload: Workload) -> Result<(), ProcessError> {
+        let tag = workload.tag;
+        let subject = Arc::new(Subject::new(Arc::new(workload), &self.operator)?);
+        let session = self.open(Arc::clone(&subject))?;
+        self.sessions().insert(tag, Arc::new(session));
+        self.shared.gate.subjects.insert(subject);
+        Ok(())
+    }
+
+    /// Its connections end by themselves: the cgroup is empty. New ones are refused.
+    pub fn remove(&self, tag: u64, exit_code: Option<i32>) {
+        self.shared.gate.subjects.remove(tag);
+        self.shared.pool.forget(tag);
+        if let Some(session) = self.sessions().remove(&tag) {
+            session.note(&Event::Exit { code: exit_code });
+            session.settle(Outcome::Completed);
+        }
+    }
+
+    /// Writes down what the kernel refused.
+    pub fn refused(&self, refusal: &Refusal) {
+        let known = self.sessions().get(&refusal.tag).cloned();
+        let session = match known {
+            Some(session) => session,
+            None => match self.stranger(refusal.tag) {
+                Ok(session) => Arc::new(session),
+                Err(error) => {
+                    tracing::error!(tag = refusal.tag, %error, "a refusal was not recorded");
+                    return;
+                }
+            },
+        };
+        session.note(&Event::Refused {
+            hook: session.text(&refusal.hook),
+            reason: session.text(&refusal.reason),
+            destination: refusal.destination,
+            family: refusal.family,
+            protocol: refusal.protocol,
+            pid: refusal.pid,
+            comm: session.text(&refusal.comm),
+            detail: refusal.detail,
+            suppressed: refusal.suppressed,
+        });
+    }
+
+    /// Writes down that enforcement was lifted on purpose.
+    pub fn released(&self, scope: &str, by_uid: u32, until_unix_ms: Option<u64>) {
+        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+        for session in &sessions {
+            let scope = session.text(scope);
+            session.note(&Event::Released { scope, by_uid, until_unix_ms });
+        }
+        if sessions.is_empty() {
+            match self.stranger(0) {
+                Ok(session) => {
+                    let scope = session.text(scope);
+                    session.note(&Event::Released { scope, by_uid, until_unix_ms });
+                    session.settle(Outcome::Completed);
+                }
+                Err(error) => tracing::error!(%error, "a release was not recorded"),
+            }
+        }
+    }
+
+    /// What `enforcer status` shows of this process.
+    pub fn status(&self) -> serde_json::Value {
+        let shared = &self.shared;
+        let recording = shared.gate.recording.healthy();
+        serde_json::json!({
+            "connections": shared.admission.open(),
+            "workloads": shared.gate.subjects.len(),
+            "policy": shared.gate.policies.current().hash().as_str(),
+            "recording": recording.map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
+        })
+    }
+
+    /// Takes no new connection, waits for the open ones until the deadline, cuts the rest.
+    pub async fn drain(self, deadline: Duration) -> Drained {
+        let drained = self.drain.drain(deadline).await;
+        for session in lock(&self.sessions).values() {
+            session.settle(Outcome::Completed);
+        }
+        let workers = self.workers;
+        // The threads end at once now; joining them blocks only for that moment.
+        drop(tokio::task::spawn_blocking(move || workers.join()).await);
+        drained
+    }
+
+    fn open(&self, subject: Arc<Subject>) -> Result<Conn, SessionError> {
+        let text = |text: &str| subject.everything().text(text).0;
+        let workload = &subject.workload;
+        let command = workload.command.first().map_or("", String::as_str);
+        let opened = Opened {
+            started_unix_ms: super::connection::now_unix_ms(),
+            kind: SessionKind::Workload,
+            workload: text(&workload.name),
+            tag: workload.tag,
+            cgroup: workload.cgroup,
+            uid: workload.uid,
+            pid: 0,
+            comm: text(command),
+            client: None,
+            destination: None,
+            policy: self.shared.gate.policies.current().hash().as_str().to_owned(),
+        };
+        Conn::begin(&self.shared.gate, subject, opened)
+    }
+
+    fn stranger(&self, tag: u64) -> Result<Conn, ProcessError> {
+        let workload = super::connection::unknown(tag, 0, 0);
+        let subject = Subject::new(Arc::new(workload), &self.operator)?;
+        Ok(self.open(Arc::new(subject))?)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+        lock(&self.sessions)
+    }
+}
+
+fn lock(sessions: &Mutex<HashMap<u64, Arc<Conn>>>) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,211 @@
+//! From a name to addresses that may be dialled.
+//!
+//! **Invariant**: an address is checked after it was resolved, and the one that
+//! was checked is the one that is dialled; nobody resolves a second time.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::pin::Pin;
+
+use crate::policy::AddressRules;
+
+/// Why a name has no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    #[error("the name does not exist")]
+    NotFound,
+    #[error("the name servers did not answer in time")]
+    Timeout,
+    #[error("the name could not be resolved: {0}")]
+    Failed(String),
+}
+
+impl ResolveError {
+    pub fn reason(&self) -> &'static str {
+        match self {
+            ResolveError::NotFound => "dns-not-found",
+            ResolveError::Timeout => "dns-timeout",
+            ResolveError::Failed(_) => "dns-failed",
+        }
+    }
+}
+
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send + 'a>>;
+
+/// The enforcer's own resolver, as the proxy sees it.
+pub trait Resolve: Send + Sync {
+    /// All addresses of a canonical name, for the workload with this tag.
+    fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a>;
+}
+
+/// Asks the host's own resolver library.
+#[derive(Debug, Default)]
+pub struct SystemResolve;
+
+impl Resolve for SystemResolve {
+    fn resolve<'a>(&'a self, _tag: u64, name: &'a str) -> Resolving<'a> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await;
+            let found = found.map_err(|error| ResolveError::Failed(error.to_string()))?;
+            let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            addresses.dedup();
+            if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) }
+        })
+    }
+}
+
+/// Why an address is not dialled unless policy names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    Unspecified,
+    Loopback,
+    LinkLocal,
+    Private,
+    Multicast,
+    /// Addresses that carry another one inside.
+    Embedded,
+    /// Reserved, documentation, benchmarking, broadcast.
+    Reserved,
+}
+
+impl Special {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Special::Unspecified => "address-unspecified",
+            Special::Loopback => "address-loopback",
+            Special::LinkLocal => "address-link-local",
+            Special::Private => "address-private",
+            Special::Multicast => "address-multicast",
+            Special::Embedded => "address-embedded",
+            Special::Reserved => "address-reserved",
+        }
+    }
+}
+
+/// Whether an address may be dialled: public ones may, others if policy names them.
+pub fn check(address: IpAddr, rules: &AddressRules) -> Result<(), Special> {
+    match special(address) {
+        None => Ok(()),
+        // There is no rule that makes these mean what they say.
+        Some(found @ (Special::Unspecified | Special::Multicast | Special::Embedded)) => Err(found),
+        Some(_) if rules.permits(address) => Ok(()),
+        Some(found) => Err(found),
+    }
+}
+
+/// The IANA special-purpose registries, as far as they are not globally reachable.
+fn special(address: IpAddr) -> Option<Special> {
+    match address {
+        IpAddr::V4(v4) => special4(v4),
+        // A mapped address would be dialled over IPv4: it counts as what it maps,
+        // and is refused as such even when that is public.
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(_) => Some(Special::Embedded),
+            None => special6(v6),
+        },
+    }
+}
+
+fn special4(v4: Ipv4Addr) -> Option<Special> {
+    let [a, b, _, _] = v4.octets();
+    if v4.is_unspecified() {
+        Some(Special::Unspecified)
+    } else if v4.is_loopback() {
+        Some(Special::Loopback)
+    } else if v4.is_link_local() {
+        // 169.254.169.254 and 169.254.170.2, the clouds' metadata, are among these.
+        Some(Special::LinkLocal)
+    } else if v4.is_private() || (a == 100 && (64..128).contains(&b)) {
+        // 100.64.0.0/10 is where carriers and some clouds keep their metadata.
+        Some(Special::Private)
+    } else if v4.is_multicast() {
+        Some(Special::Multicast)
+    } else if reserved4(v4) {
+        Some(Special::Reserved)
+    } else {
+        None
+    }
+}
+
+fn special6(v6: Ipv6Addr) -> Option<Special> {
+    let s = v6.segments();
+    if v6.is_unspecified() {
+        Some(Special::Unspecified)
+    } else if v6.is_loopback() {
+        Some(Special::Loopback)
+    } else if v6.is_multicast() {
+        Some(Special::Multicast)
+    } else if v6.is_unicast_link_local() || (s[0] & 0xffc0) == 0xfec0 {
+        Some(Special::LinkLocal)
+    } else if v6.is_unique_local() {
+        Some(Special::Private)
+    } else if s[..6] == [0; 6] || (s[0] == 0x64 && s[1] == 0xff9b) || s[0] == 0x2002 {
+        // v4-compatible, NAT64 and 6to4.
+        Some(Special::Embedded)
+    } else if reserved6(s) {
+        Some(Special::Reserved)
+    } else {
+        None
+    }
+}
+
+fn reserved4(v4: Ipv4Addr) -> bool {
+    let [a, b, c, _] = v4.octets();
+    let protocol = a == 192 && b == 0 && c == 0;
+    let benchmark = a == 198 && (b == 18 || b == 19);
+    a == 0 || a >= 240 || v4.is_documentation() || protocol || benchmark
+}
+
+/// What is not global unicast, or set aside within it.
+fn reserved6(s: [u16; 8]) -> bool {
+    let protocol = s[0] == 0x2001 && s[1] < 0x200;
+    let documentation = s[0] == 0x2001 && s[1] == 0xdb8;
+    (s[0] & 0xe000) != 0x2000 || protocol || documentation
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Option<Special> {
+        special(text.parse().unwrap())
+    }
+
+    #[test]
+    fn public_addresses_need_no_rule() {
+        for text in ["1.1.1.1", "8.8.8.8", "99.255.255.255", "100.128.0.1", "2606:4700::1111"] {
+            assert_eq!(found(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn special_addresses_are_found() {
+        for (text, want) in [
+            ("0.0.0.0", Special::Unspecified),
+            ("::", Special::Unspecified),
+            ("127.0.0.1", Special::Loopback),
+            ("127.255.0.9", Special::Loopback),
+            ("::1", Special::Loopback),
+            ("169.254.169.254", Special::LinkLocal),
+            ("fe80::1", Special::LinkLocal),
+            ("10.1.2.3", Special::Private),
+            ("172.31.0.1", Special::Private),
+            ("192.168.0.1", Special::Private),
+            ("100.100.100.200", Special::Private),
+            ("fd00:ec2::254", Special::Private),
+            ("224.0.0.1", Special::Multicast),
+            ("ff02::1", Special::Multicast),
+            ("255.255.255.255", Special::Reserved),
+            ("0.1.2.3", Special::Reserved),
+            ("192.0.2.1", Special::Reserved),
+            ("2001:db8::1", Special::Reserved),
+            ("::ffff:127.0.0.1", Special::Embedded),
+            ("::ffff:8.8.8.8", Special::Embedded),
+            ("::127.0.0.1", Special::Embedded),
+            ("64:ff9b::7f00:1", Special::Embedded),
+            ("2002:7f00:1::", Special::Embedded),
+        ] {
+            assert_eq!(found(text), Some(want), "{text}");
+        }
+    }
+}

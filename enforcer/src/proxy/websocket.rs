@@ -1,0 +1,121 @@
+//! Two WebSockets that relay each other's messages, masked and recorded.
+//!
+//! Frames are parsed and written anew on both sides (RFC 6455); extensions were
+//! not negotiated, so a message is what it looks like. Pings are answered here
+//! and sent on; pongs end here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::gate::{Conn, WebSocketRelay};
+use crate::mask::{Masker, Place};
+use crate::session::{Direction, Event, Side};
+
+/// How long one side may take to close after the other did.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Relays until both sides are closed.
+pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketRelay, message_bytes: usize) {
+    let (client, server) = match tokio::try_join!(downstream, upstream) {
+        Ok(both) => both,
+        Err(error) => {
+            relay.conn.error(Side::Internal, "websocket-upgrade", &error.to_string());
+            return;
+        }
+    };
+    let config =
+        WebSocketConfig::default().max_message_size(Some(message_bytes)).max_frame_size(Some(message_bytes));
+    let client = TokioIo::new(client);
+    let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
+    let server = TokioIo::new(server);
+    let server = WebSocketStream::from_raw_socket(server, Role::Client, Some(config)).await;
+    let (to_client, from_client) = client.split();
+    let (to_server, from_server) = server.split();
+    let WebSocketRelay { conn, statement, request, response } = relay;
+    let up = Way { conn: &conn, statement, direction: Direction::Request, masker: request };
+    let down = Way { conn: &conn, statement, direction: Direction::Response, masker: response };
+    let mut up = Box::pin(up.pump(from_client, to_server));
+    let mut down = Box::pin(down.pump(from_server, to_client));
+    // When one way has ended, the other has a moment to answer the close.
+    tokio::select! {
+        () = &mut up => drop(tokio::time::timeout(CLOSING, down).await),
+        () = &mut down => drop(tokio::time::timeout(CLOSING, up).await),
+    }
+}
+
+/// One direction.
+struct Way<'a> {
+    conn: &'a Conn,
+    statement: u32,
+    direction: Direction,
+    masker: Option<Masker>,
+}
+
+impl Way<'_> {
+    async fn pump<R, W>(self, mut from: R, mut to: W)
+    where
+        R: Stream<Item = Result<Message, Error>> + Unpin,
+        W: Sink<Message, Error = Error> + Unpin,
+    {
+        while let Some(message) = from.next().await {
+            let step = match message {
+                Ok(message) => self.message(message),
+                Err(error) => Err(error.to_string()),
+            };
+            match step {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    let closing = message.is_close();
+                    if to.send(message).await.is_err() || closing {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.conn.error(crate::gate::side_of(self.direction), "websocket", &error);
+                    break;
+                }
+            }
+        }
+        // The far side learns of an end that came without a close frame.
+        drop(to.close().await);
+    }
+
+    /// The message that goes on in place of this one; recorded before it does.
+    fn message(&self, message: Message) -> Result<Option<Message>, String> {
+        let (bytes, text) = match message {
+            Message::Text(text) => (Bytes::from(text), true),
+            Message::Binary(bytes) => (bytes, false),
+            Message::Close(_) | Message::Ping(_) => return Ok(Some(message)),
+            Message::Pong(_) | Message::Frame(_) => return Ok(None),
+        };
+        let (recorded, _) = self.conn.subject.everything().mask(&bytes);
+        let event = Event::Message {
+            statement: self.statement,
+            direction: self.direction,
+            binary: !text,
+            bytes: recorded,
+        };
+        self.conn.record(&event).map_err(|error| error.to_string())?;
+        let Some(masker) = &self.masker else {
+            return pack(bytes, text).map(Some);
+        };
+        let (masked, findings) = masker.mask(&bytes);
+        self.conn.findings(self.statement, self.direction, findings.at(&Place::WebSocket));
+        pack(masked.into_bytes(), text).map(Some)
+    }
+}
+
+fn pack(bytes: Bytes, text: bool) -> Result<Message, String> {
+    if !text {
+        return Ok(Message::Binary(bytes));
+    }
+    let text = Utf8Bytes::try_from(bytes).map_err(|error| error.to_string())?;
+    Ok(Message::Text(text))
+}

@@ -1,0 +1,196 @@
+//! An upstream that does what a path asks for.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+
+type Out = UnsyncBoxBody<Bytes, std::io::Error>;
+
+pub struct Origin {
+    pub address: SocketAddr,
+    pub accepted: Arc<AtomicUsize>,
+}
+
+impl Origin {
+    pub async fn start(tls: Option<Arc<rustls::ServerConfig>>, signal: Arc<Notify>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let (tls, signal) = (tls.clone(), Arc::clone(&signal));
+                tokio::spawn(async move {
+                    let Some(tls) = tls else { return serve(stream, false, signal).await };
+                    let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await;
+                    let Ok(stream) = accepted else { return };
+                    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    serve(stream, h2, signal).await;
+                });
+            }
+        });
+        Self { address, accepted }
+    }
+}
+
+async fn serve<S>(stream: S, h2: bool, signal: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let service = hyper::service::service_fn(move |request| {
+        let signal = Arc::clone(&signal);
+        async move { Ok::<_, Infallible>(answer(request, signal).await) }
+    });
+    if h2 {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        drop(builder.serve_connection(io, service).await);
+    } else {
+        let builder = hyper::server::conn::http1::Builder::new();
+        drop(builder.serve_connection(io, service).with_upgrades().await);
+    }
+}
+
+/// A body that is fed from a channel.
+pub struct Fed(pub mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+fn full(text: impl Into<Bytes>) -> Response<Out> {
+    Response::new(Full::new(text.into()).map_err(|never| match never {}).boxed_unsync())
+}
+
+pub fn fed() -> (mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>, Fed) {
+    let (to, from) = mpsc::channel(1);
+    (to, Fed(from))
+}
+
+fn data(bytes: impl Into<Bytes>) -> Result<Frame<Bytes>, std::io::Error> {
+    Ok(Frame::data(bytes.into()))
+}
+
+pub fn gzip(text: &[u8]) -> Vec<u8> {
+    // Stored blocks would be found by a search for the text, so this must compress.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response<Out> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    match request.uri().path() {
+        "/echo" => {
+            let body = request.into_body();
+            Response::new(body.map_err(std::io::Error::other).boxed_unsync())
+        }
+        "/headers" => {
+            let lines = request.headers().iter().map(|(name, value)| format!("{name}: {value:?}\n"));
+            full(lines.collect::<String>())
+        }
+        "/trailers" => {
+            let (to, body) = fed();
+            tokio::spawn(async move {
+                drop(to.send(data("message")).await);
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                drop(to.send(Ok(Frame::trailers(trailers))).await);
+            });
+            let mut response = Response::new(body.boxed_unsync());
+            response.headers_mut().insert("trailer", HeaderValue::from_static("grpc-status"));
+            response
+        }
+        "/sse" => {
+            let (to, body) = fed();
+            tokio::spawn(async move {
+                drop(to.send(data("data: one\n\n")).await);
+                signal.notified().await;
+                drop(to.send(data("data: two\n\n")).await);
+            });
+            let mut response = Response::new(body.boxed_unsync());
+            let kind = HeaderValue::from_static("text/event-stream");
+            response.headers_mut().insert("content-type", kind);
+            response
+        }
+        "/reset" => {
+            let (to, body) = fed();
+            tokio::spawn(async move {
+                drop(to.send(data("the first part")).await);
+                signal.notified().await;
+                drop(to.send(Err(std::io::Error::other("reset"))).await);
+            });
+            Response::new(body.boxed_unsync())
+        }
+        "/secret" => {
+            let mut whole = format!("before {} after", super::SECRET).into_bytes();
+            let zipped = query.contains("gzip");
+            if zipped {
+                whole = gzip(&whole);
+            }
+            let at: usize = query.split('=').nth(1).unwrap().parse().unwrap();
+            let at = at.min(whole.len());
+            let (to, body) = fed();
+            tokio::spawn(async move {
+                drop(to.send(data(whole[..at].to_vec())).await);
+                tokio::task::yield_now().await;
+                drop(to.send(data(whole[at..].to_vec())).await);
+            });
+            let mut response = Response::new(body.boxed_unsync());
+            if zipped {
+                let coding = HeaderValue::from_static("gzip");
+                response.headers_mut().insert("content-encoding", coding);
+            }
+            response.headers_mut().insert("x-key", HeaderValue::from_static(super::SECRET));
+            response.headers_mut().insert("etag", HeaderValue::from_static("\"tag\""));
+            response.headers_mut().insert("alt-svc", HeaderValue::from_static("h3=\":443\""));
+            response
+        }
+        "/ws" => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let io = TokioIo::new(upgrade.await.unwrap());
+                let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
+                let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_close() || socket.send(message).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            let mut response = full("");
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert("connection", HeaderValue::from_static("upgrade"));
+            headers.insert("upgrade", HeaderValue::from_static("websocket"));
+            headers.insert("sec-websocket-accept", HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+            response
+        }
+        _ => full("hello"),
+    }
+}
