@@ -141,8 +141,8 @@ fn unreadable(dir: &Path) -> impl FnOnce() -> String {
 }
 
 fn print(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(), Stop> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
+    let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    Ok(writeln!(out, "{}", read::visible_json(&json))?)
 }
 
 fn list(out: &mut impl Write, dir: &Path, ls: Ls, json: bool) -> Result<ExitCode, Stop> {

@@ -16,7 +16,7 @@ use super::record::{self, Broken, LENGTH, Record};
 
 pub use list::{Filter, Summary, list, ls};
 pub use show::{Entry, ShowError, entries, find, show};
-pub use text::{timeline, visible};
+pub use text::{timeline, visible, visible_json};
 pub use verify::{Problem, Report, verify, verify_with};
 
 /// Bytes that are read at a time.

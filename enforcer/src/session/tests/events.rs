@@ -137,6 +137,11 @@ fn what_a_terminal_would_obey_is_made_visible() {
         let text = read::timeline(entry, entries[0].at_unix_us);
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
         assert!(!text.contains(['\u{202e}', '\u{200b}']), "{text:?}");
+        let json = serde_json::to_string_pretty(entry).unwrap();
+        let shown = read::visible_json(&json);
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()) && !shown.contains('\u{202e}'));
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(&json));
         let forged = text.lines().skip(1).any(|line| !line.starts_with(&" ".repeat(34)));
         assert!(!forged, "a line that looks like a record: {text}");
     }
