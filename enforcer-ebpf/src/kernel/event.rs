@@ -22,15 +22,21 @@ pub struct Refused {
     pub detail: u32,
 }
 
+/// Who is to be named with a refusal.
+struct Process {
+    pid: u32,
+    uid: u32,
+    comm: [u8; 16],
+}
+
 /// How many were suppressed since the last report, or nothing when this one is to be.
 #[inline(always)]
 fn admit(tag: u64, now: u64) -> Option<u32> {
     let Some(rate) = RATE.get_ptr_mut(&tag) else {
-        // A full map is an LRU map: this does not fail for long.
-        if RATE.insert(&tag, &Rate { window: now, count: 1, suppressed: 0 }, 0).is_err() {
-            return Some(0);
-        }
-        return Some(0);
+        // Without an entry nothing is counted, and all is reported.
+        return match RATE.insert(&tag, &Rate { window: now, count: 1, suppressed: 0 }, 0) {
+            Ok(()) | Err(_) => Some(0),
+        };
     };
     // SAFETY: values are 8-byte aligned; a race between two CPUs miscounts by one.
     unsafe {
@@ -55,25 +61,12 @@ pub fn refuse(who: Who, what: &Refused) {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(suppressed) = admit(who.tag, now) else { return };
-    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
-    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let uid = bpf_get_current_uid_gid() as u32;
-    submit(RefusalRecord {
-        at: now,
-        tag: who.tag,
-        cgroup: who.cgroup,
-        netns: what.netns,
-        addr: what.addr,
-        pid,
-        uid,
-        comm,
-        port: what.port,
-        family: what.family,
-        protocol: what.protocol,
-        what: what.hook as u16 | (what.reason as u16) << 8,
-        detail: what.detail,
-        suppressed,
-    });
+    let process = Process {
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        uid: bpf_get_current_uid_gid() as u32,
+        comm: bpf_get_current_comm().unwrap_or([0; 16]),
+    };
+    submit(who, what, &process, now, suppressed);
 }
 
 /// Reports a packet: the current task may be anybody, the socket's storage knows more.
@@ -82,24 +75,31 @@ pub fn refuse_packet(who: Who, flow: *const Flow, what: &Refused) {
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(suppressed) = admit(who.tag, now) else { return };
-    let (mut pid, mut uid, mut comm) = (0, 0, [0; 16]);
+    let mut process = Process { pid: 0, uid: 0, comm: [0; 16] };
     if !flow.is_null() {
         // SAFETY: not null, and the verifier knows its size.
         unsafe {
-            pid = (*flow).pid;
-            uid = (*flow).uid;
-            comm = (*flow).comm;
+            process.pid = (*flow).pid;
+            process.uid = (*flow).uid;
+            process.comm = (*flow).comm;
         }
     }
-    submit(RefusalRecord {
+    submit(who, what, &process, now, suppressed);
+}
+
+/// A full ring loses the record: the refusal itself has happened all the same.
+#[inline(always)]
+fn submit(who: Who, what: &Refused, process: &Process, now: u64, suppressed: u32) {
+    let Some(mut entry) = EVENTS.reserve::<RefusalRecord>(0) else { return };
+    entry.write(RefusalRecord {
         at: now,
         tag: who.tag,
         cgroup: who.cgroup,
         netns: what.netns,
         addr: what.addr,
-        pid,
-        uid,
-        comm,
+        pid: process.pid,
+        uid: process.uid,
+        comm: process.comm,
         port: what.port,
         family: what.family,
         protocol: what.protocol,
@@ -107,12 +107,5 @@ pub fn refuse_packet(who: Who, flow: *const Flow, what: &Refused) {
         detail: what.detail,
         suppressed,
     });
-}
-
-#[inline(always)]
-fn submit(record: RefusalRecord) {
-    if let Some(mut entry) = EVENTS.reserve::<RefusalRecord>(0) {
-        entry.write(record);
-        entry.submit(0);
-    }
+    entry.submit(0);
 }

@@ -144,8 +144,7 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
     if packet.protocol != NEXT_UDP {
         return PASS;
     }
-    if config(cfg::MODE) != cfg::MODE_DENY
-        && (to_resolver(skb, flow, &packet) || packet.receiver(skb) == who.tag)
+    if config(cfg::MODE) != cfg::MODE_DENY && (to_resolver(flow, &packet) || packet.receiver(skb) == who.tag)
     {
         return PASS;
     }
@@ -159,7 +158,7 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
 
 /// Whether this is a redirected datagram; if so its record is made.
 #[inline(always)]
-fn to_resolver(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) -> bool {
+fn to_resolver(flow: *mut Flow, packet: &Packet) -> bool {
     if flow.is_null() {
         return false;
     }
@@ -171,7 +170,6 @@ fn to_resolver(skb: *mut __sk_buff, flow: *mut Flow, packet: &Packet) -> bool {
     let netns = unsafe { (*flow).netns };
     // SAFETY: entries are only replaced whole.
     let Some(served) = (unsafe { NETNS.get(&netns) }) else { return false };
-    let _ = skb;
     if packet.to_port != served.dns_port {
         return false;
     }

@@ -190,7 +190,7 @@ mod tests {
     fn outside_of_the_own_cgroup_there_is_no_record() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(flow_of(client.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOPROTOOPT));
+        flow_of(client.as_fd()).unwrap_err();
         assert_ne!(netns_cookie(client.as_fd()).unwrap(), 0);
         set_nodelay(client.as_fd()).unwrap();
     }

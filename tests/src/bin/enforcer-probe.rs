@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, Read, Write};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 const PAYLOAD: &[u8] = b"PROBE-SECRET";
@@ -30,6 +30,13 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
     let to = target.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
     match technique {
         "tcp" => connect_and_talk(&socket(to, libc::SOCK_STREAM, 0)?, to, wait),
+        // The socket was made by somebody else and is handed over as standard input.
+        "foreign-tcp" => connect_and_talk(&io::stdin().as_fd().try_clone_to_owned()?, to, false),
+        "foreign-udp" => {
+            let fd = io::stdin().as_fd().try_clone_to_owned()?;
+            connect(&fd, to)?;
+            send(&fd).map(|()| "sent".to_owned())
+        }
         "mptcp" => connect_and_talk(&socket(to, libc::SOCK_STREAM, MPTCP)?, to, wait),
         "fastopen" => fast_open(to),
         "fastopen-connect" => {

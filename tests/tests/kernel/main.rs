@@ -232,6 +232,32 @@ fn a_socket_made_before_the_tag_is_caught() {
     }
 }
 
+/// As by SCM_RIGHTS: its cgroup is that of whoever made it, the task's is not.
+#[test]
+fn a_socket_made_by_somebody_untagged_is_caught() {
+    let world = World::served();
+    let made = |kind| {
+        world
+            .cable
+            .work
+            .run(move || {
+                let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC;
+                nix::sys::socket::socket(nix::sys::socket::AddressFamily::Inet, kind, flags, None).unwrap()
+            })
+            .unwrap()
+    };
+    for (technique, kind, expected) in [
+        ("foreign-tcp", nix::sys::socket::SockType::Stream, "PROXY "),
+        ("foreign-udp", nix::sys::socket::SockType::Datagram, EPERM),
+    ] {
+        let to = real4().to_string();
+        let child = world.spawn_with(&world.job, &[technique, &to], made(kind).into());
+        let outcome = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        assert!(outcome.contains(expected), "{technique}: {outcome}");
+        world.nothing_leaked(technique);
+    }
+}
+
 #[test]
 fn nobody_pulls_from_a_tagged_listener() {
     let world = World::served();

@@ -126,10 +126,14 @@ impl World {
     }
 
     pub fn spawn(&self, cgroup: &Cgroup, args: &[&str]) -> Child {
+        self.spawn_with(cgroup, args, Stdio::piped())
+    }
+
+    pub fn spawn_with(&self, cgroup: &Cgroup, args: &[&str], stdin: Stdio) -> Child {
         let procs = File::options().write(true).open(cgroup.path().join("cgroup.procs")).unwrap();
         let netns = self.cable.work.file().try_clone().unwrap();
         let mut command = Command::new(probe());
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(args).stdin(stdin).stdout(Stdio::piped());
         // SAFETY: only system calls, no memory is allocated.
         unsafe {
             command.pre_exec(move || {
