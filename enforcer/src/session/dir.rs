@@ -57,6 +57,12 @@ impl Dir {
         &self.path
     }
 
+    /// Whether anybody but the owner may put files there.
+    pub fn open_to_others(&self) -> io::Result<bool> {
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&self.fd)?.st_mode);
+        Ok(mode.intersects(Mode::WGRP | Mode::WOTH))
+    }
+
     /// One process records in a folder at a time: two chains in one would be no chain.
     pub fn lock(&self) -> io::Result<()> {
         let begun = Instant::now();

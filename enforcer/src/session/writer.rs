@@ -57,6 +57,9 @@ impl Writer {
 
     fn begin(path: &Path, options: RecordingOptions) -> io::Result<Self> {
         let dir = Arc::new(Dir::open(path)?);
+        if dir.open_to_others()? {
+            tracing::warn!(dir = %path.display(), "others may write to the folder of the recording; chmod 0700 it");
+        }
         dir.lock()?;
         let tail = repair::tail(&dir)?;
         dir.keep_reserve()?;

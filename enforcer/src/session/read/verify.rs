@@ -134,7 +134,7 @@ impl Walk {
                     self.check(name.number, offset, &record);
                 }
                 Next::End => {
-                    if newest && segment.at == 0 {
+                    if newest && !self.live && segment.at == 0 {
                         self.problem(0, None, "torn-tail", "the newest segment is empty".to_owned());
                     }
                     return Ok(());

@@ -232,3 +232,57 @@ fn one_process_records_in_a_folder() {
     drop(first);
     open(dir.path());
 }
+
+/// Three records by the page that describes the format, without `record`.
+#[test]
+fn the_example_of_the_documentation_is_right() {
+    let page = include_str!("../../../../docs/recording.md");
+    let example = page.split("<!-- example -->").nth(1).unwrap();
+    let mut records = example.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| {
+        let hex: String = line.split_whitespace().collect();
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    });
+    let mut next = || -> Vec<u8> { records.next().unwrap() };
+    let (first, second, third) = (next(), next(), next());
+    let hash = |bytes: &[u8]| bytes[bytes.len() - 32..].to_vec();
+    let by_hand = |session: &[u8], host: &[u8], record: &[u8]| {
+        let covered = &record[..record.len() - 32];
+        blake3::hash(&[session, host, covered].concat()).as_bytes().to_vec()
+    };
+    let zeros = [0; 32];
+    assert_eq!(hash(&first), by_hand(&zeros, &zeros, &first));
+    assert_eq!(hash(&second), by_hand(&zeros, &hash(&first), &second));
+    assert_eq!(hash(&third), by_hand(&hash(&second), &hash(&second), &third));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(segment(dir.path(), 1), [first, second, third].concat()).unwrap();
+    let report = read::verify(dir.path()).unwrap();
+    assert_eq!(report.problems, []);
+    assert_eq!((report.records, report.sessions, report.open), (3, 1, 0));
+    assert!(page.contains(&report.head));
+}
+
+#[test]
+fn a_recording_that_is_being_written_verifies() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let options = RecordingOptions { segment_bytes: 500_000, ..RecordingOptions::default() };
+    let recording = Recording::open(dir.path(), options).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let bytes = masked(&b"text ".repeat(4000));
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let session = recording.begin(header()).unwrap();
+                let (statement, direction, offset, bytes) = (1, Direction::Response, 0, bytes.clone());
+                session.record(Event::Body { statement, direction, offset, bytes }).unwrap();
+                session.close(Outcome::Completed).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        });
+        for _ in 0..30 {
+            let found = problems(dir.path());
+            done.store(!found.is_empty(), std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(found, []);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
