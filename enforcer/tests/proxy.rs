@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use enforcer::policy::{Policy, PolicyStore};
+use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
 use http::StatusCode;
 use http_body::Frame;
@@ -30,6 +31,9 @@ rules:
   - id: unread
     when: { host: unread.test }
     passthrough: true
+  - id: held
+    when: { host: allowed.test, path: /echo/held }
+    body: inspect
   - id: path
     when: { host: allowed.test, path: [/denied, "/denied/**"] }
     deny: not this path
@@ -379,4 +383,90 @@ async fn connect_and_foreign_upgrades_are_refused() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(["HTTP/1.1 405", "HTTP/1.1 501", "HTTP/1.1 400"].contains(&answer.as_str()), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_workload_that_nobody_announced_gets_nothing() {
+    let kit = Kit::start(Options { unknown: true, plain: true, ..Options::default() }).await;
+    let mut stream = tokio::net::TcpStream::connect(kit.proxy).await.unwrap();
+    let mut answer = Vec::new();
+    drop(stream.write_all(b"GET / HTTP/1.1\r\nhost: allowed.test\r\n\r\n").await);
+    drop(stream.read_to_end(&mut answer).await);
+    assert!(answer.is_empty());
+    assert_eq!(kit.accepted.load(Ordering::Relaxed), 0);
+    kit.recorded_text("unknown-workload").await;
+}
+
+#[tokio::test]
+async fn connections_of_a_workload_are_limited() {
+    let limits = Limits { max_connections_per_workload: 2, ..Limits::default() };
+    let kit = Kit::start(Options { plain: true, limits, ..Options::default() }).await;
+    let port = kit.upstream.port();
+    let head = format!("GET / HTTP/1.1\r\nhost: allowed.test:{port}\r\n\r\n");
+    let mut open = Vec::new();
+    for wanted in [true, true, false] {
+        let mut stream = tokio::net::TcpStream::connect(kit.proxy).await.unwrap();
+        drop(stream.write_all(head.as_bytes()).await);
+        let mut answer = [0; 12];
+        let answered = stream.read_exact(&mut answer).await.is_ok();
+        assert_eq!(answered, wanted);
+        open.push(stream);
+    }
+    kit.recorded_text("too-many-connections-of-workload").await;
+    drop(open);
+}
+
+#[tokio::test]
+async fn an_inspected_body_is_held_up_to_the_limit_and_refused_past_it() {
+    let kit = Kit::start(Options::default()).await;
+    let limit = usize::try_from(enforcer::policy::INSPECT_CAP_BYTES).unwrap();
+    let mut client = kit.h2("allowed.test").await;
+    for (length, status) in [(limit, 200), (limit + 1, 413)] {
+        let before = kit.requests.lock().unwrap().len();
+        let body = Full::new(Bytes::from(vec![b'x'; length]));
+        let body = body.map_err(|never| match never {}).boxed_unsync();
+        let request = kit.request("allowed.test", "/echo/held").method("POST").body(body).unwrap();
+        let response = client.send(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        drop(response.into_body().collect().await);
+        let arrived = kit.requests.lock().unwrap().len() - before;
+        assert_eq!(arrived, usize::from(status == 200));
+    }
+    kit.recorded_text("body-over-inspect-limit").await;
+}
+
+#[tokio::test]
+async fn trailers_go_up() {
+    let kit = Kit::start(Options::default()).await;
+    for host in ["allowed.test", "masked.test"] {
+        let mut client = kit.h2(host).await;
+        let (to, body) = kit::origin::fed();
+        let request = kit.request(host, "/echo").method("POST").body(body.boxed_unsync()).unwrap();
+        tokio::spawn(async move {
+            to.send(Ok(Frame::data(Bytes::from("data")))).await.unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-end", http::HeaderValue::from_static("yes"));
+            to.send(Ok(Frame::trailers(trailers))).await.unwrap();
+        });
+        let response = client.send(request).await.unwrap();
+        let collected = response.into_body().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["x-end"], "yes");
+        assert_eq!(collected.to_bytes(), "data");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_closes_idle_connections_and_lets_others_finish() {
+    let mut kit = Kit::start(Options::default()).await;
+    let mut idle = kit.h1("allowed.test").await;
+    let request = kit.request("allowed.test", "/").body(empty()).unwrap();
+    text(idle.send(request).await.unwrap()).await;
+    let mut busy = kit.h1("allowed.test").await;
+    let request = kit.request("allowed.test", "/sse").body(empty()).unwrap();
+    let response = busy.send(request).await.unwrap();
+    let drain = kit.drain.take().unwrap();
+    let drained = tokio::spawn(drain.drain(std::time::Duration::from_secs(20)));
+    kit.signal.notify_one();
+    assert!(text(response).await.ends_with("data: two\n\n"));
+    assert_eq!(drained.await.unwrap(), enforcer::drain::Drained::Clean);
 }

@@ -78,6 +78,8 @@ pub fn forget_the_bytes(headers: &mut HeaderMap) {
 /// What a response must not tell the client: other ways to the same host.
 pub fn strip_detours(headers: &mut HeaderMap) {
     headers.remove(header::ALT_SVC);
+    // Only this program says what it decided.
+    headers.remove(super::deny::DECISION_HEADER);
 }
 
 /// Masks every value; gives what was found. A value that can no longer stand in

@@ -55,6 +55,8 @@ pub enum ProxyError {
     UpstreamHandshakeTimeout,
     #[error("the upstream's HTTP connection failed: {0}")]
     UpstreamHttp(#[source] hyper::Error),
+    #[error("the upstream closed before it took a request")]
+    UpstreamClosed,
     #[error("the upstream did not answer in time")]
     UpstreamTimeout,
     #[error("relaying failed: {0}")]
@@ -93,6 +95,7 @@ impl ProxyError {
             | E::UpstreamHandshakeTimeout
             | E::UpstreamHttp(_)
             | E::UpstreamTimeout
+            | E::UpstreamClosed
             | E::Relay(_)
             | E::RelayIdle => Side::Upstream,
             E::Leaf(_) | E::Recording(_) | E::Draining => Side::Internal,
@@ -123,6 +126,7 @@ impl ProxyError {
             E::UpstreamHandshakeTimeout => "upstream-handshake-timeout",
             E::UpstreamHttp(_) => "upstream-http",
             E::UpstreamTimeout => "upstream-timeout",
+            E::UpstreamClosed => "upstream-closed",
             E::Relay(_) => "relay",
             E::RelayIdle => "relay-idle",
             E::Leaf(_) => "leaf-unavailable",

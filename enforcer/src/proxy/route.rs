@@ -71,9 +71,14 @@ impl Route {
         let uri = request.uri().clone();
         if !to.upgrade {
             while let Some(connected) = self.shared.pool.take(&key) {
-                match self.attempt(connected, &key, &uri, request, true).await? {
-                    Sent::Answer(answer) => return Ok(answer),
-                    Sent::Unsent(back) => request = *back,
+                let again = repeatable(&request);
+                match (self.attempt(connected, &key, &uri, request, true).await, again) {
+                    (Ok(Sent::Answer(answer)), _) => return Ok(answer),
+                    (Ok(Sent::Unsent(back)), _) => request = *back,
+                    // The connection was idle and may have been closed while the
+                    // request was under way; a client would try again, too.
+                    (Err(ProxyError::UpstreamHttp(_)), Some(again)) => request = again,
+                    (Err(error), _) => return Err(error),
                 }
             }
         }
@@ -85,7 +90,7 @@ impl Route {
         }
         match self.attempt(connected, &key, &uri, request, !to.upgrade).await? {
             Sent::Answer(answer) => Ok(answer),
-            Sent::Unsent(_) => Err(ProxyError::UpstreamTimeout),
+            Sent::Unsent(_) => Err(ProxyError::UpstreamClosed),
         }
     }
 
@@ -133,6 +138,19 @@ impl Route {
             }
         }
     }
+}
+
+/// The same request once more, if sending it twice does what sending it once
+/// does (RFC 9110, section 9.2.2).
+fn repeatable(request: &Request<WireBody>) -> Option<Request<WireBody>> {
+    if !request.method().is_idempotent() || !request.body().is_end_stream() {
+        return None;
+    }
+    let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut again = Request::new(body);
+    again.method_mut().clone_from(request.method());
+    again.headers_mut().clone_from(request.headers());
+    Some(again)
 }
 
 /// Origin form with one `Host` (RFC 9112, section 3.2.1).

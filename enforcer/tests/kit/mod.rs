@@ -126,7 +126,8 @@ pub struct Kit {
     pub authority: Arc<Authority>,
     pub recordings: tempfile::TempDir,
     pub signal: Arc<tokio::sync::Notify>,
-    _drain: enforcer::drain::Drain,
+    pub requests: origin::Requests,
+    pub drain: Option<enforcer::drain::Drain>,
 }
 
 #[derive(Default)]
@@ -135,6 +136,9 @@ pub struct Options {
     pub untrusted: bool,
     pub plain: bool,
     pub h1_only: bool,
+    /// The kernel names a workload of which nobody told the proxy.
+    pub unknown: bool,
+    pub limits: Limits,
 }
 
 impl Kit {
@@ -163,9 +167,11 @@ impl Kit {
             secrets: vec![secret],
         };
         let subjects = Subjects::default();
-        subjects.insert(Arc::new(Subject::new(Arc::new(workload), &[]).unwrap()));
+        if !options.unknown {
+            subjects.insert(Arc::new(Subject::new(Arc::new(workload), &[]).unwrap()));
+        }
         let gate = Gate { policies: super::policies(), recording, subjects, settings: Settings::default() };
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(options.limits.clone());
         let shared = Arc::new(Shared {
             gate,
             pool: pool::Pool::new(Arc::clone(&limits)),
@@ -189,7 +195,8 @@ impl Kit {
             authority,
             recordings,
             signal,
-            _drain: drain,
+            requests: origin.requests,
+            drain: Some(drain),
         }
     }
 

@@ -22,7 +22,11 @@ use tokio::sync::{Notify, mpsc};
 
 type Out = UnsyncBoxBody<Bytes, std::io::Error>;
 
+/// Method and path of every request that arrived.
+pub type Requests = Arc<std::sync::Mutex<Vec<(String, String)>>>;
+
 pub struct Origin {
+    pub requests: Requests,
     pub address: SocketAddr,
     pub accepted: Arc<AtomicUsize>,
 }
@@ -33,30 +37,36 @@ impl Origin {
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
+        let requests = Requests::default();
+        let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
+                stream.set_nodelay(true).unwrap();
                 let (tls, signal) = (tls.clone(), Arc::clone(&signal));
+                let seen = Arc::clone(&seen);
                 tokio::spawn(async move {
-                    let Some(tls) = tls else { return serve(stream, false, signal).await };
+                    let Some(tls) = tls else { return serve(stream, false, signal, seen).await };
                     let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await;
                     let Ok(stream) = accepted else { return };
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    serve(stream, h2, signal).await;
+                    serve(stream, h2, signal, seen).await;
                 });
             }
         });
-        Self { address, accepted }
+        Self { address, accepted, requests }
     }
 }
 
-async fn serve<S>(stream: S, h2: bool, signal: Arc<Notify>)
+async fn serve<S>(stream: S, h2: bool, signal: Arc<Notify>, seen: Requests)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
-    let service = hyper::service::service_fn(move |request| {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let signal = Arc::clone(&signal);
+        let line = (request.method().to_string(), request.uri().path().to_owned());
+        seen.lock().unwrap().push(line);
         async move { Ok::<_, Infallible>(answer(request, signal).await) }
     });
     if h2 {
@@ -106,7 +116,7 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
 async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response<Out> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     match request.uri().path() {
-        "/echo" => {
+        "/echo" | "/echo/held" => {
             let body = request.into_body();
             Response::new(body.map_err(std::io::Error::other).boxed_unsync())
         }
