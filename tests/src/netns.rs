@@ -19,6 +19,9 @@ pub const WORK_INTERFACE: &str = "work0";
 /// Name of the peer's interface.
 pub const PEER_INTERFACE: &str = "peer0";
 
+const WORK_LINK: &str = "02:00:00:00:00:01";
+const PEER_LINK: &str = "02:00:00:00:00:02";
+
 /// A named network namespace, removed when dropped.
 pub struct Netns {
     name: String,
@@ -93,14 +96,24 @@ impl Cable {
             "netns",
             peer.name(),
         ])?;
-        for (netns, interface, v4, v6) in [
-            (&work, WORK_INTERFACE, WORK4.to_string(), WORK6.to_string()),
-            (&peer, PEER_INTERFACE, PEER4.to_string(), PEER6.to_string()),
+        for (netns, interface, link, v4, v6) in [
+            (&work, WORK_INTERFACE, WORK_LINK, WORK4.to_string(), WORK6.to_string()),
+            (&peer, PEER_INTERFACE, PEER_LINK, PEER4.to_string(), PEER6.to_string()),
         ] {
+            netns.ip(&["link", "set", interface, "address", link])?;
             netns.ip(&["address", "add", &format!("{v4}/24"), "dev", interface])?;
             // Without duplicate address detection it can be used at once.
             netns.ip(&["-6", "address", "add", &format!("{v6}/64"), "dev", interface, "nodad"])?;
             netns.ip(&["link", "set", interface, "up"])?;
+        }
+        // Known neighbours: a packet arrives at once, or not at all.
+        for (address, family) in [(PEER4.to_string(), "-4"), (PEER6.to_string(), "-6")] {
+            let known = ["lladdr", PEER_LINK, "dev", WORK_INTERFACE, "nud", "permanent"];
+            work.ip(&[&[family, "neigh", "replace", &address], &known[..]].concat())?;
+        }
+        for (address, family) in [(WORK4.to_string(), "-4"), (WORK6.to_string(), "-6")] {
+            let known = ["lladdr", WORK_LINK, "dev", PEER_INTERFACE, "nud", "permanent"];
+            peer.ip(&[&[family, "neigh", "replace", &address], &known[..]].concat())?;
         }
         // As on a desktop: everybody may have an ICMP socket.
         work.run(|| std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"))??;
