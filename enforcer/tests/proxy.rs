@@ -470,3 +470,32 @@ async fn a_drain_closes_idle_connections_and_lets_others_finish() {
     assert!(text(response).await.ends_with("data: two\n\n"));
     assert_eq!(drained.await.unwrap(), enforcer::drain::Drained::Clean);
 }
+
+#[tokio::test]
+async fn a_denied_name_is_asked_of_nobody() {
+    use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+    use hickory_proto::rr::{Name, RecordType};
+    let kit = Kit::start(Options { dns: true, ..Options::default() }).await;
+    let mut stream = tokio::net::TcpStream::connect(kit.proxy).await.unwrap();
+    for (name, kind, code, answers, resolved) in [
+        ("denied.test.", RecordType::A, ResponseCode::NXDomain, 0, 0),
+        ("denied.test.", RecordType::TXT, ResponseCode::NXDomain, 0, 0),
+        ("allowed.test.", RecordType::TXT, ResponseCode::NoError, 0, 0),
+        ("allowed.test.", RecordType::A, ResponseCode::NoError, 1, 1),
+    ] {
+        let mut query = Message::query();
+        query.metadata.op_code = OpCode::Query;
+        query.metadata.recursion_desired = true;
+        query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        let query = query.to_vec().unwrap();
+        stream.write_u16(u16::try_from(query.len()).unwrap()).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+        stream.read_exact(&mut answer).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!(answer.metadata.response_code, code, "{name} {kind}");
+        assert_eq!(answer.answers.len(), answers, "{name} {kind}");
+        assert_eq!(kit.resolved.load(Ordering::Relaxed), resolved, "{name} {kind}");
+    }
+    kit.recorded_text("\"event\":\"dns\"").await;
+}

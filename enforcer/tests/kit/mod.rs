@@ -20,7 +20,7 @@ use enforcer::secret::SecretBytes;
 use enforcer::session::{Recording, RecordingOptions};
 use enforcer::workload::Workload;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 pub const SECRET: &str = "obviously-fake-deploy-key-0123456789";
 const TAG: u64 = 7;
@@ -94,6 +94,10 @@ impl UpstreamTls for Trusting {
 struct Fixed(SocketAddr);
 
 impl FlowSource for Fixed {
+    fn udp_flow_of(&self, _: &UdpSocket, _: SocketAddr) -> std::io::Result<Option<FlowRecord>> {
+        Ok(None)
+    }
+
     fn flow_of(&self, _stream: &TcpStream) -> std::io::Result<Option<FlowRecord>> {
         Ok(Some(FlowRecord {
             orig_dst: OrigDst(self.0),
@@ -108,10 +112,11 @@ impl FlowSource for Fixed {
     }
 }
 
-struct Loopback;
+struct Loopback(Arc<AtomicUsize>);
 
 impl Resolve for Loopback {
     fn resolve<'a>(&'a self, _tag: u64, _name: &'a str) -> Resolving<'a> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { Ok(vec![IpAddr::from([127, 0, 0, 1])]) })
     }
 }
@@ -127,6 +132,8 @@ pub struct Kit {
     pub recordings: tempfile::TempDir,
     pub signal: Arc<tokio::sync::Notify>,
     pub requests: origin::Requests,
+    /// Names that were asked for.
+    pub resolved: Arc<AtomicUsize>,
     pub drain: Option<enforcer::drain::Drain>,
 }
 
@@ -138,6 +145,8 @@ pub struct Options {
     pub h1_only: bool,
     /// The kernel names a workload of which nobody told the proxy.
     pub unknown: bool,
+    /// The client thinks that it speaks to a name server.
+    pub dns: bool,
     pub limits: Limits,
 }
 
@@ -172,16 +181,17 @@ impl Kit {
         }
         let gate = Gate { policies: super::policies(), recording, subjects, settings: Settings::default() };
         let limits = Arc::new(options.limits.clone());
+        let resolved = Arc::new(AtomicUsize::new(0));
+        let original = if options.dns { SocketAddr::from(([192, 0, 2, 53], 53)) } else { origin.address };
         let shared = Arc::new(Shared {
             gate,
             pool: pool::Pool::new(Arc::clone(&limits)),
             limits,
             admission: admission::Admission::default(),
-            resolver: Box::new(Loopback),
-            flows: Box::new(Fixed(origin.address)),
+            resolver: Box::new(Loopback(Arc::clone(&resolved))),
+            flows: Box::new(Fixed(original)),
             leaves: Box::new(Signer { authority: Arc::clone(&authority), signed: Arc::clone(&signed) }),
             upstream: Box::new(Trusting(public)),
-            dns: None,
         });
         let (drain, watch) = enforcer::drain::channel();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -196,6 +206,7 @@ impl Kit {
             recordings,
             signal,
             requests: origin.requests,
+            resolved,
             drain: Some(drain),
         }
     }
