@@ -73,13 +73,14 @@ where
     let (stream, monitor) = StrictIo::new(stream, strict);
     let answering = service_fn(move |request: Request<Incoming>| {
         let (service, monitor) = (Arc::clone(&service), monitor.clone());
+        let upgrade = request.headers().contains_key(http::header::UPGRADE);
         async move {
             let answer = match monitor.refusal(&request) {
                 Some(reason) => service.invalid(reason).await,
                 None => service.answer(request).await,
             };
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                monitor.switch();
+            if upgrade {
+                monitor.answered_upgrade(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
             }
             Ok::<_, Infallible>(answer)
         }

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::super::canonical;
-use super::{Follows, MAX_CHUNK_DIGITS, Reason};
+use super::{Follows, MAX_CHUNK_DIGITS, REFUSED_METHOD, Reason};
 
 /// The longest method, in bytes.
 const MAX_METHOD: usize = 32;
@@ -26,6 +26,8 @@ const NEVER_HOP_BY_HOP: &[&str] = &[
     "x-api-key",
     "date",
 ];
+/// Fields of the connection to us that mean nothing to anybody behind us.
+const DROPPED: &[&str] = &["proxy-connection", "http2-settings"];
 /// Fields that trailers may not carry (RFC 9110, 6.5.1): framing, routing,
 /// modifiers, authentication, content handling.
 const NEVER_TRAILERS: &[&str] = &[
@@ -110,7 +112,8 @@ pub(super) fn request(bytes: &[u8], limit: usize, out: &mut BytesMut) -> Result<
         return Err("http-too-many-fields");
     }
     let line = RequestLine::read(first)?;
-    let mut head = Head { line, host: None, length: None, chunked: false, upgrade: false };
+    let mut head =
+        Head { line, host: None, length: None, chunked: false, websocket: false, nominated: false };
     let mut fields = Vec::with_capacity(rest.len());
     for line in rest {
         let field = field(line)?;
@@ -121,7 +124,17 @@ pub(super) fn request(bytes: &[u8], limit: usize, out: &mut BytesMut) -> Result<
     out.extend_from_slice(first);
     out.extend_from_slice(b"\r\n");
     for field in &fields {
-        write(out, field);
+        match field.name.as_str() {
+            // An upgrade that is not taken up is as if it had not been asked for
+            // (RFC 9110, 7.8): the target must not take up another one.
+            "upgrade" if follows != Follows::Upgrade => {}
+            "content-length" => {
+                let length = head.length.unwrap_or_default();
+                out.extend_from_slice(format!("content-length: {length}\r\n").as_bytes());
+            }
+            name if DROPPED.contains(&name) => {}
+            _ => write(out, field),
+        }
     }
     out.extend_from_slice(b"\r\n");
     Ok(follows)
@@ -143,6 +156,9 @@ impl<'a> RequestLine<'a> {
             return Err("http-bad-request-line");
         };
         if method.is_empty() || method.len() > MAX_METHOD || !method.iter().copied().all(is_token) {
+            return Err("http-bad-method");
+        }
+        if method == REFUSED_METHOD.as_bytes() {
             return Err("http-bad-method");
         }
         if method == b"CONNECT" {
@@ -177,7 +193,9 @@ struct Head<'a> {
     host: Option<String>,
     length: Option<u64>,
     chunked: bool,
-    upgrade: bool,
+    websocket: bool,
+    /// `Connection` names `upgrade`.
+    nominated: bool,
 }
 
 impl Head<'_> {
@@ -203,9 +221,9 @@ impl Head<'_> {
                 self.chunked = true;
             }
             "expect" if !field.value.eq_ignore_ascii_case(b"100-continue") => return Err("http-bad-expect"),
-            "connection" => connection(field.value)?,
-            "upgrade" if self.upgrade => return Err("http-two-upgrades"),
-            "upgrade" => self.upgrade = field.value.eq_ignore_ascii_case(b"websocket"),
+            "connection" => self.nominated |= connection(field.value)?,
+            "upgrade" if self.websocket => return Err("http-two-upgrades"),
+            "upgrade" => self.websocket = field.value.eq_ignore_ascii_case(b"websocket"),
             _ => {}
         }
         Ok(())
@@ -223,7 +241,7 @@ impl Head<'_> {
         if self.line.method == b"TRACE" {
             return Err("http-trace");
         }
-        if self.upgrade && self.line.method == b"GET" && !self.line.old {
+        if self.websocket && self.nominated && self.line.method == b"GET" && !self.line.old {
             return if framed { Err("http-upgrade-with-body") } else { Ok(Follows::Upgrade) };
         }
         Ok(match (self.chunked, self.length) {
@@ -241,7 +259,9 @@ fn length(value: &[u8]) -> Result<u64, Reason> {
     Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-fn connection(value: &[u8]) -> Result<(), Reason> {
+/// Whether an upgrade is nominated.
+fn connection(value: &[u8]) -> Result<bool, Reason> {
+    let mut upgrade = false;
     for name in value.split(|byte| *byte == b',') {
         let name = String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase();
         if !name.bytes().all(is_token) {
@@ -250,8 +270,9 @@ fn connection(value: &[u8]) -> Result<(), Reason> {
         if NEVER_HOP_BY_HOP.contains(&name.as_str()) || name == "transfer-encoding" {
             return Err("http-connection-nominates");
         }
+        upgrade |= name == "upgrade";
     }
-    Ok(())
+    Ok(upgrade)
 }
 
 /// The size in a chunk's first line; its extension is dropped if well-formed.

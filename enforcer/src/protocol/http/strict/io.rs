@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -19,8 +20,16 @@ struct Shared {
     nonce: String,
     reason: OnceLock<Reason>,
     waiting: Mutex<Option<Waker>>,
-    switched: std::sync::atomic::AtomicBool,
+    /// The answer to the upgrade that is waited for.
+    upgrade: AtomicU8,
 }
+
+/// The upgrade is not answered yet.
+const OPEN: u8 = 0;
+/// The upgrade was agreed to.
+const SWITCHED: u8 = 1;
+/// The upgrade was answered as any other request.
+const DECLINED: u8 = 2;
 
 /// The service's view of the validator.
 #[derive(Debug, Clone)]
@@ -35,13 +44,14 @@ impl Monitor {
         if ours { self.0.reason.get().copied() } else { None }
     }
 
-    /// The upgrade has been agreed to: from here on it is not HTTP.
-    pub fn switch(&self) {
-        self.0.switched.store(true, std::sync::atomic::Ordering::Release);
-        self.wake();
-    }
-
-    fn wake(&self) {
+    /// To be called once for each request with an `Upgrade` field (this reader
+    /// lets through only those that ask for a WebSocket), when its answer is
+    /// known: with 101 what follows is not HTTP.
+    ///
+    /// **Invariant**: nothing else ends the validation. What the target answers
+    /// is no sign of it: in a pipeline its bytes may belong to an earlier request.
+    pub fn answered_upgrade(&self, switched: bool) {
+        self.0.upgrade.store(if switched { SWITCHED } else { DECLINED }, Ordering::Release);
         let waker = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waker {
             waker.wake();
@@ -69,13 +79,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StrictIo<S> {
     /// Waits for the answer to an upgrade; true: it is there.
     fn answered(&mut self, cx: &Context<'_>) -> bool {
         let mut waiting = self.monitor.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.monitor.0.switched.load(std::sync::atomic::Ordering::Acquire) {
-            drop(waiting);
-            self.validator.upgraded(true);
-            return true;
+        let answer = self.monitor.0.upgrade.swap(OPEN, Ordering::AcqRel);
+        if answer == OPEN {
+            *waiting = Some(cx.waker().clone());
+            return false;
         }
-        *waiting = Some(cx.waker().clone());
-        false
+        drop(waiting);
+        self.validator.upgraded(answer == SWITCHED);
+        self.note();
+        true
     }
 
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -84,10 +96,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StrictIo<S> {
         std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
         self.ended = buffer.filled().is_empty();
         self.validator.push(buffer.filled());
+        self.note();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bodies and what is not HTTP go straight to the reader, without a copy.
+    fn fill_direct(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = usize::try_from(self.validator.direct()).unwrap_or(usize::MAX);
+        let mut part = ReadBuf::new(out.initialize_unfilled_to(most.min(out.remaining())));
+        std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
+        let filled = part.filled().len();
+        self.ended = filled == 0;
+        self.validator.passed(filled as u64);
+        out.advance(filled);
+        Poll::Ready(Ok(()))
+    }
+
+    fn note(&self) {
         if let Some(reason) = self.validator.reason() {
             self.monitor.0.reason.get_or_init(|| reason);
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -113,8 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictIo<S> {
             if this.ended || this.validator.is_refused() {
                 return Poll::Ready(Ok(()));
             }
-            if this.validator.awaits_upgrade() && !this.answered(cx) {
-                return Poll::Pending;
+            if this.validator.awaits_upgrade() {
+                if !this.answered(cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if this.validator.direct() > 0 && out.remaining() > 0 {
+                return this.fill_direct(cx, out);
             }
             std::task::ready!(this.fill(cx))?;
         }
@@ -123,15 +157,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictIo<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // The answer to an upgrade: 1xx but 101 comes before it, anything else
-        // means that the connection goes on with HTTP.
-        if self.validator.awaits_upgrade() && bytes.len() >= 12 {
-            let switched = &bytes[9..12] == b"101";
-            if switched || bytes[9] != b'1' {
-                self.validator.upgraded(switched);
-                self.monitor.wake();
-            }
-        }
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 

@@ -88,6 +88,8 @@ pub struct Validator {
     reason: Option<Reason>,
     /// How far `held` was searched for the end of a head.
     searched: usize,
+    /// An empty line was skipped before the head that is being read.
+    blank: bool,
 }
 
 impl Validator {
@@ -101,6 +103,7 @@ impl Validator {
             ready: BytesMut::new(),
             reason: None,
             searched: 0,
+            blank: false,
         }
     }
 
@@ -122,6 +125,30 @@ impl Validator {
     /// Why the request was refused, or its body broken off.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
+    }
+
+    /// How many of the next bytes need no validation and may go past this reader;
+    /// 0: all have to be [pushed](Self::push).
+    pub fn direct(&self) -> u64 {
+        if !self.held.is_empty() || !self.ready.is_empty() {
+            return 0;
+        }
+        match self.state {
+            State::Length(left) | State::ChunkData(left) => left,
+            State::Raw => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// So many bytes went past.
+    pub fn passed(&mut self, bytes: u64) {
+        self.state = match self.state {
+            State::Length(left) if left == bytes => State::Head,
+            State::Length(left) => State::Length(left.saturating_sub(bytes)),
+            State::ChunkData(left) if left == bytes => State::ChunkEnd,
+            State::ChunkData(left) => State::ChunkData(left.saturating_sub(bytes)),
+            other => other,
+        };
     }
 
     /// Nothing more will come out.
@@ -221,8 +248,12 @@ impl Validator {
         // One empty line before a request line is ignored (RFC 9112, 2.2).
         if end == 2 {
             self.held.advance(2);
-            return if self.held.starts_with(b"\r\n") { self.refuse("http-empty-lines") } else { true };
+            if std::mem::replace(&mut self.blank, true) {
+                return self.refuse("http-empty-lines");
+            }
+            return true;
         }
+        self.blank = false;
         let bytes = self.held.split_to(end);
         match head::request(&bytes, self.limits.headers, &mut self.ready) {
             Ok(Follows::Nothing | Follows::Length(0)) => self.state = State::Head,

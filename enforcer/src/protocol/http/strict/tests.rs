@@ -180,6 +180,75 @@ fn bytes_behind_an_upgrade_are_held_until_it_is_answered() {
 }
 
 #[test]
+fn an_upgrade_that_is_not_to_a_websocket_is_not_asked_for() {
+    for (raw, want) in [
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\r\n",
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\n\r\n",
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nconnection: upgrade\r\n\r\nabc",
+        ),
+    ] {
+        assert_eq!(run(&[raw.as_bytes()]), (want.to_owned(), None));
+    }
+}
+
+/// A pipeline `GET`, upgrade, bytes: the answer to the `GET`, though it looks
+/// like a 101, does not end the validation; the service's word does.
+#[tokio::test]
+async fn only_the_service_ends_the_validation() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let upgrade = "GET /2 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for (switched, want) in
+        [(false, "GET /3 HTTP/1.1\r\nhost: a\r\n\r\n"), (true, "GET /3 HTTP/1.1\r\nHost:  a\r\n\r\n")]
+    {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (mut stream, monitor) = StrictIo::new(server, Limits::default());
+        let next = "GET /3 HTTP/1.1\r\nHost:  a\r\n\r\n";
+        let sent = format!("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n{upgrade}{next}");
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut heads = vec![0; sent.len() - next.len()];
+        stream.read_exact(&mut heads).await.unwrap();
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
+        let mut rest = [0; 64];
+        let early = tokio::time::timeout(std::time::Duration::from_millis(20), stream.read(&mut rest)).await;
+        assert!(early.is_err(), "held until the service has answered");
+        monitor.answered_upgrade(switched);
+        let n = stream.read(&mut rest).await.unwrap();
+        assert_eq!(std::str::from_utf8(&rest[..n]), Ok(want));
+    }
+}
+
+/// Bodies go past the validator; the heads around them do not.
+#[tokio::test]
+async fn large_bodies_pass_and_what_follows_them_is_validated() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let body = "x".repeat(100_000);
+    let plain = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let sent = format!("{plain}{chunked}GET / HTTP/1.1\r\nBad\r\n\r\n");
+    let (mut client, server) = tokio::io::duplex(7000);
+    let (mut stream, _monitor) = StrictIo::new(server, Limits::default());
+    let writes = async {
+        client.write_all(sent.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let mut got = String::new();
+    let (_, read) = tokio::join!(writes, stream.read_to_string(&mut got));
+    read.unwrap();
+    let rest = got.strip_prefix(&format!("{plain}{chunked}")).expect("both bodies whole");
+    assert!(rest.starts_with(REFUSED_METHOD), "{rest}");
+}
+
+#[test]
 fn a_client_cannot_forge_a_refusal() {
     let (stream, monitor) = StrictIo::new(tokio::io::empty(), Limits::default());
     drop(stream);
