@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -44,12 +44,9 @@ impl Upstream {
 
     /// Exactly these roots.
     pub fn with_roots(roots: RootCertStore) -> Result<Self, TlsError> {
-        if roots.is_empty() {
-            return Err(TlsError::NoRoots);
-        }
         let base = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(roots)
+            .with_webpki_verifier(verifier(roots)?)
             .with_no_client_auth();
         let cache = Cache::builder().max_capacity(MAX_WORKLOADS).time_to_idle(IDLE).build();
         Ok(Self { base, cache })
@@ -67,6 +64,16 @@ impl Upstream {
         };
         self.cache.get_with((tag, alpn.clone()), make).await
     }
+}
+
+/// What judges a target's chain: webpki with these roots, and nothing switched off.
+pub fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Rustls(rustls::Error::General(error.to_string())))
 }
 
 /// Why a target was not accepted, as it stands in the recording.
