@@ -19,7 +19,7 @@ use super::detect::{Detected, detect};
 use super::error::{ProxyError, Side};
 use super::plan::{Plan, Planner};
 use super::prefixed::Prefixed;
-use super::{Shared, dns, passthrough, route, serve, terminate};
+use super::{Shared, passthrough, route, serve, terminate};
 
 /// What every plan needs to be carried out.
 pub(super) struct Carried {
@@ -52,8 +52,8 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
     let workloads = shared.gate.subjects.len();
     let admitted = shared.admission.admit(&subject.connections, workloads, &shared.limits);
     if flow.orig_dst.0.port() == 53 {
-        if let Ok(_permit) = admitted {
-            Box::pin(dns::serve_tcp(&shared, stream, client, &flow, subject)).await;
+        if let (Ok(_permit), Some(dns)) = (admitted, &shared.dns) {
+            dns.serve(stream, flow, subject).await;
         }
         return;
     }

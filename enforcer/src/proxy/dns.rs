@@ -1,232 +1,207 @@
-//! The resolver that tagged processes are redirected to, over UDP and TCP.
+//! The resolver that tagged processes get, wherever they send port 53.
 //!
-//! ```text
-//!  query --> parse --> could policy allow the name? --> resolve --> check addresses
-//!              |bad            |no: nobody is asked        |            |
-//!            dropped         NXDOMAIN, recorded         SERVFAIL     answer, recorded
-//! ```
-//!
-//! **Invariant**: a name that no completion of the facts could allow leaves this
-//! host in no form: a question is a message to whoever serves the zone.
+//! A name that no rule can allow is not asked for anywhere: a query is a message
+//! to whoever serves the name. Other types than A and AAAA are answered empty.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, UdpSocket as StdUdpSocket};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
-use crate::drain::Watch;
 use crate::gate::{Conn, Opened, Subject};
-use crate::mask::{MaskedText, Place};
-use crate::net::sys::FlowRecord;
-use crate::policy::{Fact, Facts, Feasibility, Stage, Verdict};
-use crate::protocol::dns::{self, Kind, MAX_QUERY, Question, Transport};
-use crate::session::{Event, Outcome, SessionError, SessionKind};
+use crate::net::sys::{self, FlowRecord};
+use crate::policy::{Fact, Facts, Feasibility, Stage};
+use crate::protocol::dns::{self, Kind, Question, Transport};
+use crate::session::{Event, SessionKind};
 
-use super::Shared;
-use super::connection::now_unix_ms;
-use super::resolve::{self, ResolveError};
+use super::resolve::{Resolve, ResolveError, Resolving, SystemResolve};
+use super::{Serving, Shared, TcpDns};
 
-/// Queries that are worked on at the same time; more are dropped, and asked again.
-const AT_ONCE: usize = 256;
-/// Without a query on an open TCP connection.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// How long a client may keep an answer, in seconds.
+/// Questions that are answered at the same time, of all workloads.
+const MAX_PENDING: usize = 512;
+/// How long an answer may be kept, in seconds: the host's resolver does not say.
 const TTL: u32 = 30;
+/// How long a TCP client may be silent.
+const IDLE: Duration = Duration::from_secs(10);
 
-/// Serves a UDP listener. One task only: the kernel's record is asked for by a
-/// key that is set on the socket.
-pub async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket, mut watch: Watch) {
-    let socket = Arc::new(socket);
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut buffer = [0; MAX_QUERY + 1];
-    loop {
-        let received = tokio::select! {
-            biased;
-            () = watch.graceful() => return,
-            received = socket.recv_from(&mut buffer) => received,
-        };
-        let (length, client) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                // An ICMP error of an answer that nobody waited for comes back here.
-                tracing::debug!(%error, "receiving a query failed");
-                continue;
-            }
-        };
-        let Ok(Some(flow)) = shared.flows.udp_flow_of(&socket, client) else { continue };
-        let Some(subject) = shared.gate.subjects.get(flow.tag) else { continue };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
-        let query = buffer[..length].to_vec();
-        tokio::spawn(async move {
-            let asked = Asked { shared: &shared, subject, flow: &flow, client };
-            if let Some(answer) = Box::pin(asked.answer(&query, Transport::Udp)).await
-                && let Err(error) = socket.send_to(&answer, client).await
-            {
-                tracing::debug!(%client, %error, "an answer was not sent");
-            }
-            drop(permit);
-        });
-    }
+/// Names with fixed addresses, and the host's own resolver for all others.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub fixed: BTreeMap<String, Vec<IpAddr>>,
+    pub system: SystemResolve,
 }
 
-/// Serves one TCP connection: queries one after the other, each with its length.
-pub(super) async fn serve_tcp(
-    shared: &Shared,
-    mut stream: TcpStream,
-    client: SocketAddr,
-    flow: &FlowRecord,
-    subject: Arc<Subject>,
-) {
-    let asked = Asked { shared, subject, flow, client };
-    let mut query = vec![0; MAX_QUERY];
-    loop {
-        let reading = async {
-            let length = usize::from(stream.read_u16().await.ok()?);
-            let query = query.get_mut(..length)?;
-            stream.read_exact(query).await.ok().map(|_| length)
-        };
-        let Ok(Some(length)) = tokio::time::timeout(TCP_IDLE, reading).await else { return };
-        let answer = Box::pin(asked.answer(&query[..length], Transport::Tcp)).await;
-        let Some(answer) = answer else { return };
-        let Ok(length) = u16::try_from(answer.len()) else { return };
-        let whole = [&length.to_be_bytes()[..], &answer].concat();
-        if stream.write_all(&whole).await.is_err() {
-            return;
+impl Resolve for Names {
+    fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a> {
+        match self.fixed.get(name) {
+            Some(addresses) => Box::pin(async { Ok(addresses.clone()) }),
+            None => self.system.resolve(tag, name),
         }
     }
 }
 
-/// Who asks.
-struct Asked<'a> {
-    shared: &'a Shared,
-    subject: Arc<Subject>,
-    flow: &'a FlowRecord,
-    client: SocketAddr,
+/// Answers questions of workloads, over both transports.
+pub struct DnsServer {
+    shared: Weak<Shared>,
+    pending: Arc<Semaphore>,
+    /// One session a workload.
+    sessions: Mutex<HashMap<u64, Arc<Conn>>>,
 }
 
-/// What a question comes to.
-enum Found {
-    Addresses(Vec<IpAddr>),
-    Blocked(&'static str),
-    NoName,
-    Failed(&'static str),
-}
-
-impl Asked<'_> {
-    /// The answer; none for what is not a question. Recorded before it is given.
-    async fn answer(&self, query: &[u8], over: Transport) -> Option<Vec<u8>> {
-        let conn = match self.begin() {
-            Ok(conn) => conn,
-            Err(error) => {
-                tracing::error!(%error, "a question was not recorded");
-                return dns::parse(query).ok().map(|question| question.failed(over));
-            }
-        };
-        let question = match dns::parse(query) {
-            Ok(question) => question,
-            Err(error) => {
-                conn.error(crate::session::Side::Downstream, error.reason(), "");
-                conn.settle(Outcome::Denied { reason: error.reason() });
-                return None;
-            }
-        };
-        let found = self.find(&question).await;
-        if let Err(error) = self.record(&conn, &question, &found).await {
-            tracing::error!(%error, "an answer was not recorded");
-            return Some(question.failed(over));
-        }
-        let answer = match found {
-            Found::Addresses(addresses) => question.addresses(&addresses, TTL, over),
-            Found::Blocked(reason) => question.blocked(reason, over),
-            Found::NoName => question.not_found(over),
-            Found::Failed(_) => question.failed(over),
-        };
-        (!answer.is_empty()).then_some(answer)
+impl DnsServer {
+    pub fn new(shared: Weak<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared, pending: Arc::new(Semaphore::new(MAX_PENDING)), sessions: Mutex::default() })
     }
 
-    async fn find(&self, question: &Question) -> Found {
-        let policy = self.shared.gate.policies.current();
-        let facts =
-            Facts { host: Fact::Known(&question.name), ..Facts::new(&self.subject.facts, Stage::Dns) };
-        if let Feasibility::Never(decision) = policy.feasible(&facts) {
-            return Found::Blocked(decision.reason.as_str());
-        }
-        // The name itself must not carry a secret to the zone's servers.
-        if !self.subject.everything().text_at(&question.name, Place::Dns).1.is_empty() {
-            return Found::Blocked("secret-in-name");
-        }
-        if matches!(question.kind, Kind::Other(_)) {
-            return Found::Addresses(Vec::new());
-        }
-        let addresses = match self.shared.resolver.resolve(self.subject.workload.tag, &question.name).await {
-            Ok(addresses) => addresses,
-            Err(ResolveError::NotFound) => return Found::NoName,
-            Err(error) => return Found::Failed(error.reason()),
-        };
-        let rules = policy.decide(&facts).addresses;
-        let mut refused = None;
-        let good: Vec<IpAddr> = addresses
-            .into_iter()
-            .filter(|address| match resolve::check(*address, &rules) {
-                Ok(()) => true,
-                Err(why) => {
-                    refused = Some(why.reason());
-                    false
+    /// Serves a UDP socket until the process ends. One task a socket: the
+    /// kernel's record of a datagram is asked for in two steps.
+    pub async fn serve_udp(self: Arc<Self>, socket: StdUdpSocket) -> std::io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let mut buffer = vec![0; dns::MAX_QUERY + 1];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await?;
+            // No record: it comes from nobody who is tagged.
+            let Some(flow) = sys::udp_flow_of(socket.as_fd(), from)? else { continue };
+            // Too many at once: a stub resolver asks again.
+            let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { continue };
+            let (server, socket, query) = (Arc::clone(&self), Arc::clone(&socket), buffer[..length].to_vec());
+            tokio::spawn(async move {
+                let answer = server.answer(&flow, &query, Transport::Udp).await;
+                if !answer.is_empty()
+                    && let Err(error) = socket.send_to(&answer, from).await
+                {
+                    tracing::debug!(%error, "an answer was not sent");
                 }
-            })
-            .collect();
-        match refused {
-            Some(reason) if good.is_empty() => Found::Blocked(reason),
-            _ => Found::Addresses(good),
+                drop(permit);
+            });
         }
     }
 
-    async fn record(&self, conn: &Conn, question: &Question, found: &Found) -> Result<(), SessionError> {
-        let kind = match question.kind {
-            Kind::A => MaskedText::fixed("A"),
-            Kind::Aaaa => MaskedText::fixed("AAAA"),
-            Kind::Other(number) => conn.text(&format!("TYPE{number}")),
-        };
-        let (answers, verdict, reason) = match found {
-            Found::Addresses(addresses) => (addresses.clone(), Verdict::Allow, "resolved"),
-            Found::Blocked(reason) => (Vec::new(), Verdict::Deny, *reason),
-            Found::NoName => (Vec::new(), Verdict::Allow, "dns-not-found"),
-            Found::Failed(reason) => (Vec::new(), Verdict::Allow, *reason),
-        };
-        let name = conn.text(&question.name);
-        let verdict_text = verdict.as_str();
-        let event = Event::Dns { name, question: kind, answers, verdict: verdict_text, reason };
-        match verdict {
-            Verdict::Deny => {
-                conn.settle(Outcome::Denied { reason });
-                conn.record_durable(&event).await
-            }
-            _ => {
-                conn.settle(Outcome::Completed);
-                conn.record(&event)
+    /// An empty answer is not sent.
+    async fn answer(&self, flow: &FlowRecord, query: &[u8], over: Transport) -> Vec<u8> {
+        let Some(shared) = self.shared.upgrade() else { return Vec::new() };
+        let Some(subject) = shared.gate.subjects.get(flow.tag) else { return Vec::new() };
+        let Some(conn) = self.session(&shared, &subject, flow) else { return Vec::new() };
+        match dns::parse(query) {
+            Ok(question) => ask(&shared, &subject, &conn, &question, over).await,
+            Err(malformed) => {
+                conn.error(crate::session::Side::Downstream, malformed.reason(), &malformed.to_string());
+                Vec::new()
             }
         }
     }
 
-    fn begin(&self) -> Result<Conn, SessionError> {
-        let text = |text: &str| self.subject.everything().text(text).0;
+    /// None: it cannot be recorded, so nothing is answered.
+    fn session(&self, shared: &Shared, subject: &Arc<Subject>, flow: &FlowRecord) -> Option<Arc<Conn>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|tag, _| shared.gate.subjects.get(*tag).is_some());
+        if let Some(conn) = sessions.get(&flow.tag) {
+            return Some(Arc::clone(conn));
+        }
+        let text = |text: &str| subject.everything().text(text).0;
         let opened = Opened {
-            started_unix_ms: now_unix_ms(),
+            started_unix_ms: super::connection::now_unix_ms(),
             kind: SessionKind::Dns,
-            workload: text(&self.subject.workload.name),
-            tag: self.flow.tag,
-            cgroup: self.flow.cgroup,
-            uid: self.flow.uid,
-            pid: self.flow.pid,
-            comm: text(&self.flow.comm),
-            client: Some(self.client),
-            destination: Some(self.flow.orig_dst.0),
-            policy: self.shared.gate.policies.current().hash().as_str().to_owned(),
+            workload: text(&subject.workload.name),
+            tag: flow.tag,
+            cgroup: flow.cgroup,
+            uid: flow.uid,
+            pid: flow.pid,
+            comm: text(&flow.comm),
+            client: None,
+            destination: Some(flow.orig_dst.0),
+            policy: shared.gate.policies.current().hash().as_str().to_owned(),
         };
-        Conn::begin(&self.shared.gate, Arc::clone(&self.subject), opened)
+        let conn = Arc::new(Conn::begin(&shared.gate, Arc::clone(subject), opened).ok()?);
+        sessions.insert(flow.tag, Arc::clone(&conn));
+        Some(conn)
     }
+}
+
+/// Decides, records, asks, answers.
+async fn ask(
+    shared: &Shared,
+    subject: &Subject,
+    conn: &Conn,
+    question: &Question,
+    over: Transport,
+) -> Vec<u8> {
+    let mut facts = Facts::new(&subject.facts, Stage::Dns);
+    facts.host = Fact::Known(&question.name);
+    let kind = match question.kind {
+        Kind::A => "A".to_owned(),
+        Kind::Aaaa => "AAAA".to_owned(),
+        Kind::Other(number) => number.to_string(),
+    };
+    let event = |answers: Vec<IpAddr>, verdict, reason| Event::Dns {
+        name: conn.text(&question.name),
+        question: conn.text(&kind),
+        answers,
+        verdict,
+        reason,
+    };
+    if let Feasibility::Never(decision) = shared.gate.policies.current().feasible(&facts) {
+        let reason = decision.reason.as_str();
+        return match conn.record_durable(&event(Vec::new(), "deny", reason)).await {
+            Ok(()) => question.blocked(reason, over),
+            Err(_) => Vec::new(),
+        };
+    }
+    if matches!(question.kind, Kind::Other(_)) {
+        return match conn.record(&event(Vec::new(), "allow", "dns-type-empty")) {
+            Ok(()) => question.addresses(&[], TTL, over),
+            Err(_) => Vec::new(),
+        };
+    }
+    let found = shared.resolver.resolve(subject.workload.tag, &question.name).await;
+    let (answers, reason) = match &found {
+        Ok(addresses) => (addresses.clone(), "dns-answered"),
+        Err(error) => (Vec::new(), error.reason()),
+    };
+    if conn.record(&event(answers, "allow", reason)).is_err() {
+        return Vec::new();
+    }
+    match found {
+        Ok(addresses) => question.addresses(&addresses, TTL, over),
+        Err(ResolveError::NotFound) => question.not_found(over),
+        Err(_) => question.failed(over),
+    }
+}
+
+/// The same over TCP (RFC 7766): messages with their length before them.
+pub struct OverTcp(pub Arc<DnsServer>);
+
+impl TcpDns for OverTcp {
+    fn serve<'a>(&'a self, mut stream: TcpStream, flow: FlowRecord, _subject: Arc<Subject>) -> Serving<'a> {
+        Box::pin(async move {
+            loop {
+                let query = match tokio::time::timeout(IDLE, read(&mut stream)).await {
+                    Ok(Ok(query)) => query,
+                    _ => return,
+                };
+                let answer = self.0.answer(&flow, &query, Transport::Tcp).await;
+                let Ok(length) = u16::try_from(answer.len()) else { return };
+                let framed = [&length.to_be_bytes()[..], &answer].concat();
+                if answer.is_empty() || stream.write_all(&framed).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let length = usize::from(stream.read_u16().await?);
+    if length > dns::MAX_QUERY {
+        return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
+    }
+    let mut query = vec![0; length];
+    stream.read_exact(&mut query).await?;
+    Ok(query)
 }

@@ -34,13 +34,12 @@ pub mod worker;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Subject};
 use crate::net::sys::FlowRecord;
 use crate::tls::leaf::LeafCache;
 use crate::tls::server::Downstream;
@@ -59,15 +58,14 @@ pub struct Shared {
     pub flows: Box<dyn FlowSource>,
     pub leaves: Box<dyn Leaves>,
     pub upstream: Box<dyn UpstreamTls>,
+    /// Answers DNS over TCP; without it port 53 is refused.
+    pub dns: Option<Box<dyn TcpDns>>,
 }
 
 /// Where the record of an accepted connection comes from: the kernel, or a test.
 pub trait FlowSource: Send + Sync {
     /// `None` if the kernel knows nothing of this connection.
     fn flow_of(&self, stream: &TcpStream) -> io::Result<Option<FlowRecord>>;
-
-    /// The same for a datagram that came to a listener.
-    fn udp_flow_of(&self, socket: &UdpSocket, source: SocketAddr) -> io::Result<Option<FlowRecord>>;
 }
 
 pub type Leaf<'a> = Pin<Box<dyn Future<Output = Result<Arc<rustls::ServerConfig>, String>> + Send + 'a>>;
@@ -95,11 +93,6 @@ impl FlowSource for KernelFlows {
         use std::os::fd::AsFd;
         crate::net::sys::flow_of(stream.as_fd())
     }
-
-    fn udp_flow_of(&self, socket: &UdpSocket, source: SocketAddr) -> io::Result<Option<FlowRecord>> {
-        use std::os::fd::AsFd;
-        crate::net::sys::udp_flow_of(socket.as_fd(), source)
-    }
 }
 
 impl UpstreamTls for crate::tls::upstream::Upstream {
@@ -121,4 +114,11 @@ impl Leaves for SignedLeaves {
             Ok(self.downstream.config(leaf, alpn))
         })
     }
+}
+
+pub type Serving<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The resolver's TCP side.
+pub trait TcpDns: Send + Sync {
+    fn serve<'a>(&'a self, stream: TcpStream, flow: FlowRecord, subject: Arc<Subject>) -> Serving<'a>;
 }

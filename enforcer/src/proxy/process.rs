@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,11 +62,6 @@ impl Process {
 
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// Answers DNS over UDP; over TCP it comes to the other listeners.
-    pub fn listen_dns(&self, socket: UdpSocket) -> io::Result<()> {
-        self.workers.listen_dns(socket)
     }
 
     pub fn listen(&self, listener: &TcpListener) -> io::Result<()> {

@@ -4,33 +4,27 @@
 //! anybody with the same uid take a share of the connections.
 
 use std::io;
-use std::net::{TcpListener as StdListener, UdpSocket as StdUdpSocket};
+use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::drain::Watch;
 
+use super::Shared;
 use super::connection::serve_connection;
-use super::{Shared, dns};
 
 /// How long accepting pauses when the process is out of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often idle upstream connections are looked over.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// What a worker is given.
-enum Source {
-    Tcp(StdListener),
-    Udp(StdUdpSocket),
-}
-
 /// All threads that serve connections.
 pub struct Workers {
-    listeners: Vec<mpsc::UnboundedSender<Source>>,
+    listeners: Vec<mpsc::UnboundedSender<StdListener>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -55,16 +49,7 @@ impl Workers {
         listener.set_nonblocking(true)?;
         for worker in &self.listeners {
             // A worker that is gone is draining, and takes no listener.
-            drop(worker.send(Source::Tcp(listener.try_clone()?)));
-        }
-        Ok(())
-    }
-
-    /// Serves a UDP socket on one thread, since its records are asked for in two steps.
-    pub fn listen_dns(&self, socket: StdUdpSocket) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
-        if let Some(worker) = self.listeners.first() {
-            drop(worker.send(Source::Udp(socket)));
+            drop(worker.send(listener.try_clone()?));
         }
         Ok(())
     }
@@ -80,14 +65,17 @@ impl Workers {
     }
 }
 
-async fn work(shared: Arc<Shared>, mut listeners: mpsc::UnboundedReceiver<Source>, mut watch: Watch) {
+async fn work(shared: Arc<Shared>, mut listeners: mpsc::UnboundedReceiver<StdListener>, mut watch: Watch) {
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             biased;
             () = watch.graceful() => break,
-            source = listeners.recv() => match source {
-                Some(source) => serve(&shared, source, &watch),
+            listener = listeners.recv() => match listener.map(TcpListener::from_std) {
+                Some(Ok(listener)) => {
+                    tokio::spawn(accept(Arc::clone(&shared), listener, watch.clone()));
+                }
+                Some(Err(error)) => tracing::error!(%error, "a listener is not usable"),
                 None => break,
             },
             _ = sweep.tick() => shared.pool.sweep(),
@@ -97,19 +85,6 @@ async fn work(shared: Arc<Shared>, mut listeners: mpsc::UnboundedReceiver<Source
     // the drain is over and `join` drops the channel.
     drop(watch);
     while listeners.recv().await.is_some() {}
-}
-
-fn serve(shared: &Arc<Shared>, source: Source, watch: &Watch) {
-    let (shared, watch) = (Arc::clone(shared), watch.clone());
-    let started = match source {
-        Source::Tcp(listener) => TcpListener::from_std(listener)
-            .map(|listener| drop(tokio::spawn(accept(shared, listener, watch)))),
-        Source::Udp(socket) => UdpSocket::from_std(socket)
-            .map(|socket| drop(tokio::spawn(dns::serve_udp(shared, socket, watch)))),
-    };
-    if let Err(error) = started {
-        tracing::error!(%error, "a listener is not usable");
-    }
 }
 
 /// Accepts until the drain begins.

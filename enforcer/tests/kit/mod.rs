@@ -12,6 +12,7 @@ use enforcer::gate::{Gate, Settings, Subject, Subjects};
 use enforcer::mask::ExactValue;
 use enforcer::net::OrigDst;
 use enforcer::net::sys::FlowRecord;
+use enforcer::proxy::dns::{DnsServer, OverTcp};
 use enforcer::proxy::resolve::{Resolve, Resolving};
 use enforcer::proxy::{
     FlowSource, Leaf, Leaves, Limits, Shared, UpstreamTls, Verifying, admission, pool, worker,
@@ -20,7 +21,7 @@ use enforcer::secret::SecretBytes;
 use enforcer::session::{Recording, RecordingOptions};
 use enforcer::workload::Workload;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 
 pub const SECRET: &str = "obviously-fake-deploy-key-0123456789";
 const TAG: u64 = 7;
@@ -94,10 +95,6 @@ impl UpstreamTls for Trusting {
 struct Fixed(SocketAddr);
 
 impl FlowSource for Fixed {
-    fn udp_flow_of(&self, _: &UdpSocket, _: SocketAddr) -> std::io::Result<Option<FlowRecord>> {
-        Ok(None)
-    }
-
     fn flow_of(&self, _stream: &TcpStream) -> std::io::Result<Option<FlowRecord>> {
         Ok(Some(FlowRecord {
             orig_dst: OrigDst(self.0),
@@ -183,7 +180,7 @@ impl Kit {
         let limits = Arc::new(options.limits.clone());
         let resolved = Arc::new(AtomicUsize::new(0));
         let original = if options.dns { SocketAddr::from(([192, 0, 2, 53], 53)) } else { origin.address };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|weak: &std::sync::Weak<Shared>| Shared {
             gate,
             pool: pool::Pool::new(Arc::clone(&limits)),
             limits,
@@ -192,6 +189,7 @@ impl Kit {
             flows: Box::new(Fixed(original)),
             leaves: Box::new(Signer { authority: Arc::clone(&authority), signed: Arc::clone(&signed) }),
             upstream: Box::new(Trusting(public)),
+            dns: Some(Box::new(OverTcp(DnsServer::new(weak.clone())))),
         });
         let (drain, watch) = enforcer::drain::channel();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
