@@ -369,19 +369,21 @@ async fn websocket_messages_are_relayed_and_masked() {
 }
 
 #[tokio::test]
-async fn connect_and_foreign_upgrades_are_refused() {
+async fn connect_is_refused_and_a_foreign_upgrade_is_not_passed_on() {
     let kit = Kit::start(Options::default()).await;
     let port = kit.upstream.port();
-    for head in [
-        format!("CONNECT allowed.test:{port} HTTP/1.1\r\nhost: allowed.test:{port}\r\n\r\n"),
-        format!("GET / HTTP/1.1\r\nhost: allowed.test:{port}\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n"),
+    let host = format!("host: allowed.test:{port}\r\n");
+    // A server may leave an upgrade unanswered (RFC 9110, section 7.8).
+    for (head, answers) in [
+        (format!("CONNECT allowed.test:{port} HTTP/1.1\r\n{host}\r\n"), ["400", "405"]),
+        (format!("GET / HTTP/1.1\r\n{host}connection: upgrade\r\nupgrade: tcp\r\n\r\n"), ["200", "501"]),
     ] {
         let mut stream = kit.tls("allowed.test", &[b"http/1.1"]).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = vec![0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         let answer = String::from_utf8(answer).unwrap();
-        assert!(["HTTP/1.1 405", "HTTP/1.1 501", "HTTP/1.1 400"].contains(&answer.as_str()), "{answer}");
+        assert!(answers.contains(&&answer[9..]), "{answer}");
     }
 }
 
