@@ -1,8 +1,8 @@
 //! The host's own CA: made once, never shared with another host.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rcgen::{
@@ -18,6 +18,9 @@ use super::TlsError;
 /// How long a CA is valid. It is trusted only inside the mounts that this host
 /// makes for its own jobs, and replaced by removing its files.
 const VALID: Duration = Duration::days(365);
+/// A CA that ends within this time is replaced when it is loaded: what was made
+/// with it may be in use for days.
+const RENEWED: Duration = Duration::days(30);
 /// Clocks of clients may be behind ours.
 pub(super) const BACKDATED: Duration = Duration::hours(1);
 
@@ -35,10 +38,12 @@ impl Ca {
     pub fn load_or_create(dir: &Path) -> Result<Self, TlsError> {
         let (certificate, key) = (dir.join(CERTIFICATE), dir.join(KEY));
         if certificate.exists() && key.exists() {
-            let ca =
-                Self { certificate_pem: read(&certificate)?, key_pem: zeroize::Zeroizing::new(read(&key)?) };
-            ca.issuer()?;
-            return Ok(ca);
+            let key_pem = zeroize::Zeroizing::new(read_private(&key)?);
+            let ca = Self { certificate_pem: read(&certificate)?, key_pem };
+            if ca.ends()? > OffsetDateTime::now_utc() + RENEWED {
+                ca.issuer()?;
+                return Ok(ca);
+            }
         }
         let ca = Self::create()?;
         fs::create_dir_all(dir).map_err(|error| file(dir, &error))?;
@@ -90,8 +95,22 @@ impl Ca {
             .map_err(|error| TlsError::Ca(error.to_string()))
     }
 
+    /// When the certificate ends.
+    fn ends(&self) -> Result<OffsetDateTime, TlsError> {
+        let der = self.certificate_der()?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&der).map_err(|error| TlsError::Ca(error.to_string()))?;
+        Ok(parsed.validity().not_after.to_datetime())
+    }
+
     pub(super) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, TlsError> {
         let key = KeyPair::from_pem(&self.key_pem).map_err(|error| TlsError::Ca(error.to_string()))?;
+        let der = self.certificate_der()?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&der).map_err(|error| TlsError::Ca(error.to_string()))?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(TlsError::Ca("the key is not the certificate's".to_owned()));
+        }
         Issuer::from_ca_cert_pem(&self.certificate_pem, key).map_err(|error| TlsError::Ca(error.to_string()))
     }
 }
@@ -104,6 +123,24 @@ fn read(path: &Path) -> Result<String, TlsError> {
     fs::read_to_string(path).map_err(|error| file(path, &error))
 }
 
+/// Reads a key, which must be a file of ours that nobody else can read.
+fn read_private(path: &Path) -> Result<String, TlsError> {
+    let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let mut opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| file(path, &error))?;
+    let meta = opened.metadata().map_err(|error| file(path, &error))?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        let cause = "others can read or change it; it must be a file of ours with mode 0600";
+        return Err(TlsError::File { path: path.to_path_buf(), cause: cause.to_owned() });
+    }
+    let mut text = String::new();
+    opened.read_to_string(&mut text).map_err(|error| file(path, &error))?;
+    Ok(text)
+}
+
 /// Writes beside the file and renames, so that a crash leaves none or all of it.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let beside = path.with_extension("new");
@@ -114,7 +151,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&beside, path)
+        fs::rename(&beside, path)?;
+        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
     };
     write().map_err(|error| file(path, &error))
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
@@ -17,11 +17,25 @@ pub const MAX_LEAVES: u64 = 10_000;
 /// A leaf is used for half of its life, so that no client sees one that is about to expire.
 const KEPT: Duration = Duration::from_secs(12 * 3600);
 
+#[derive(Clone)]
+struct Leaf {
+    key: Arc<CertifiedKey>,
+    /// By the wall clock, which clients go by: it moves where the cache's own
+    /// clock does not (a suspended host, a clock that is set).
+    signed: SystemTime,
+}
+
+impl Leaf {
+    fn is_current(&self) -> bool {
+        SystemTime::now().duration_since(self.signed).is_ok_and(|age| age < KEPT)
+    }
+}
+
 /// Gives every name its leaf; all share one P-256 key, which lives in this process.
 pub struct LeafCache {
     signer: SignerClient,
     key: Arc<dyn rustls::sign::SigningKey>,
-    cache: Cache<String, Arc<CertifiedKey>>,
+    cache: Cache<String, Leaf>,
 }
 
 impl LeafCache {
@@ -43,9 +57,13 @@ impl LeafCache {
     pub async fn get(&self, name: &str) -> Result<Arc<CertifiedKey>, Arc<TlsError>> {
         let mint = async {
             let chain = self.signer.sign(name).await?;
-            Ok(Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key))))
+            let key = Arc::new(CertifiedKey::new(chain, Arc::clone(&self.key)));
+            Ok(Leaf { key, signed: SystemTime::now() })
         };
-        self.cache.try_get_with_by_ref(name, mint).await
+        if self.cache.get(name).await.is_some_and(|leaf| !leaf.is_current()) {
+            self.cache.invalidate(name).await;
+        }
+        Ok(self.cache.try_get_with_by_ref(name, mint).await?.key)
     }
 
     /// How many leaves are kept.

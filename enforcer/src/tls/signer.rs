@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rcgen::{
@@ -31,7 +32,7 @@ use super::ca::{BACKDATED, Ca};
 pub const LEAVES_PER_SECOND: u32 = 100;
 /// How many leaves are signed at once after a pause.
 const LEAVES_BURST: u32 = 1000;
-/// How long a leaf is valid.
+/// How long a leaf is valid, from an hour before it was signed.
 pub const LEAF_VALID: Duration = Duration::hours(24);
 /// The longest frame, in bytes.
 const MAX_FRAME: usize = 4096;
@@ -126,7 +127,7 @@ impl Signer {
         serial[0] = serial[0] & 0x7f | 0x40;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.not_before = OffsetDateTime::now_utc() - BACKDATED;
-        params.not_after = OffsetDateTime::now_utc() + LEAF_VALID;
+        params.not_after = params.not_before + LEAF_VALID;
         Ok(params.signed_by(key, &self.issuer)?.der().to_vec())
     }
 }
@@ -149,15 +150,19 @@ fn read_frame(stream: &mut UnixStream) -> std::io::Result<Option<Vec<u8>>> {
 
 /// The proxy's side: one request at a time, since leaves are cached.
 pub struct SignerClient {
-    stream: Mutex<Option<tokio::net::UnixStream>>,
+    stream: Arc<Mutex<Option<tokio::net::UnixStream>>>,
     spki: Vec<u8>,
-    chain: CertificateDer<'static>,
+    ca: &'static [u8],
 }
 
 impl SignerClient {
     /// `spki` is the leaf key of this process, `ca` the certificate to send along.
+    ///
+    /// The CA's certificate is kept until the process ends, so that the leaves,
+    /// thousands of them, can point to it instead of holding a copy each.
     pub fn new(spki: Vec<u8>, ca: CertificateDer<'static>) -> Self {
-        Self { stream: Mutex::new(None), spki, chain: ca }
+        let ca = Box::leak(ca.to_vec().into_boxed_slice());
+        Self { stream: Arc::new(Mutex::new(None)), spki, ca }
     }
 
     /// Takes a connection to a signer that was just started.
@@ -174,30 +179,43 @@ impl SignerClient {
     }
 
     /// A leaf for this name, with the CA's certificate behind it.
+    ///
+    /// The question is asked by a task of its own: a caller that goes away in the
+    /// middle (its client hung up) would leave an answer behind, which the next
+    /// caller would take for its own.
     pub async fn sign(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         LeafName::parse(name)?;
-        let mut slot = self.stream.lock().await;
-        let Some(stream) = slot.as_mut() else {
-            return Err(TlsError::Signer("it is not running".to_owned()));
-        };
-        let answer = match tokio::time::timeout(ANSWER, ask(stream, name)).await {
-            Ok(Ok(answer)) => answer,
-            // What comes later would be taken for the answer to another question.
-            Ok(Err(error)) => {
-                *slot = None;
-                return Err(TlsError::Signer(error.to_string()));
-            }
-            Err(_) => {
-                *slot = None;
-                return Err(TlsError::Signer(format!("no answer within {} s", ANSWER.as_secs())));
-            }
-        };
-        match answer {
-            (SIGNED, leaf) => Ok(vec![CertificateDer::from(leaf), self.chain.clone()]),
-            (BAD_NAME, _) => Err(TlsError::Name(name.to_owned())),
-            (RATE_LIMITED, _) => Err(TlsError::RateLimited),
-            _ => Err(TlsError::Signer("it could not sign".to_owned())),
+        let asked = tokio::spawn(answer(Arc::clone(&self.stream), name.to_owned()));
+        let leaf = asked.await.map_err(|error| TlsError::Signer(error.to_string()))??;
+        Ok(vec![CertificateDer::from(leaf), CertificateDer::from(self.ca)])
+    }
+}
+
+async fn answer(
+    stream: Arc<Mutex<Option<tokio::net::UnixStream>>>,
+    name: String,
+) -> Result<Vec<u8>, TlsError> {
+    let mut slot = stream.lock().await;
+    let Some(stream) = slot.as_mut() else {
+        return Err(TlsError::Signer("it is not running".to_owned()));
+    };
+    let answer = match tokio::time::timeout(ANSWER, ask(stream, &name)).await {
+        Ok(Ok(answer)) => answer,
+        // What comes later would be taken for the answer to another question.
+        Ok(Err(error)) => {
+            *slot = None;
+            return Err(TlsError::Signer(error.to_string()));
         }
+        Err(_) => {
+            *slot = None;
+            return Err(TlsError::Signer(format!("no answer within {} s", ANSWER.as_secs())));
+        }
+    };
+    match answer {
+        (SIGNED, leaf) => Ok(leaf),
+        (BAD_NAME, _) => Err(TlsError::Name(name)),
+        (RATE_LIMITED, _) => Err(TlsError::RateLimited),
+        _ => Err(TlsError::Signer("it could not sign".to_owned())),
     }
 }
 

@@ -143,6 +143,77 @@ fn a_ca_is_made_once_and_its_key_is_for_root_alone() {
     assert!(matches!(Ca::load_or_create(&dir), Err(TlsError::Ca(_))));
 }
 
+#[test]
+fn a_key_that_others_can_read_or_that_is_another_ones_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    Ca::load_or_create(dir).unwrap();
+    let key = dir.join("ca.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(matches!(Ca::load_or_create(dir), Err(TlsError::File { .. })));
+    std::fs::write(&key, Ca::create().unwrap().key_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(Ca::load_or_create(dir), Err(TlsError::Ca(_))));
+    std::fs::rename(&key, dir.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(dir.join("elsewhere"), &key).unwrap();
+    assert!(matches!(Ca::load_or_create(dir), Err(TlsError::File { .. })));
+}
+
+#[tokio::test]
+async fn a_leaf_lives_a_day_and_is_for_its_name_alone() {
+    let ca = Ca::create().unwrap();
+    let leaf = leaves(&ca).await.get("a.example").await.unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&leaf.cert[0]).unwrap();
+    let validity = parsed.validity();
+    assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 24 * 3600);
+    assert!(!parsed.is_ca());
+    let names = parsed.subject_alternative_name().unwrap().unwrap().value;
+    assert_eq!(names.general_names, [x509_parser::extensions::GeneralName::DNSName("a.example")]);
+}
+
+/// A client that hangs up while its leaf is made leaves no answer behind that
+/// another name would get.
+#[tokio::test]
+async fn a_caller_that_goes_away_does_not_mix_up_answers() {
+    let ca = Ca::create().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let cache = LeafCache::new(ca.certificate_der().unwrap()).unwrap();
+    cache.replace_signer(ours).await.unwrap();
+    let soon = std::time::Duration::from_millis(50);
+    let asked = tokio::time::timeout(soon, cache.get("gone.example")).await;
+    assert!(asked.is_err(), "nobody answers yet");
+    let signer = Signer::new(&ca).unwrap();
+    std::thread::spawn(move || signer.serve(theirs).unwrap());
+    let leaf = cache.get("kept.example").await.unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&leaf.cert[0]).unwrap();
+    let names = &parsed.subject_alternative_name().unwrap().unwrap().value.general_names;
+    assert_eq!(names[..], [x509_parser::extensions::GeneralName::DNSName("kept.example")]);
+}
+
+#[test]
+fn an_encrypted_hello_is_seen() {
+    let plain = hello("a.example");
+    let mut peek = Peek::default();
+    assert!(!peek.push(&plain).unwrap().unwrap().ech);
+    // The extension at the end of the list, and all lengths around it.
+    let added = [0xfe, 0x0d, 0, 12, 0, 0, 1, 0, 1, 7, 0, 1, 9, 0, 1, 9];
+    let mut with = plain.clone();
+    with.extend_from_slice(&added);
+    let grow = |bytes: &mut [u8]| {
+        let old = u16::from_be_bytes([bytes[0], bytes[1]]);
+        bytes[..2].copy_from_slice(&(old + 16).to_be_bytes());
+    };
+    grow(&mut with[3..]);
+    grow(&mut with[7..]);
+    let session = usize::from(plain[43]);
+    let suites = usize::from(u16::from_be_bytes([plain[44 + session], plain[45 + session]]));
+    grow(&mut with[48 + session + suites..]);
+    let mut peek = Peek::default();
+    let seen = peek.push(&with).unwrap().unwrap();
+    assert!(seen.ech);
+    assert_eq!(seen.sni.as_deref(), Some("a.example"));
+}
+
 fn hello(name: &str) -> Vec<u8> {
     let mut client = client(&Ca::create().unwrap(), name, &[b"h2", b"http/1.1"]);
     let mut wire = Vec::new();

@@ -16,8 +16,10 @@ use super::{TlsError, provider};
 const MAX_WORKLOADS: u64 = 256;
 /// How many targets a workload resumes sessions with.
 const MAX_SESSIONS: usize = 64;
-/// A workload that is silent for so long starts anew.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How long sessions are resumed before all are forgotten. A resumed session
+/// shows no certificate, so this is how long one is believed after it was
+/// verified: a busy workload too notices that it has expired.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// Client configurations: one a workload and protocol offer. A session that one
 /// workload made is never resumed by another.
@@ -48,7 +50,7 @@ impl Upstream {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_webpki_verifier(verifier(roots)?)
             .with_no_client_auth();
-        let cache = Cache::builder().max_capacity(MAX_WORKLOADS).time_to_idle(IDLE).build();
+        let cache = Cache::builder().max_capacity(MAX_WORKLOADS).time_to_live(KEPT).build();
         Ok(Self { base, cache })
     }
 
