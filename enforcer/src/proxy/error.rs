@@ -29,6 +29,10 @@ pub enum ProxyError {
     BadHello(String),
     #[error("the client names no server and policy does not name its address")]
     NoSni,
+    #[error(
+        "the client may name another server in an encrypted ClientHello, and policy passes this one through unread"
+    )]
+    EncryptedHello,
     #[error("the client offers no application protocol that is understood")]
     NoAlpn,
     #[error("the client does not trust this host's CA: {0}")]
@@ -81,6 +85,7 @@ impl ProxyError {
             | E::UnknownProtocol
             | E::BadHello(_)
             | E::NoSni
+            | E::EncryptedHello
             | E::NoAlpn
             | E::ClientPinsRoots(_)
             | E::ClientHandshake(_)
@@ -112,6 +117,7 @@ impl ProxyError {
             E::UnknownProtocol => "unknown-protocol",
             E::BadHello(_) => "bad-client-hello",
             E::NoSni => "sni-missing",
+            E::EncryptedHello => "encrypted-client-hello",
             E::NoAlpn => "alpn-unsupported",
             E::ClientPinsRoots(_) => "client-pins-roots",
             E::ClientHandshake(_) => "client-handshake",

@@ -117,7 +117,7 @@ impl Planner<'_> {
         let policy = self.gate.policies.current();
         let decision = policy.decide(&facts);
         if decision.verdict == Verdict::Passthrough {
-            return self.passthrough(named, host, decision).await;
+            return self.passthrough(hello, host, decision).await;
         }
         if let Some(denied) = self.feasible(&facts).await? {
             let denied = if named { denied } else { Stop { reason: "sni-missing", ..denied } };
@@ -130,11 +130,16 @@ impl Planner<'_> {
         Ok(Plan::Terminate { host, offer, addresses: decision.addresses })
     }
 
-    async fn passthrough(&self, named: bool, host: Arc<str>, decision: Decision) -> Result<Plan, Stop> {
+    async fn passthrough(&self, hello: &Hello, host: Arc<str>, decision: Decision) -> Result<Plan, Stop> {
         // What is relayed unread goes to a name, and the name stands in the hello.
         let policy = self.gate.policies.current();
-        if !named {
-            let error = ProxyError::NoSni;
+        let unclear = match (&hello.sni, hello.ech) {
+            (None, _) => Some(ProxyError::NoSni),
+            // It may be noise (see `tls::hello`); here nobody could tell.
+            (Some(_), true) => Some(ProxyError::EncryptedHello),
+            (Some(_), false) => None,
+        };
+        if let Some(error) = unclear {
             let stop = Stop::denied(http::StatusCode::FORBIDDEN, error.reason());
             let recorded = self.conn.refused(None, &policy, &stop).await;
             recorded.map_err(Stop::log_unavailable)?;
