@@ -1,1 +1,9 @@
 //! Configuration, and the processes that make up the service.
+
+pub mod config;
+pub mod daemon;
+pub mod jobs;
+
+pub mod request;
+pub mod signer;
+pub mod trust;

@@ -1,1 +1,190 @@
 //! Starting a command in a tagged cgroup.
+//!
+//! The loader starts this program again as `launch-exec`, which is root, has one
+//! thread and runs nobody's code: it enters the cgroup, makes the mounts, gives
+//! everything up, and becomes the command.
+//!
+//! **Invariant**: the process is in the tagged cgroup before it runs a byte that
+//! is not ours, and no descriptor but the three standard ones reaches the command.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, execve, fchdir, setgroups, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
+
+/// The exit code for failures of our own (as docker and env have it).
+pub const FAILED: u8 = 125;
+/// The command was found and cannot be run.
+pub const CANNOT_RUN: u8 = 126;
+/// The command was not found.
+pub const NOT_FOUND: u8 = 127;
+
+/// What is to be run. Bytes need not be text; they come as they are.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub argv: Vec<Vec<u8>>,
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What the loader tells the helper that becomes the job.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    pub job: JobSpec,
+    pub cgroup: PathBuf,
+    /// Mounted read-only: what, and over what.
+    pub mounts: Vec<(PathBuf, PathBuf)>,
+    pub variables: Vec<(String, String)>,
+    /// Folders that the job is not to see.
+    pub hidden: Vec<PathBuf>,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// Why the command does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("{doing}: {source}")]
+    Step { doing: String, source: io::Error },
+    #[error("the command holds a NUL byte")]
+    Nul,
+    #[error("{0}: command not found")]
+    NotFound(String),
+    #[error("{0}: cannot be run: {1}")]
+    CannotRun(String, io::Error),
+}
+
+impl LaunchError {
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Step { .. } | Self::Nul => FAILED,
+            Self::NotFound(_) => NOT_FOUND,
+            Self::CannotRun(..) => CANNOT_RUN,
+        }
+    }
+}
+
+fn step<T>(doing: &str, result: Result<T, impl Into<io::Error>>) -> Result<T, LaunchError> {
+    result.map_err(|error| LaunchError::Step { doing: doing.to_owned(), source: error.into() })
+}
+
+/// Becomes the command; returns only if that fails.
+pub fn become_job(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> LaunchError {
+    match prepare(spec, cwd).and_then(|()| exec(&spec.job, &spec.variables)) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    step("entering the job's cgroup", fs::write(spec.cgroup.join("cgroup.procs"), "0"))?;
+    step("a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    step("a mount namespace", mount(None::<&str>, "/", None::<&str>, slave, None::<&str>))?;
+    for (from, over) in &spec.mounts {
+        read_only(from, over)?;
+    }
+    for hidden in &spec.hidden {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+        let done = mount(Some("none"), hidden, Some("tmpfs"), flags, Some("mode=0"));
+        step(&format!("hiding {}", hidden.display()), done)?;
+    }
+    step("the working folder", fchdir(cwd))?;
+    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    bounding()?;
+    step("the caller's groups", setgroups(&groups))?;
+    step("the caller's group", setresgid(gid, gid, gid))?;
+    step("the caller's user", setresuid(uid, uid, uid))?;
+    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+        let done = caps::clear(None, set).map_err(|error| io::Error::other(error.to_string()));
+        step("giving up capabilities", done)?;
+    }
+    step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
+    close_others();
+    Ok(())
+}
+
+/// Root without capabilities would get them back at exec, were they not taken
+/// out of the bounding set.
+fn bounding() -> Result<(), LaunchError> {
+    for capability in caps::all() {
+        let held = caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false);
+        if held {
+            let done = caps::drop(None, caps::CapSet::Bounding, capability)
+                .map_err(|error| io::Error::other(error.to_string()));
+            step("giving up capabilities", done)?;
+        }
+    }
+    Ok(())
+}
+
+/// A bind mount that cannot be written through: without the second step the job
+/// would write to the host's file.
+fn read_only(from: &Path, over: &Path) -> Result<(), LaunchError> {
+    let doing = format!("mounting over {}", over.display());
+    step(&doing, mount(Some(from), over, None::<&str>, MsFlags::MS_BIND, None::<&str>))?;
+    let flags = MsFlags::MS_BIND
+        | MsFlags::MS_REMOUNT
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC;
+    step(&doing, mount(None::<&str>, over, None::<&str>, flags, None::<&str>))
+}
+
+/// Everything above standard error closes at exec.
+fn close_others() {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    for raw in open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()) {
+        if raw > 2 {
+            crate::net::sys::close_on_exec(raw);
+        }
+    }
+}
+
+fn exec(job: &JobSpec, variables: &[(String, String)]) -> Result<std::convert::Infallible, LaunchError> {
+    let nul = |bytes: &[u8]| CString::new(bytes).map_err(|_| LaunchError::Nul);
+    let argv = job.argv.iter().map(|arg| nul(arg)).collect::<Result<Vec<_>, _>>()?;
+    let mut env = Vec::with_capacity(job.env.len() + variables.len());
+    for (name, value) in &job.env {
+        if !variables.iter().any(|(ours, _)| ours.as_bytes() == name.as_slice()) {
+            env.push(nul(&[name.as_slice(), b"=", value].concat())?);
+        }
+    }
+    for (name, value) in variables {
+        env.push(nul(format!("{name}={value}").as_bytes())?);
+    }
+    let name = job.argv.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+    let mut refused = None;
+    for candidate in candidates(job) {
+        let path = nul(&candidate.into_os_string().into_vec())?;
+        match execve(&path, &argv, &env) {
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
+            Err(error) => refused = Some(error),
+            Ok(never) => match never {},
+        }
+    }
+    Err(match refused {
+        Some(error) => LaunchError::CannotRun(name, error.into()),
+        None => LaunchError::NotFound(name),
+    })
+}
+
+/// Where the command may be: as a shell looks for it, in the job's own PATH.
+fn candidates(job: &JobSpec) -> Vec<PathBuf> {
+    let text = |bytes: &[u8]| PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
+    let Some(name) = job.argv.first().filter(|name| !name.is_empty()) else { return Vec::new() };
+    if name.contains(&b'/') {
+        return vec![text(name)];
+    }
+    let path = job.env.iter().find(|(name, _)| name == b"PATH").map_or(&b"/usr/bin:/bin"[..], |(_, path)| path);
+    path.split(|byte| *byte == b':').map(|folder| text(folder).join(text(name))).collect()
+}

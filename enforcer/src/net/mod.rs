@@ -3,6 +3,7 @@
 //! An address says what it is the address of: a client's is not a listener's,
 //! and neither is where the client wanted to go.
 
+pub mod ipc;
 pub mod sys;
 
 use std::fmt;

@@ -54,6 +54,56 @@ pub fn udp_flow_of(fd: BorrowedFd<'_>, source: SocketAddr) -> io::Result<Option<
     flow_of(fd)
 }
 
+/// Takes over a descriptor that the kernel has just made for this process.
+pub(super) fn own(raw: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the callers pass what accept4 or recvmsg returned, which nobody else owns.
+    unsafe { std::os::fd::OwnedFd::from_raw_fd(raw) }
+}
+
+/// Takes over a descriptor that this process was started with, by its number.
+pub fn inherited(raw: std::os::fd::RawFd) -> io::Result<std::os::fd::OwnedFd> {
+    if raw <= libc::STDERR_FILENO {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: F_GETFD has no effect; it fails if the number is no descriptor.
+    if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(own(raw))
+}
+
+/// Marks a descriptor, by its number, to close at exec.
+pub fn close_on_exec(raw: std::os::fd::RawFd) {
+    // SAFETY: it changes a flag of the descriptor; a number that is none fails.
+    unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// A copy of a descriptor, numbered `least` or above, that closes at exec. For
+/// use between fork and exec.
+pub fn duplicate_above(raw: std::os::fd::RawFd, least: std::os::fd::RawFd) -> io::Result<std::os::fd::RawFd> {
+    // SAFETY: it makes a new descriptor; a number that is none fails.
+    let copy = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, least) };
+    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(copy) }
+}
+
+/// A copy of a descriptor under this number, which stays open at exec. For use
+/// between fork and exec, in a process whose descriptors nobody else counts on.
+pub fn duplicate_to(raw: std::os::fd::RawFd, to: std::os::fd::RawFd) -> io::Result<()> {
+    // SAFETY: what had the number before is closed in this child alone.
+    if unsafe { libc::dup2(raw, to) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Runs code in the child between fork and exec; it may only make system calls.
+pub fn before_exec(
+    command: &mut std::process::Command,
+    act: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the callers' closures make async-signal-safe system calls alone.
+    unsafe { command.pre_exec(act) };
+}
+
 /// Sends small writes at once.
 pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1_i32)

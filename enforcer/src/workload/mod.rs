@@ -3,6 +3,8 @@
 //! **Invariant**: nothing here comes from the job itself. The loader says it, and
 //! the kernel's record says which connection belongs to which tag.
 
+pub mod wire;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 

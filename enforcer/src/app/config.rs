@@ -1,0 +1,250 @@
+//! The service's configuration: `/etc/enforcer/config.toml`. Everything has a
+//! default; what is not known is an error that points.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use serde::Deserialize;
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    #[error("cannot read {path}", path = .path.display())]
+    #[diagnostic(help("name the file with --config, or leave it out to use the defaults"))]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{message}")]
+    Invalid {
+        message: String,
+        #[source_code]
+        text: NamedSource<String>,
+        #[label("here")]
+        at: Option<SourceSpan>,
+    },
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub cgroup: Cgroup,
+    pub listen: Listen,
+    pub proxy: Proxy,
+    pub policy: Policy,
+    pub recording: Recording,
+    pub ca: Ca,
+    pub dns: Dns,
+    pub upstream: Upstream,
+    pub mask: Mask,
+    pub run: Run,
+    pub kernel: Kernel,
+}
+
+/// Cgroups, relative to the cgroup2 mount.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cgroup {
+    /// Where the socket hooks are attached; `/` is the whole host.
+    pub attach: PathBuf,
+    /// The enforcer's own.
+    pub own: PathBuf,
+    /// The parent of all jobs.
+    pub jobs: PathBuf,
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self { attach: "/".into(), own: "/enforcer".into(), jobs: "/enforcer-jobs.slice".into() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    pub tcp_port: u16,
+    pub dns_port: u16,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { tcp_port: 15001, dns_port: 15053 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// The user that the proxy and the signer run as.
+    pub user: String,
+    /// Threads; 0 is one for each CPU.
+    pub workers: usize,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { user: "enforcer".to_owned(), workers: 0 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    pub dir: PathBuf,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { dir: "/etc/enforcer/policies.d".into() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recording {
+    pub dir: PathBuf,
+    /// Bytes of each masked body that are kept.
+    pub body_limit: usize,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self { dir: "/var/lib/enforcer/sessions".into(), body_limit: 64 * 1024 }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ca {
+    pub dir: PathBuf,
+}
+
+impl Default for Ca {
+    fn default() -> Self {
+        Self { dir: "/var/lib/enforcer/ca".into() }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Names with fixed addresses, beside the host's own resolver.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// Roots beside the host's own.
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mask {
+    /// Names of environment variables of a job whose values are secrets; `*` is
+    /// any run of characters.
+    pub env: Vec<String>,
+    /// A folder of files with values that are secrets everywhere.
+    pub secrets_dir: PathBuf,
+}
+
+impl Default for Mask {
+    fn default() -> Self {
+        let env = ["*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY", "*APIKEY*", "*CREDENTIAL*"];
+        Self { env: env.map(str::to_owned).to_vec(), secrets_dir: "/etc/enforcer/secrets.d".into() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// Where the service's sockets are.
+    pub dir: PathBuf,
+    /// Whose members may start jobs, beside root.
+    pub group: String,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { dir: "/run/enforcer".into(), group: "enforcer".to_owned() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kernel {
+    pub pins: PathBuf,
+    /// The compiled kernel half; else beside the program, else in /usr/lib/enforcer.
+    pub object: Option<PathBuf>,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None }
+    }
+}
+
+const OBJECT: &str = "enforcer.bpf.o";
+
+impl Config {
+    /// Reads the file; only the default one may be missing.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT) => {
+                Ok(Self::default())
+            }
+            Err(source) => Err(ConfigError::Read { path: path.to_path_buf(), source }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Invalid {
+            message: error.message().to_owned(),
+            text: NamedSource::new(path.display().to_string(), text.to_owned()),
+            at: error.span().map(Into::into),
+        })
+    }
+
+    /// The compiled kernel half.
+    pub fn object(&self) -> PathBuf {
+        if let Some(object) = &self.kernel.object {
+            return object.clone();
+        }
+        let beside = std::env::current_exe().ok().map(|program| program.with_file_name(OBJECT));
+        beside.filter(|path| path.exists()).unwrap_or_else(|| Path::new("/usr/lib/enforcer").join(OBJECT))
+    }
+
+    pub fn run_socket(&self) -> PathBuf {
+        self.run.dir.join("run.sock")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run.dir.join("admin.sock")
+    }
+}
+
+/// The file that is read when none is named.
+pub const DEFAULT: &str = "/etc/enforcer/config.toml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_has_a_default_and_what_is_unknown_is_pointed_at() {
+        let config = Config::parse(Path::new("c"), "[listen]\ntcp_port = 1\n").unwrap();
+        assert_eq!((config.listen.tcp_port, config.listen.dns_port), (1, 15053));
+        let Err(ConfigError::Invalid { message, at, .. }) = Config::parse(Path::new("c"), "[listen]\nprot = 1\n")
+        else {
+            panic!("an unknown key was taken")
+        };
+        assert!(message.contains("prot") && at.is_some(), "{message}");
+    }
+
+    #[test]
+    fn only_the_default_file_may_be_missing() {
+        let missing = Path::new("/nonexistent/enforcer.toml");
+        assert!(matches!(Config::load(missing), Err(ConfigError::Read { .. })));
+    }
+}

@@ -1,0 +1,247 @@
+//! One job: its cgroup, its tag, its processes, its end.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::launch::{FAILED, JobSpec, LaunchSpec};
+use crate::net::ipc::{Channel, Peer};
+use crate::secret::SecretText;
+use crate::workload::wire::{SecretValue, WorkloadSpec};
+
+use super::daemon::Daemon;
+use super::request::{MAX_SPEC, RunReply, RunRequest, Signal};
+
+/// How long the proxy may take to know a workload.
+const READY: Duration = Duration::from_secs(10);
+/// The longest name of a job, in bytes.
+const MAX_NAME: usize = 64;
+/// Shorter values are not masked: they would match everywhere.
+const MIN_SECRET: usize = 8;
+
+/// Serves one `enforcer run`, from its request to its job's end.
+pub fn serve(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) {
+    let reply = match start(daemon, channel, peer) {
+        Ok(code) => RunReply::Exited { code },
+        Err(error) => RunReply::Failed { code: FAILED, message: format!("{error:#}") },
+    };
+    if let Err(error) = channel.send(&reply, &[]) {
+        tracing::debug!(%error, "the client of a job is gone");
+    }
+}
+
+/// What a client asked for, once it is checked.
+struct Asked {
+    request: RunRequest,
+    job: JobSpec,
+    stdio: [OwnedFd; 3],
+    cwd: OwnedFd,
+}
+
+fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
+    if daemon.is_tagged(peer.pid)? {
+        bail!("a process in a tagged cgroup starts no jobs");
+    }
+    let (request, fds) = channel.recv::<RunRequest>()?.context("the client is gone")?;
+    let [stdin, stdout, stderr, cwd, spec]: [OwnedFd; 5] =
+        fds.try_into().map_err(|_| anyhow::anyhow!("the request has not the five descriptors"))?;
+    let name = &request.name;
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    ensure!(
+        (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with('.'),
+        "a job's name has at most {MAX_NAME} letters, digits, `-`, `_` and `.`"
+    );
+    let mut file = File::from(spec);
+    file.rewind()?;
+    let mut text = Vec::new();
+    file.take(MAX_SPEC + 1).read_to_end(&mut text)?;
+    ensure!(text.len() as u64 <= MAX_SPEC, "arguments and environment are longer than {MAX_SPEC} bytes");
+    let job = serde_json::from_slice(&text)?;
+    Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd })
+}
+
+fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
+    let asked = receive(daemon, channel, peer)?;
+    let job = Job::make(daemon, &asked, peer)?;
+    let mut child = job.launch(asked, peer)?;
+    channel.send(&RunReply::Started { pid: child.id() }, &[])?;
+    let signals = channel.try_clone()?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    let cgroup = job.path.clone();
+    std::thread::spawn(move || follow(&signals, pid, &cgroup));
+    let status = child.wait()?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    job.end(Some(code));
+    Ok(code)
+}
+
+/// Passes signals on; without its client a job does not go on.
+fn follow(channel: &Channel, pid: nix::unistd::Pid, cgroup: &Path) {
+    while let Ok(Some((Signal { number }, _))) = channel.recv::<Signal>() {
+        if let Ok(signal) = nix::sys::signal::Signal::try_from(number)
+            && let Err(error) = nix::sys::signal::kill(pid, signal)
+        {
+            tracing::debug!(%error, "a signal for a job that has ended");
+        }
+    }
+    kill_all(cgroup);
+}
+
+fn kill_all(cgroup: &Path) {
+    if let Err(error) = fs::write(cgroup.join("cgroup.kill"), "1")
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, cgroup = %cgroup.display(), "the rest of a job cannot be killed");
+    }
+}
+
+struct Job<'a> {
+    daemon: &'a Arc<Daemon>,
+    path: PathBuf,
+    tag: u64,
+    cgroup: u64,
+}
+
+impl<'a> Job<'a> {
+    /// Cgroup, tag, and the proxy's word that it knows the workload, in this order.
+    fn make(daemon: &'a Arc<Daemon>, asked: &Asked, peer: Peer) -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let tag = u64::try_from(now.as_nanos())?;
+        let path = daemon.jobs().join(format!("{}-{tag:x}", asked.request.name));
+        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        let cgroup = daemon.tag(&path, tag)?;
+        let job = Self { daemon, path, tag, cgroup };
+        let spec = WorkloadSpec {
+            tag,
+            cgroup,
+            cgroup_path: job.path.strip_prefix(daemon.mount()).unwrap_or(&job.path).display().to_string(),
+            name: asked.request.name.clone(),
+            labels: asked.request.labels.clone(),
+            uid: peer.uid,
+            command: asked.job.argv.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect(),
+            secrets: secrets(&daemon.config().mask.env, &asked.job),
+            started_unix_ms: u64::try_from(now.as_millis())?,
+        };
+        if let Err(error) = daemon.register(spec, READY) {
+            job.end(None);
+            return Err(error);
+        }
+        Ok(job)
+    }
+
+    fn launch(&self, asked: Asked, peer: Peer) -> Result<Child> {
+        let trust = self.daemon.trust();
+        let variables = if asked.request.no_env { Vec::new() } else { trust.variables() };
+        let spec = LaunchSpec {
+            job: asked.job,
+            cgroup: self.path.clone(),
+            mounts: trust.mounts(),
+            variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            hidden: Vec::new(),
+            uid: peer.uid,
+            gid: peer.gid,
+            groups: groups_of(peer.uid, peer.gid),
+        };
+        let mut file = super::daemon::memory_file("launch")?;
+        file.write_all(&serde_json::to_vec(&spec)?)?;
+        file.rewind()?;
+        let [stdin, stdout, stderr] = asked.stdio;
+        let (spec_fd, cwd_fd) = (file.as_raw_fd(), asked.cwd.as_raw_fd());
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["launch-exec", "--spec-fd", "10", "--cwd-fd", "11"])
+            .env_clear()
+            .stdin(Stdio::from(stdin))
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
+            .process_group(0);
+        super::daemon::pass(&mut command, vec![(spec_fd, 10), (cwd_fd, 11)]);
+        let child = command.spawn().context("starting the job")?;
+        drop((file, asked.cwd));
+        Ok(child)
+    }
+
+    fn end(&self, exit_code: Option<i32>) {
+        kill_all(&self.path);
+        self.daemon.forget(self.tag, self.cgroup, exit_code);
+        for _ in 0..200 {
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, cgroup = %self.path.display(), "the cgroup of a job stays");
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
+    }
+}
+
+/// The groups that the user database gives this user.
+fn groups_of(uid: u32, gid: u32) -> Vec<u32> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+    let name = user.and_then(|user| std::ffi::CString::new(user.name).ok());
+    let groups = name.and_then(|name| nix::unistd::getgrouplist(&name, nix::unistd::Gid::from_raw(gid)).ok());
+    groups.map_or_else(|| vec![gid], |groups| groups.into_iter().map(nix::unistd::Gid::as_raw).collect())
+}
+
+/// The values of variables that are named like secrets.
+fn secrets(patterns: &[String], job: &JobSpec) -> Vec<SecretValue> {
+    let mut found = BTreeMap::new();
+    for (name, value) in &job.env {
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else { continue };
+        if value.len() >= MIN_SECRET && patterns.iter().any(|pattern| matches(pattern, name)) {
+            found.insert(format!("ENV_{}", name.to_ascii_uppercase()), value.to_owned());
+        }
+    }
+    found
+        .into_iter()
+        .map(|(entity, value)| SecretValue { entity, value: SecretText::new(value) })
+        .collect()
+}
+
+/// `*` is any run of characters; case does not count.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.to_ascii_uppercase(), name.to_ascii_uppercase());
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_matched_by_name() {
+        for (pattern, name, want) in [
+            ("*TOKEN*", "GITHUB_TOKEN", true),
+            ("*TOKEN*", "token", true),
+            ("*_KEY", "API_KEY", true),
+            ("*_KEY", "API_KEYS", false),
+            ("A*B*C", "AxBxC", true),
+            ("A*B*C", "AxC", false),
+            ("HOME", "HOME", true),
+            ("HOME", "HOMES", false),
+        ] {
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+        }
+    }
+}

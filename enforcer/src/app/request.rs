@@ -1,0 +1,49 @@
+//! What is said on the service's own sockets.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of a job's arguments and environment together.
+pub const MAX_SPEC: u64 = 8 * 1024 * 1024;
+
+/// The first message on `run.sock`, with the descriptors of standard input,
+/// output and error, the working folder, and a file that holds a `launch::JobSpec`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunRequest {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// Mounts alone, no variables.
+    pub no_env: bool,
+}
+
+/// From `enforcer run` to the loader, later.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Signal {
+    pub number: i32,
+}
+
+/// From the loader to `enforcer run`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum RunReply {
+    Started { pid: u32 },
+    Exited { code: i32 },
+    Failed { code: u8, message: String },
+}
+
+/// On `admin.sock`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum AdminRequest {
+    Status,
+    Reload,
+    Release,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AdminReply {
+    pub ok: bool,
+    pub message: String,
+    pub status: serde_json::Value,
+}

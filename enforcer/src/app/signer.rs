@@ -1,0 +1,26 @@
+//! The signer's process.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
+
+use anyhow::Context;
+
+use crate::net::sys;
+use crate::tls::ca::Ca;
+use crate::tls::signer::Signer;
+
+/// Serves the proxy on `socket` with the CA that is read from `keys`, once:
+/// certificate and key, each in PEM.
+pub fn run(socket: RawFd, keys: RawFd) -> anyhow::Result<()> {
+    let mut pem = zeroize::Zeroizing::new(String::new());
+    File::from(sys::inherited(keys)?).read_to_string(&mut pem).context("the loader passed no CA")?;
+    let end = "-----END CERTIFICATE-----\n";
+    let split = pem.find(end).map(|at| at + end.len()).context("the loader passed no certificate")?;
+    let ca = Ca::from_pem(pem[..split].to_owned(), pem[split..].to_owned())?;
+    drop(pem);
+    let signer = Signer::new(&ca)?;
+    signer.serve(UnixStream::from(sys::inherited(socket)?))?;
+    Ok(())
+}

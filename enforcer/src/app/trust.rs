@@ -1,0 +1,167 @@
+//! What a job trusts: the host's roots and this CA, beside each other, in files
+//! that are mounted into the job alone. The host's own store stays as it is.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Where hosts keep the bundle, most common first.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// The folder with a hash link for each root.
+pub const CERTS: &str = "/etc/ssl/certs";
+/// The password that Java's own store has everywhere.
+const STOREPASS: &str = "changeit";
+
+/// The files that are made for jobs.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    pub bundle: PathBuf,
+    /// A copy of `CERTS` with this CA in it; none if the host has no such folder.
+    pub certs: Option<PathBuf>,
+}
+
+impl Trust {
+    /// Writes them anew below `dir`.
+    pub fn build(dir: &Path, ca_pem: &str) -> Result<Self> {
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        fs::create_dir_all(dir)?;
+        let host = BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let all = format!("{host}\n{ca_pem}");
+        let bundle = dir.join("bundle.pem");
+        write(&bundle, &all)?;
+        let certs = dir.join("certs");
+        let certs = if Path::new(CERTS).is_dir() {
+            copy(Path::new(CERTS), &certs).context("copying the host's roots")?;
+            write(&certs.join("ca-certificates.crt"), &all)?;
+            write(&certs.join("enforcer-ca.pem"), ca_pem)?;
+            hash_link(&certs, "enforcer-ca.pem");
+            java(&certs);
+            Some(certs)
+        } else {
+            None
+        };
+        Ok(Self { bundle, certs })
+    }
+
+    /// What is mounted where, read-only.
+    pub fn mounts(&self) -> Vec<(PathBuf, PathBuf)> {
+        let mut mounts = Vec::new();
+        if let Some(certs) = &self.certs {
+            mounts.push((certs.clone(), PathBuf::from(CERTS)));
+        }
+        for path in &BUNDLES[1..] {
+            let real = fs::canonicalize(path);
+            let covered = |real: &PathBuf| self.certs.is_some() && real.starts_with(CERTS);
+            if let Ok(real) = real.as_ref().map(PathBuf::clone)
+                && !covered(&real)
+            {
+                mounts.push((self.bundle.clone(), real));
+            }
+        }
+        mounts
+    }
+
+    /// Variables for clients that do not look where the host keeps its roots.
+    /// Each names the full bundle: most of them replace the store.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let bundle = self.bundle.display().to_string();
+        let mut variables: Vec<(&'static str, String)> = [
+            "SSL_CERT_FILE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "NODE_EXTRA_CA_CERTS",
+            "AWS_CA_BUNDLE",
+            "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+            "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+            "GIT_SSL_CAINFO",
+            "PIP_CERT",
+            "CARGO_HTTP_CAINFO",
+            "BUNDLE_SSL_CA_CERT",
+            "npm_config_cafile",
+            "CODEX_CA_CERTIFICATE",
+            "HTTPLIB2_CA_CERTS",
+            "NIX_SSL_CERT_FILE",
+            "PERL_LWP_SSL_CA_FILE",
+        ]
+        .map(|name| (name, bundle.clone()))
+        .to_vec();
+        variables.extend(
+            [("DENO_TLS_CA_STORE", "system"), ("NODE_USE_SYSTEM_CA", "1"), ("UV_SYSTEM_CERTS", "1")]
+                .map(|(name, value)| (name, value.to_owned())),
+        );
+        variables
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    // It may be a link into the host's store: that is not to be written through.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+}
+
+/// Copies a folder: files by content, links as links that still reach the host's files.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if let Ok(real) = fs::canonicalize(entry.path()) {
+            fs::copy(real, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// `1a2b3c4d.0`, by which OpenSSL finds a root in a folder.
+fn hash_link(certs: &Path, name: &str) {
+    let out = Command::new("openssl")
+        .args(["x509", "-noout", "-subject_hash", "-in"])
+        .arg(certs.join(name))
+        .stderr(Stdio::null())
+        .output();
+    let hash = out.ok().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
+    let Some(hash) = hash.filter(|hash| hash.len() == 8) else {
+        tracing::warn!("no `openssl`: clients that look roots up by hash do not find the CA");
+        return;
+    };
+    if let Err(error) = std::os::unix::fs::symlink(name, certs.join(format!("{hash}.0"))) {
+        tracing::warn!(%error, "the hash link of the CA");
+    }
+}
+
+/// Java has a store of its own, which only its own tool writes.
+fn java(certs: &Path) {
+    let store = certs.join("java/cacerts");
+    if !store.exists() {
+        return;
+    }
+    let done = Command::new("keytool")
+        .args(["-importcert", "-noprompt", "-alias", "enforcer", "-storepass", STOREPASS, "-keystore"])
+        .arg(&store)
+        .arg("-file")
+        .arg(certs.join("enforcer-ca.pem"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !done.is_ok_and(|status| status.success()) {
+        tracing::warn!("no `keytool`: Java programs do not trust the CA");
+    }
+}

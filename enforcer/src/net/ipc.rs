@@ -1,0 +1,174 @@
+//! Messages and file descriptors between our own processes: one JSON message a
+//! packet of a `SOCK_SEQPACKET` Unix socket, descriptors by `SCM_RIGHTS`.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4,
+    bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The longest message, in bytes: below the default of `net.core.wmem_max`.
+pub const MAX_MESSAGE: usize = 128 * 1024;
+/// The most descriptors of one message.
+pub const MAX_FDS: usize = 8;
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Two connected ends, closed on exec.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(Self(fd))
+    }
+
+    /// Sends a message; the other end gets copies of the descriptors.
+    pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > MAX_MESSAGE || fds.len() > MAX_FDS {
+            let text = format!("a message of {} bytes and {} descriptors is too large", bytes.len(), fds.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
+    /// The next message; None when the other end is gone. A message that was cut
+    /// is an error: nobody acts on half of one.
+    pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MAX_MESSAGE + 1];
+        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                other => break other?,
+            }
+        };
+        let mut fds = Vec::new();
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = message {
+                fds.extend(raw.into_iter().map(super::sys::own));
+            }
+        }
+        let cut = received.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+        let length = received.bytes;
+        if length == 0 {
+            return Ok(None);
+        }
+        if cut || length > MAX_MESSAGE {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut"));
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
+    }
+
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.0
+    }
+}
+
+/// Who is at the other end, from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A socket in the file system that takes connections.
+#[derive(Debug)]
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    /// Replaces a socket that a dead process left.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        listen(&fd, Backlog::new(64)?)?;
+        Ok(Self(fd))
+    }
+
+    pub fn accept(&self) -> io::Result<(Channel, Peer)> {
+        let raw = accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+        let channel = Channel(super::sys::own(raw));
+        let credentials =
+            nix::sys::socket::getsockopt(&channel.0, nix::sys::socket::sockopt::PeerCredentials)?;
+        let pid = u32::try_from(credentials.pid()).unwrap_or_default();
+        Ok((channel, Peer { pid, uid: credentials.uid(), gid: credentials.gid() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+
+    #[test]
+    fn messages_and_descriptors_arrive_and_the_end_is_seen() {
+        let (a, b) = Channel::pair().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"through").unwrap();
+        a.send(&"hello", &[file.as_fd()]).unwrap();
+        let (text, fds): (String, _) = b.recv().unwrap().unwrap();
+        assert_eq!((text.as_str(), fds.len()), ("hello", 1));
+        let mut same = std::fs::File::from(fds.into_iter().next().unwrap());
+        same.rewind().unwrap();
+        let mut read = String::new();
+        same.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "through");
+        drop(a);
+        assert!(b.recv::<String>().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_limits_hold_on_both_sides() {
+        let (a, b) = Channel::pair().unwrap();
+        let text = "x".repeat(MAX_MESSAGE - 2);
+        a.send(&text, &[]).unwrap();
+        assert_eq!(b.recv::<String>().unwrap().unwrap().0, text);
+        assert!(a.send(&format!("{text}x"), &[]).is_err());
+        let fds: Vec<_> = (0..=MAX_FDS).map(|_| a.as_fd()).collect();
+        a.send(&1, &fds[1..]).unwrap();
+        assert_eq!(b.recv::<u8>().unwrap().unwrap().1.len(), MAX_FDS);
+        assert!(a.send(&1, &fds).is_err());
+    }
+}

@@ -1,0 +1,87 @@
+//! What the loader and the proxy tell each other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::SecretText;
+
+/// From the loader to the proxy. Descriptors travel with `Setup` (the signer's
+/// socket) and `Listeners` (tcp4, tcp6, udp4, udp6).
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ToProxy {
+    Setup(Box<Setup>),
+    Listeners { netns: u64 },
+    Workload(Box<WorkloadSpec>),
+    WorkloadEnded { tag: u64, exit_code: Option<i32> },
+    Refused(Box<Refused>),
+    Released { scope: String, by_uid: u32 },
+    Reload,
+}
+
+/// From the proxy to the loader.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum FromProxy {
+    Ready,
+    WorkloadReady { tag: u64 },
+    WorkloadFailed { tag: u64, message: String },
+    Reloaded { message: Option<String> },
+}
+
+/// All that a proxy is started with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Setup {
+    pub host_id: String,
+    pub boot_id: String,
+    pub policy_dir: PathBuf,
+    pub recording_dir: PathBuf,
+    pub body_limit: usize,
+    pub ca_pem: String,
+    pub upstream_ca: Option<PathBuf>,
+    pub static_names: BTreeMap<String, Vec<IpAddr>>,
+    /// Values that the operator registered.
+    pub secrets: Vec<SecretValue>,
+    pub workers: usize,
+}
+
+/// A value that must not be recorded, and that policy may mask.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretValue {
+    pub entity: String,
+    #[serde(with = "crate::secret::exposed")]
+    pub value: SecretText,
+}
+
+/// A workload, before its first process runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkloadSpec {
+    pub tag: u64,
+    pub cgroup: u64,
+    pub cgroup_path: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub uid: u32,
+    pub command: Vec<String>,
+    pub secrets: Vec<SecretValue>,
+    pub started_unix_ms: u64,
+}
+
+/// Something that the kernel half refused.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refused {
+    pub at_unix_ms: u64,
+    pub tag: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub hook: String,
+    pub reason: String,
+    pub family: u16,
+    pub protocol: u16,
+    pub destination: Option<SocketAddr>,
+    pub detail: u32,
+    pub suppressed: u32,
+}
