@@ -235,7 +235,8 @@ mod tests {
     fn everything_has_a_default_and_what_is_unknown_is_pointed_at() {
         let config = Config::parse(Path::new("c"), "[listen]\ntcp_port = 1\n").unwrap();
         assert_eq!((config.listen.tcp_port, config.listen.dns_port), (1, 15053));
-        let Err(ConfigError::Invalid { message, at, .. }) = Config::parse(Path::new("c"), "[listen]\nprot = 1\n")
+        let Err(ConfigError::Invalid { message, at, .. }) =
+            Config::parse(Path::new("c"), "[listen]\nprot = 1\n")
         else {
             panic!("an unknown key was taken")
         };

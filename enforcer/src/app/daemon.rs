@@ -34,9 +34,9 @@ use crate::tls::ca::Ca;
 use crate::workload::wire::{FromProxy, Refused, SecretValue, Setup, ToProxy, WorkloadSpec};
 
 use super::config::Config;
-use super::request::{AdminReply, AdminRequest};
-use super::trust::Trust;
 use super::jobs;
+use super::trust::Trust;
+use crate::admin::request::{AdminReply, AdminRequest};
 
 /// How often the loader looks after its children and the kernel's refusals.
 const TICK: Duration = Duration::from_millis(100);
@@ -94,7 +94,8 @@ pub fn run(config: Config) -> Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "the service needs root: sudo enforcer daemon");
     let mount = cgroup2_mount()?;
     let place = |path: &Path| mount.join(path.strip_prefix("/").unwrap_or(path));
-    let (attach, own, jobs) = (place(&config.cgroup.attach), place(&config.cgroup.own), place(&config.cgroup.jobs));
+    let (attach, own, jobs) =
+        (place(&config.cgroup.attach), place(&config.cgroup.own), place(&config.cgroup.jobs));
     fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
     fs::create_dir_all(&jobs).with_context(|| format!("making {}", jobs.display()))?;
     let before = own_cgroup(&mount)?;
@@ -158,7 +159,10 @@ impl Daemon {
         &self.trust
     }
 
-    fn with_kernel<T>(&self, act: impl FnOnce(&mut Kernel) -> Result<T, crate::kernel::KernelError>) -> Result<T> {
+    fn with_kernel<T>(
+        &self,
+        act: impl FnOnce(&mut Kernel) -> Result<T, crate::kernel::KernelError>,
+    ) -> Result<T> {
         let mut kernel = lock(&self.kernel);
         let kernel = kernel.as_mut().context("enforcement has been lifted")?;
         Ok(act(kernel)?)
@@ -270,7 +274,9 @@ impl Daemon {
             AdminRequest::Status => Ok(AdminReply { status: self.status()?, ..fine("") }),
             AdminRequest::Reload => {
                 self.tell(&ToProxy::Reload, &[])?;
-                Ok(fine("the proxy reads its policy again; `enforcer policy check` says what is wrong with it"))
+                Ok(fine(
+                    "the proxy reads its policy again; `enforcer policy check` says what is wrong with it",
+                ))
             }
             AdminRequest::Release => {
                 self.say(&ToProxy::Released { scope: "all".to_owned(), by_uid: 0 });
@@ -308,7 +314,8 @@ impl Daemon {
             runtime.block_on(async {
                 use tokio::signal::unix::{SignalKind, signal};
                 let kinds = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
-                let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (signal(kinds.0), signal(kinds.1), signal(kinds.2))
+                let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+                    (signal(kinds.0), signal(kinds.1), signal(kinds.2))
                 else {
                     return;
                 };

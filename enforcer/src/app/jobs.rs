@@ -18,7 +18,7 @@ use crate::secret::SecretText;
 use crate::workload::wire::{SecretValue, WorkloadSpec};
 
 use super::daemon::Daemon;
-use super::request::{MAX_SPEC, RunReply, RunRequest, Signal};
+use crate::admin::request::{MAX_SPEC, RunReply, RunRequest, Signal};
 
 /// How long the proxy may take to know a workload.
 const READY: Duration = Duration::from_secs(10);
@@ -204,10 +204,7 @@ fn secrets(patterns: &[String], job: &JobSpec) -> Vec<SecretValue> {
             found.insert(format!("ENV_{}", name.to_ascii_uppercase()), value.to_owned());
         }
     }
-    found
-        .into_iter()
-        .map(|(entity, value)| SecretValue { entity, value: SecretText::new(value) })
-        .collect()
+    found.into_iter().map(|(entity, value)| SecretValue { entity, value: SecretText::new(value) }).collect()
 }
 
 /// `*` is any run of characters; case does not count.

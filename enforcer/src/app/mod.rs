@@ -3,7 +3,7 @@
 pub mod config;
 pub mod daemon;
 pub mod jobs;
+pub mod proxy;
 
-pub mod request;
 pub mod signer;
 pub mod trust;

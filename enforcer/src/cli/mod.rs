@@ -2,6 +2,7 @@
 
 mod completion;
 mod daemon;
+mod launch_exec;
 mod man;
 mod policy;
 mod proxy;
@@ -58,6 +59,9 @@ enum Verb {
     /// The proxy process (started by the daemon)
     #[command(hide = true)]
     Proxy(proxy::Cmd),
+    /// Becomes a job (started by the daemon)
+    #[command(hide = true)]
+    LaunchExec(launch_exec::Cmd),
     /// The signer process (started by the daemon)
     #[command(hide = true)]
     Signer(signer::Cmd),
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Verb::Completion(cmd) => cmd.run(),
         Verb::Man(cmd) => cmd.run(),
         Verb::Version(cmd) => cmd.run(),
+        Verb::LaunchExec(cmd) => return cmd.run(),
         Verb::Proxy(cmd) => cmd.run(),
         Verb::Signer(cmd) => cmd.run(),
     };

@@ -1,12 +1,19 @@
-//! `enforcer proxy`.
+//! `enforcer proxy`: started by the daemon.
 
+use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 #[derive(clap::Args, Debug)]
-pub struct Cmd {}
+pub struct Cmd {
+    /// The socket to the loader
+    #[arg(long, default_value_t = 10)]
+    control_fd: RawFd,
+}
 
 impl Cmd {
     pub fn run(self) -> miette::Result<ExitCode> {
-        Err(miette::miette!("not built yet"))
+        crate::telemetry::start();
+        crate::app::proxy::run(self.control_fd).map_err(|error| miette::miette!("proxy: {error:#}"))?;
+        Ok(ExitCode::SUCCESS)
     }
 }

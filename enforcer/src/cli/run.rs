@@ -1,13 +1,137 @@
 //! `enforcer run`.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::{Context, Result, bail};
+
+use crate::admin::request::{RunReply, RunRequest, Signal};
+use crate::app::config::Config;
+use crate::launch::{FAILED, JobSpec};
+use crate::net::ipc::Channel;
+
+/// Run a command in a tagged cgroup: all its traffic goes through policy
+///
+/// The command runs as you, without privileges, and trusts this host's CA beside
+/// the host's own roots. Exit code: the command's own; 125 if enforcer failed, 126
+/// if the command cannot be run, 127 if it was not found.
 #[derive(clap::Args, Debug)]
-pub struct Cmd {}
+pub struct Cmd {
+    /// A name for the job, which policy can match
+    #[arg(long, default_value = "run")]
+    name: String,
+
+    /// A label, which policy can match (repeatable)
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+
+    /// Only mount the CA bundles, set no environment variables
+    #[arg(long)]
+    no_env: bool,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "a label is KEY=VALUE".to_owned())
+}
 
 impl Cmd {
-    pub fn run(self, _config: &Path) -> ExitCode {
-        ExitCode::from(125)
+    pub fn run(self, config: &Path) -> ExitCode {
+        match self.start(config) {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("enforcer: {error:#}");
+                ExitCode::from(FAILED)
+            }
+        }
     }
+
+    fn start(self, config: &Path) -> Result<ExitCode> {
+        let config =
+            Config::load(config).map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(error)))?;
+        let socket = config.run_socket();
+        let channel = Channel::connect(&socket).with_context(|| {
+            format!(
+                "no service at {}: start it with `sudo enforcer daemon`; you have to be root or in the group `{}`",
+                socket.display(),
+                config.run.group
+            )
+        })?;
+        let job = JobSpec {
+            argv: self.command.into_iter().map(OsString::into_vec).collect(),
+            env: std::env::vars_os()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .collect(),
+        };
+        let mut spec = File::from(rustix::fs::memfd_create("job", rustix::fs::MemfdFlags::CLOEXEC)?);
+        spec.write_all(&serde_json::to_vec(&job)?)?;
+        spec.rewind()?;
+        let cwd = File::open(".").context("the working folder")?;
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let request = RunRequest {
+            name: self.name,
+            labels: self.labels.into_iter().collect::<BTreeMap<_, _>>(),
+            no_env: self.no_env,
+        };
+        channel
+            .send(&request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), cwd.as_fd(), spec.as_fd()])?;
+        forward_signals(&channel)?;
+        while let Some((reply, _)) = channel.recv::<RunReply>()? {
+            match reply {
+                RunReply::Started { .. } => {}
+                RunReply::Exited { code } => return Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED))),
+                RunReply::Failed { code, message } => {
+                    eprintln!("enforcer: {message}");
+                    return Ok(ExitCode::from(code));
+                }
+            }
+        }
+        bail!("the service has ended, and the job with it")
+    }
+}
+
+/// Signals to us are signals to the job.
+fn forward_signals(channel: &Channel) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let channel = channel.try_clone()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (told, tell) = tokio::sync::mpsc::unbounded_channel();
+    let inside = runtime.enter();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+        SignalKind::window_change(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ] {
+        let (mut stream, told) = (signal(kind)?, told.clone());
+        runtime.spawn(async move {
+            while stream.recv().await.is_some() {
+                told.send(kind.as_raw_value()).ok();
+            }
+        });
+    }
+    drop(inside);
+    std::thread::spawn(move || {
+        let mut tell = tell;
+        runtime.block_on(async {
+            while let Some(number) = tell.recv().await {
+                channel.send(&Signal { number }, &[]).ok();
+            }
+        });
+    });
+    Ok(())
 }

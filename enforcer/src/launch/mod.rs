@@ -103,7 +103,9 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     step("the caller's groups", setgroups(&groups))?;
     step("the caller's group", setresgid(gid, gid, gid))?;
     step("the caller's user", setresuid(uid, uid, uid))?;
-    for set in [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+    for set in
+        [caps::CapSet::Ambient, caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted]
+    {
         let done = caps::clear(None, set).map_err(|error| io::Error::other(error.to_string()));
         step("giving up capabilities", done)?;
     }
@@ -185,6 +187,7 @@ fn candidates(job: &JobSpec) -> Vec<PathBuf> {
     if name.contains(&b'/') {
         return vec![text(name)];
     }
-    let path = job.env.iter().find(|(name, _)| name == b"PATH").map_or(&b"/usr/bin:/bin"[..], |(_, path)| path);
+    let path =
+        job.env.iter().find(|(name, _)| name == b"PATH").map_or(&b"/usr/bin:/bin"[..], |(_, path)| path);
     path.split(|byte| *byte == b':').map(|folder| text(folder).join(text(name))).collect()
 }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4,
-    bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    accept4, bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,7 +38,8 @@ impl Channel {
     pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MAX_MESSAGE || fds.len() > MAX_FDS {
-            let text = format!("a message of {} bytes and {} descriptors is too large", bytes.len(), fds.len());
+            let text =
+                format!("a message of {} bytes and {} descriptors is too large", bytes.len(), fds.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();

@@ -1,8 +1,12 @@
 //! What is said on the service's own sockets.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::net::ipc::Channel;
 
 /// The most bytes of a job's arguments and environment together.
 pub const MAX_SPEC: u64 = 8 * 1024 * 1024;
@@ -39,6 +43,14 @@ pub enum AdminRequest {
     Status,
     Reload,
     Release,
+}
+
+/// Asks the running service something.
+pub fn ask(socket: &Path, request: &AdminRequest) -> io::Result<AdminReply> {
+    let channel = Channel::connect(socket)?;
+    channel.send(request, &[])?;
+    let reply = channel.recv()?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+    Ok(reply.0)
 }
 
 #[derive(Debug, Serialize, Deserialize)]

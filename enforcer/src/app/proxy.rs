@@ -1,0 +1,169 @@
+//! The proxy's process: what it gets from the loader, and what it makes of it.
+
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::gate::{Gate, Settings, Subjects};
+use crate::mask::ExactValue;
+use crate::net::ipc::Channel;
+use crate::net::sys;
+use crate::policy::PolicyStore;
+use crate::proxy::dns::{DnsServer, Names, OverTcp};
+use crate::proxy::process::{Process, Refusal};
+use crate::proxy::{KernelFlows, Limits, Shared, SignedLeaves, admission, pool};
+use crate::secret::SecretBytes;
+use crate::session::{Recording, RecordingOptions};
+use crate::tls::leaf::LeafCache;
+use crate::tls::server::Downstream;
+use crate::tls::upstream::Upstream;
+use crate::workload::Workload;
+use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
+
+/// How long connections may go on after the loader is gone.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves until the loader is gone.
+pub fn run(control: RawFd) -> Result<()> {
+    let control = Channel::from(sys::inherited(control)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _inside = runtime.enter();
+    let Some((ToProxy::Setup(setup), fds)) = control.recv()? else { bail!("the loader sent no setup") };
+    let [signer]: [OwnedFd; 1] = fds.try_into().ok().context("the loader passed no signer")?;
+    let (process, dns) = runtime.block_on(start(*setup, UnixStream::from(signer), &control))?;
+    control.send(&FromProxy::Ready, &[])?;
+    while let Some((message, fds)) = control.recv::<ToProxy>()? {
+        if let Some(reply) = obey(&process, &dns, message, fds)? {
+            control.send(&reply, &[])?;
+        }
+    }
+    runtime.block_on(Box::pin(process.drain(DRAIN)));
+    Ok(())
+}
+
+async fn start(setup: Setup, signer: UnixStream, control: &Channel) -> Result<(Process, Arc<DnsServer>)> {
+    let options = RecordingOptions {
+        host_id: setup.host_id,
+        boot_id: setup.boot_id,
+        body_limit: setup.body_limit,
+        ..RecordingOptions::default()
+    };
+    let recording = Recording::open(&setup.recording_dir, options)?;
+    let (policies, opened) = PolicyStore::open(&setup.policy_dir);
+    if let Err(error) = opened {
+        tracing::error!("everything is denied: {:?}", miette::Report::new(error));
+    }
+    let policies = Arc::new(policies);
+    let told = control.try_clone()?;
+    let watching = policies.watch(move |result| {
+        let message = result.err().map(|error| error.to_string());
+        told.send(&FromProxy::Reloaded { message }, &[]).ok();
+    });
+    if let Err(error) = watching {
+        tracing::warn!(%error, "changes of the policy are not noticed: use `enforcer reload`");
+    }
+    let cache = LeafCache::new(CertificateDer::from_pem_slice(setup.ca_pem.as_bytes())?)?;
+    cache.replace_signer(signer).await?;
+    let leaves = SignedLeaves { cache, downstream: Downstream::new()? };
+    let upstream = Upstream::new(setup.upstream_ca.as_deref())?;
+    let limits = Arc::new(Limits::default());
+    let gate = Gate { policies, recording, subjects: Subjects::default(), settings: Settings::default() };
+    let mut dns = None;
+    let shared = Arc::new_cyclic(|weak| {
+        let server = DnsServer::new(weak.clone());
+        dns = Some(Arc::clone(&server));
+        Shared {
+            gate,
+            pool: pool::Pool::new(Arc::clone(&limits)),
+            limits,
+            admission: admission::Admission::default(),
+            resolver: Box::new(Names { fixed: setup.static_names, ..Names::default() }),
+            flows: Box::new(KernelFlows),
+            leaves: Box::new(leaves),
+            upstream: Box::new(upstream),
+            dns: Some(Box::new(OverTcp(server))),
+        }
+    });
+    let operator = setup.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>()?;
+    let process = Process::start(shared, setup.workers, operator)?;
+    Ok((process, dns.context("no resolver")?))
+}
+
+fn obey(
+    process: &Process,
+    dns: &Arc<DnsServer>,
+    message: ToProxy,
+    fds: Vec<OwnedFd>,
+) -> Result<Option<FromProxy>> {
+    match message {
+        ToProxy::Setup(_) => bail!("the loader sent a second setup"),
+        ToProxy::Listeners { .. } => {
+            let [tcp4, tcp6, udp4, udp6]: [OwnedFd; 4] =
+                fds.try_into().ok().context("the loader passed not four listeners")?;
+            for tcp in [tcp4, tcp6] {
+                process.listen(&TcpListener::from(tcp))?;
+            }
+            for udp in [udp4, udp6] {
+                let serving = Arc::clone(dns).serve_udp(UdpSocket::from(udp));
+                tokio::spawn(async move {
+                    if let Err(error) = serving.await {
+                        tracing::error!(%error, "a DNS listener has ended");
+                    }
+                });
+            }
+        }
+        ToProxy::Workload(spec) => return Ok(Some(add(process, *spec))),
+        ToProxy::WorkloadEnded { tag, exit_code } => process.remove(tag, exit_code),
+        ToProxy::Refused(refused) => process.refused(&Refusal {
+            tag: refused.tag,
+            pid: refused.pid,
+            comm: refused.comm,
+            hook: refused.hook,
+            reason: refused.reason,
+            family: refused.family,
+            protocol: refused.protocol,
+            destination: refused.destination,
+            detail: refused.detail,
+            suppressed: refused.suppressed,
+        }),
+        ToProxy::Released { scope, by_uid } => process.released(&scope, by_uid, None),
+        ToProxy::Reload => {
+            let result = process.shared().gate.policies.reload();
+            return Ok(Some(FromProxy::Reloaded { message: result.err().map(|error| error.to_string()) }));
+        }
+    }
+    Ok(None)
+}
+
+fn add(process: &Process, spec: WorkloadSpec) -> FromProxy {
+    let tag = spec.tag;
+    let failed = |message: String| FromProxy::WorkloadFailed { tag, message };
+    let secrets = match spec.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>() {
+        Ok(secrets) => secrets,
+        Err(error) => return failed(error.to_string()),
+    };
+    let workload = Workload {
+        tag,
+        cgroup: spec.cgroup,
+        cgroup_path: spec.cgroup_path,
+        name: spec.name,
+        labels: spec.labels,
+        uid: spec.uid,
+        command: spec.command,
+        secrets,
+    };
+    match process.add(workload) {
+        Ok(()) => FromProxy::WorkloadReady { tag },
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+fn exact(value: &SecretValue) -> Result<ExactValue, crate::mask::MaskError> {
+    ExactValue::new(&value.entity, &SecretBytes::new(value.value.expose().clone().into_bytes()))
+}
