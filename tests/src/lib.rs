@@ -2,4 +2,5 @@
 
 pub mod cgroup;
 pub mod netns;
+pub mod service;
 pub mod sniffer;

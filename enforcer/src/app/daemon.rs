@@ -53,6 +53,7 @@ pub struct Daemon {
     kernel: Mutex<Option<Kernel>>,
     proxy: Mutex<Option<Link>>,
     workloads: Mutex<HashMap<u64, WorkloadSpec>>,
+    adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Result<(), String>>>>,
     stop: AtomicBool,
     release: AtomicBool,
@@ -120,12 +121,13 @@ pub fn run(config: Config) -> Result<()> {
         kernel: Mutex::new(Some(kernel)),
         proxy: Mutex::default(),
         workloads: Mutex::default(),
+        adopted: Mutex::default(),
         waiting: Mutex::default(),
         stop: AtomicBool::new(false),
         release: AtomicBool::new(false),
         config,
     });
-    daemon.forget_dead_jobs()?;
+    daemon.adopt_jobs()?;
     daemon.serve_sockets()?;
     let watched = daemon.watch_signals();
     watched.context("signals")?;
@@ -168,6 +170,12 @@ impl Daemon {
         Ok(act(kernel)?)
     }
 
+    /// What a job that is root must not reach: pins, the CA's key, recordings.
+    pub fn hidden(&self) -> Vec<PathBuf> {
+        let pins = self.config.kernel.pins.parent().map(Path::to_path_buf);
+        pins.into_iter().chain([self.config.ca.dir.clone(), self.config.recording.dir.clone()]).collect()
+    }
+
     pub fn is_tagged(&self, pid: u32) -> Result<bool> {
         self.with_kernel(|kernel| Ok(kernel.tag_of_process(pid)?.is_some()))
     }
@@ -194,6 +202,8 @@ impl Daemon {
 
     /// A job has ended.
     pub fn forget(&self, tag: u64, cgroup: u64, exit_code: Option<i32>) {
+        // What the kernel refused it stands in the workload's own session.
+        self.forward_refusals();
         lock(&self.workloads).remove(&tag);
         if let Err(error) = self.with_kernel(|kernel| kernel.untag(cgroup)) {
             tracing::warn!(%error, "the tag of a job that has ended");
@@ -214,18 +224,38 @@ impl Daemon {
         }
     }
 
-    /// Tags of an earlier loader whose jobs have ended meanwhile.
-    fn forget_dead_jobs(&self) -> Result<()> {
+    /// Jobs of an earlier loader: those that still run are known again, the
+    /// others are forgotten. Labels are lost with the loader that knew them.
+    fn adopt_jobs(&self) -> Result<()> {
+        let tags: HashMap<u64, u64> =
+            self.with_kernel(|kernel| kernel.tags())?.into_iter().map(|(id, tag)| (id, tag.id)).collect();
         for entry in fs::read_dir(&self.jobs)? {
             let path = entry?.path();
-            let empty = fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
-            if path.is_dir() && empty {
-                let id = crate::kernel::cgroup_id(&path)?;
-                self.with_kernel(|kernel| kernel.untag(id))?;
-                fs::remove_dir(&path)?;
+            if !path.is_dir() {
+                continue;
             }
+            let cgroup = crate::kernel::cgroup_id(&path)?;
+            let Some(tag) = tags.get(&cgroup).copied() else { continue };
+            let spec = jobs::adopted(self, &path, tag, cgroup)?;
+            lock(&self.workloads).insert(tag, spec);
+            lock(&self.adopted).push((tag, cgroup, path));
         }
+        self.end_adopted();
         Ok(())
+    }
+
+    /// Adopted jobs have no waiting parent: an empty cgroup is their end.
+    fn end_adopted(&self) {
+        let mut adopted = std::mem::take(&mut *lock(&self.adopted));
+        adopted.retain(|(tag, cgroup, path)| {
+            let empty = fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
+            let ended = empty && fs::remove_dir(path).is_ok();
+            if ended {
+                self.forget(*tag, *cgroup, None);
+            }
+            !ended
+        });
+        lock(&self.adopted).extend(adopted);
     }
 
     fn serve_sockets(self: &Arc<Self>) -> Result<()> {
@@ -245,11 +275,7 @@ impl Daemon {
         let daemon = Arc::clone(self);
         std::thread::spawn(move || {
             while let Ok((channel, peer)) = admin.accept() {
-                let reply = match daemon.is_tagged(peer.pid) {
-                    Ok(false) => daemon.administer(&channel),
-                    Ok(true) => Err(anyhow::anyhow!("a process in a tagged cgroup has no say here")),
-                    Err(error) => Err(error),
-                };
+                let reply = daemon.administer(&channel, peer.pid);
                 let reply = reply.unwrap_or_else(|error| AdminReply {
                     ok: false,
                     message: format!("{error:#}"),
@@ -263,8 +289,9 @@ impl Daemon {
         Ok(())
     }
 
-    fn administer(&self, channel: &Channel) -> Result<AdminReply> {
+    fn administer(&self, channel: &Channel, pid: u32) -> Result<AdminReply> {
         let (request, _) = channel.recv::<AdminRequest>()?.context("no request came")?;
+        ensure!(!self.is_tagged(pid)?, "a process in a tagged cgroup has no say here");
         let fine = |message: &str| AdminReply {
             ok: true,
             message: message.to_owned(),
@@ -357,11 +384,17 @@ impl Daemon {
         Ok(())
     }
 
+    fn forward_refusals(&self) {
+        let refusals = lock(&self.kernel).as_mut().map(Kernel::poll_refusals).unwrap_or_default();
+        for refusal in refusals {
+            self.say(&ToProxy::Refused(Box::new(refused(refusal))));
+        }
+    }
+
     fn look_after(&self, mut signer: Child, mut proxy: Child) {
         loop {
-            for refusal in lock(&self.kernel).as_mut().map(Kernel::poll_refusals).unwrap_or_default() {
-                self.say(&ToProxy::Refused(Box::new(refused(refusal))));
-            }
+            self.forward_refusals();
+            self.end_adopted();
             let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
             let ended = gone(&mut signer) || gone(&mut proxy);
             if ended || self.stop.load(Ordering::Acquire) {
@@ -463,6 +496,10 @@ impl Daemon {
             kernel.release()?;
         }
         fs::write(before.join("cgroup.procs"), "0").context("leaving the enforcer's own cgroup")?;
+        for job in fs::read_dir(&self.jobs)?.flatten().filter(|entry| entry.path().is_dir()) {
+            // One with somebody in it stays.
+            fs::remove_dir(job.path()).ok();
+        }
         for path in [own, &self.jobs] {
             if let Err(error) = fs::remove_dir(path) {
                 tracing::warn!(%error, cgroup = %path.display(), "it stays: jobs still run in it, without enforcement");

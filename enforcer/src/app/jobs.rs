@@ -47,10 +47,10 @@ struct Asked {
 }
 
 fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
+    let (request, fds) = channel.recv::<RunRequest>()?.context("the client is gone")?;
     if daemon.is_tagged(peer.pid)? {
         bail!("a process in a tagged cgroup starts no jobs");
     }
-    let (request, fds) = channel.recv::<RunRequest>()?.context("the client is gone")?;
     let [stdin, stdout, stderr, cwd, spec]: [OwnedFd; 5] =
         fds.try_into().map_err(|_| anyhow::anyhow!("the request has not the five descriptors"))?;
     let name = &request.name;
@@ -144,8 +144,9 @@ impl<'a> Job<'a> {
             job: asked.job,
             cgroup: self.path.clone(),
             mounts: trust.mounts(),
+            cgroups: self.daemon.mount().to_path_buf(),
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            hidden: Vec::new(),
+            hidden: self.daemon.hidden(),
             uid: peer.uid,
             gid: peer.gid,
             groups: groups_of(peer.uid, peer.gid),
@@ -185,6 +186,36 @@ impl<'a> Job<'a> {
             }
         }
     }
+}
+
+/// A job that an earlier loader started, as far as the kernel still knows it.
+/// Values of secrets are never written down: they are read from its processes.
+pub(super) fn adopted(daemon: &Daemon, path: &Path, tag: u64, cgroup: u64) -> Result<WorkloadSpec> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = name.rsplit_once('-').map_or(name.clone(), |(name, _)| name.to_owned());
+    let mut job = JobSpec { argv: Vec::new(), env: Vec::new() };
+    let mut uid = 0;
+    for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines() {
+        let process = Path::new("/proc").join(pid);
+        uid = fs::metadata(&process).map_or(uid, |found| std::os::unix::fs::MetadataExt::uid(&found));
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        for variable in environment.split(|byte| *byte == 0) {
+            if let Some(at) = variable.iter().position(|byte| *byte == b'=') {
+                job.env.push((variable[..at].to_vec(), variable[at + 1..].to_vec()));
+            }
+        }
+    }
+    Ok(WorkloadSpec {
+        tag,
+        cgroup,
+        cgroup_path: path.strip_prefix(daemon.mount()).unwrap_or(path).display().to_string(),
+        name,
+        labels: BTreeMap::new(),
+        uid,
+        command: Vec::new(),
+        secrets: secrets(&daemon.config().mask.env, &job),
+        started_unix_ms: tag / 1_000_000,
+    })
 }
 
 /// The groups that the user database gives this user.

@@ -1,5 +1,6 @@
 //! `enforcer release`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,9 +22,15 @@ pub struct Cmd {
 impl Cmd {
     pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
         let config = Config::load(config)?;
-        if let Ok(reply) = ask(&config.admin_socket(), &AdminRequest::Release) {
-            println!("{}", reply.message);
-            return Ok(if reply.ok { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        match ask(&config.admin_socket(), &AdminRequest::Release) {
+            Ok(reply) if reply.ok => {
+                println!("{}", reply.message);
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ok(reply) => return Err(miette!("{}", reply.message)),
+            // No service: it is done here.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+            Err(error) => return Err(error).into_diagnostic().wrap_err("the service did not answer"),
         }
         if !nix::unistd::Uid::effective().is_root() {
             return Err(miette!("lifting enforcement needs root"));

@@ -38,6 +38,8 @@ pub struct JobSpec {
 pub struct LaunchSpec {
     pub job: JobSpec,
     pub cgroup: PathBuf,
+    /// Where cgroups are mounted: read-only for the job, which could leave its own.
+    pub cgroups: PathBuf,
     /// Mounted read-only: what, and over what.
     pub mounts: Vec<(PathBuf, PathBuf)>,
     pub variables: Vec<(String, String)>,
@@ -91,7 +93,8 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     for (from, over) in &spec.mounts {
         read_only(from, over)?;
     }
-    for hidden in &spec.hidden {
+    read_only(&spec.cgroups, &spec.cgroups)?;
+    for hidden in spec.hidden.iter().filter(|hidden| hidden.is_dir()) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
         let done = mount(Some("none"), hidden, Some("tmpfs"), flags, Some("mode=0"));
         step(&format!("hiding {}", hidden.display()), done)?;

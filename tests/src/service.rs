@@ -1,0 +1,230 @@
+//! The whole service in a cgroup of its own, with an upstream of its own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::cgroup::Cgroup;
+
+/// The user and the group that tests run jobs and the proxy as.
+pub const NOBODY: u32 = 65534;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A TLS server that answers every request with the same text.
+pub struct Upstream {
+    pub address: SocketAddr,
+    /// TCP connections that came.
+    pub accepted: Arc<AtomicUsize>,
+    pub ca_pem: String,
+}
+
+impl Upstream {
+    /// Serves `name` on a loopback address that is not the proxy's.
+    pub fn start(name: &str, answer: String) -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let key = KeyPair::generate()?;
+        let leaf = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)?;
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.2:0")?;
+        let address = listener.local_addr()?;
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (config, answer) = (Arc::clone(&config), answer.clone());
+                std::thread::spawn(move || serve(stream, config, &answer));
+            }
+        });
+        Ok(Self { address, accepted, ca_pem: ca.pem() })
+    }
+}
+
+/// Requests without a body, until the client goes.
+fn serve(stream: TcpStream, config: Arc<rustls::ServerConfig>, answer: &str) -> Option<()> {
+    let connection = rustls::ServerConnection::new(config).ok()?;
+    let mut stream = BufReader::new(rustls::StreamOwned::new(connection, stream));
+    loop {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if stream.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
+            answer.len()
+        );
+        stream.get_mut().write_all((head + answer).as_bytes()).ok()?;
+    }
+}
+
+/// A running daemon; dropping it lifts enforcement and removes everything.
+pub struct Service {
+    pub dir: tempfile::TempDir,
+    pub cgroup: Cgroup,
+    daemon: Option<Child>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Service {
+    /// Starts it with this policy for `name` at the upstream's address.
+    pub fn start(name: &str, upstream: &Upstream, policy: &str) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "these tests need root");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir()?;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+        let group = format!("enf-service-{}", std::process::id());
+        let cgroup = Cgroup::at_root(&group)?;
+        std::fs::create_dir(dir.path().join("policies"))?;
+        std::fs::write(dir.path().join("policies/test.yaml"), policy)?;
+        std::fs::write(dir.path().join("upstream.pem"), &upstream.ca_pem)?;
+        let path = dir.path().display();
+        let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
+        let config = format!(
+            "[cgroup]\nattach = \"/{group}\"\nown = \"/{group}/own\"\njobs = \"/{group}/jobs\"\n\
+             [listen]\ntcp_port = 25001\ndns_port = 25053\n[proxy]\nuser = \"nobody\"\n\
+             [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n[ca]\ndir = \"{path}/ca\"\n\
+             [dns.names]\n\"{name}\" = [\"{}\"]\n[upstream]\nca_file = \"{path}/upstream.pem\"\n\
+             [mask]\nsecrets_dir = \"{path}/secrets.d\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
+             [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{object}\"\n",
+            upstream.address.ip()
+        );
+        std::fs::write(dir.path().join("config.toml"), config)?;
+        let mut service = Self { dir, cgroup, daemon: None, _turn: turn };
+        service.start_daemon()?;
+        Ok(service)
+    }
+
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let mut child = self.command(&["daemon"])?.stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let ready = lines.next().transpose()?;
+        // The rest of its output is read, so that it never blocks.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.daemon = Some(child);
+        ensure!(ready.as_deref() == Some("enforcer: ready"), "the daemon said {ready:?}");
+        Ok(())
+    }
+
+    /// The program with this service's configuration.
+    pub fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(program()?);
+        command.arg("--config").arg(self.dir.path().join("config.toml")).args(args);
+        Ok(command)
+    }
+
+    pub fn output(&self, args: &[&str]) -> Result<Output> {
+        Ok(self.command(args)?.stdin(Stdio::null()).output()?)
+    }
+
+    /// Runs a shell command as a job; its standard output and error, and its code.
+    pub fn job(&self, script: &str) -> Result<(String, Option<i32>)> {
+        let out = self.output(&["run", "--", "sh", "-c", &format!("exec 2>&1; {script}")])?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        Ok((text, out.status.code()))
+    }
+
+    pub fn sessions(&self) -> PathBuf {
+        self.dir.path().join("sessions")
+    }
+
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let out = self.output(&["status", "--json"])?;
+        serde_json::from_slice(&out.stdout).context("no status")
+    }
+
+    pub fn kill_proxy(&self) -> Result<()> {
+        let pid = self.status()?["proxy_pid"].as_i64().context("no proxy")?;
+        Ok(kill9(i32::try_from(pid)?)?)
+    }
+
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("no daemon")?;
+        daemon.kill()?;
+        daemon.wait()?;
+        Ok(())
+    }
+
+    /// Waits until the service answers and is whole.
+    pub fn wait_whole(&self) -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < until {
+            if self.status().is_ok_and(|status| status["healthy"] == true) && self.job("true")?.1 == Some(0) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the service did not come back")
+    }
+
+    /// Everything that the enforcer wrote, as bytes.
+    pub fn written(&self) -> Result<Vec<u8>> {
+        fn all(dir: &Path, into: &mut Vec<u8>) -> Result<()> {
+            for entry in std::fs::read_dir(dir)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    all(&path, into)?;
+                } else if path.is_file() {
+                    into.extend(std::fs::read(path)?);
+                }
+            }
+            Ok(())
+        }
+        let mut bytes = Vec::new();
+        all(self.dir.path(), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Lifts enforcement and waits for the daemon's end.
+    pub fn release(&mut self) -> Result<()> {
+        let out = self.output(&["release", "--all"])?;
+        ensure!(out.status.success(), "release: {}", String::from_utf8_lossy(&out.stderr));
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.daemon.is_some()
+            && let Err(error) = self.release()
+        {
+            eprintln!("the service is not lifted: {error:#}");
+        }
+    }
+}
+
+pub fn kill9(pid: i32) -> nix::Result<()> {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+}
+
+/// The program under test, which cargo builds beside the tests.
+fn program() -> Result<PathBuf> {
+    let program = std::env::current_exe()?
+        .parent()
+        .and_then(Path::parent)
+        .map(|folder| folder.join("enforcer"))
+        .context("no folder")?;
+    ensure!(program.exists(), "{} is not built: run the tests by `cargo xtask test`", program.display());
+    Ok(program)
+}

@@ -1,0 +1,221 @@
+//! The whole path with a stock client: kernel, proxy, policy, masking, recording.
+
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+
+use enforcer_tests::service::{NOBODY, Service, Upstream};
+
+const NAME: &str = "upstream.test";
+const POLICY: &str = r#"
+version: 1
+name: test
+rules:
+  - id: mask
+    when: {host: upstream.test}
+    mask: {response: [secrets]}
+    addresses: [loopback]
+  - id: not-this
+    when: {host: upstream.test, path: /denied}
+    deny: ask your team for this path
+  - id: rest
+    when: {host: upstream.test}
+    allow: true
+"#;
+
+/// In pieces, so that no scanner takes it for a secret of ours.
+fn token() -> String {
+    ["gh", "p_", "A1b2C3d4E5f6", "G7h8I9j0K1l2", "M3n4O5p6Q7r8"].concat()
+}
+
+fn start() -> (Upstream, Service, String) {
+    let upstream = Upstream::start(NAME, format!("the token is {}.\n", token())).unwrap();
+    let service = Service::start(NAME, &upstream, POLICY).unwrap();
+    let url = format!("https://{NAME}:{}", upstream.address.port());
+    (upstream, service, url)
+}
+
+fn has(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[test]
+fn a_stock_client_is_redirected_masked_denied_and_recorded() {
+    let (upstream, service, url) = start();
+    let (text, code) = service.job(&format!("curl -sS {url}/x")).unwrap();
+    assert_eq!((text.as_str(), code), ("the token is [MASKED:GITHUB_TOKEN].\n", Some(0)));
+    let (text, _) = service.job(&format!("curl -sS {url}/x --noproxy '*'")).unwrap();
+    assert!(text.contains("[MASKED:"), "{text}");
+    let before = upstream.accepted.load(Ordering::SeqCst);
+    let (text, _) = service.job(&format!("curl -sS {url}/denied")).unwrap();
+    assert!(text.contains("ask your team for this path") && text.contains("test/not-this"), "{text}");
+    // Another name, no name, and a name that the address does not belong to.
+    let (text, code) = service.job("curl -sS https://other.test/").unwrap();
+    assert!(code == Some(6) && text.contains("resolve"), "{text}");
+    let (text, _) = service.job(&format!("curl -skS https://{}/", upstream.address)).unwrap();
+    assert!(text.contains("sni-missing"), "{text}");
+    let port = upstream.address.port();
+    let spoof =
+        format!("curl -skS --connect-to evil.test:{port}:{} https://evil.test:{port}/", upstream.address);
+    let (text, _) = service.job(&spoof).unwrap();
+    assert!(text.contains("policy-default-deny"), "{text}");
+    let host = format!("curl -sS -H 'Host: evil.test' {url}/x");
+    let (text, _) = service.job(&host).unwrap();
+    assert!(text.contains("authority-mismatch"), "{text}");
+    assert!(upstream.accepted.load(Ordering::SeqCst) <= before + 2, "a denial dialled somebody");
+    verify(&service);
+    let list = service.output(&["sessions", "ls", "-o", "json"]).unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(list.contains("policy-deny") && list.contains(NAME), "{list}");
+    let written = service.written().unwrap();
+    assert!(!has(&written, token().as_bytes()));
+}
+
+fn verify(service: &Service) {
+    let out = service.output(&["sessions", "verify"]).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn a_secret_of_the_job_is_masked_wherever_it_stands() {
+    let secret = ["correct", "horse", "battery"].join("-");
+    let upstream = Upstream::start(NAME, format!("you said {secret}\n")).unwrap();
+    let service = Service::start(NAME, &upstream, POLICY).unwrap();
+    let url = format!("https://{NAME}:{}/{secret}", upstream.address.port());
+    let out = service
+        .command(&["run", "--", "curl", "-sS", &url])
+        .unwrap()
+        .env("DEPLOY_TOKEN", &secret)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "you said [MASKED:ENV_DEPLOY_TOKEN]\n");
+    assert!(!has(&service.written().unwrap(), secret.as_bytes()));
+}
+
+#[test]
+fn what_is_not_tcp_or_dns_is_refused_and_stands_in_the_recording() {
+    let (_upstream, service, _) = start();
+    let (text, _) = service.job("bash -c 'echo x > /dev/udp/192.0.2.1/9'").unwrap();
+    assert!(text.contains("not permitted"), "{text}");
+    let (text, _) = service.job("bash -c 'echo x > /dev/udp/2001:db8::1/9'").unwrap();
+    assert!(!text.is_empty());
+    verify(&service);
+    assert!(has(&service.written().unwrap(), b"\"event\":\"refused\""));
+}
+
+#[test]
+fn a_job_has_the_callers_user_no_privilege_and_no_foreign_descriptor() {
+    let (_upstream, service, url) = start();
+    assert_eq!(service.job("exit 7").unwrap().1, Some(7));
+    assert_eq!(service.job("kill -TERM $$").unwrap().1, Some(143));
+    assert_eq!(service.output(&["run", "no-such-command"]).unwrap().status.code(), Some(127));
+    assert_eq!(service.output(&["run", "/etc/passwd"]).unwrap().status.code(), Some(126));
+    let (text, _) = service.job("grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status").unwrap();
+    assert_eq!(text, "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n");
+    let (text, _) = service.job("ls /proc/$$/fd | tr '\\n' ' '").unwrap();
+    assert_eq!(text, "0 1 2 ");
+    let (text, _) =
+        service.job("touch /etc/ssl/certs/x; echo >> /etc/ssl/certs/ca-certificates.crt").unwrap();
+    assert_eq!(text.matches("ead-only").count(), 2, "{text}");
+    // The job starts no job, and has no say over the service.
+    let program = service.command(&["status"]).unwrap();
+    let config = service.dir.path().join("config.toml");
+    let inside = format!("{} --config {}", program.get_program().display(), config.display());
+    let (text, code) = service.job(&format!("{inside} run true; {inside} release --all")).unwrap();
+    assert!(text.matches("tagged cgroup").count() == 2 && code == Some(1), "{text}");
+    // Root in the job finds neither pins nor keys, and cannot leave its cgroup.
+    let (ca, mount) = (service.dir.path().join("ca"), service.cgroup.path().parent().unwrap().to_path_buf());
+    let script = format!("ls /sys/fs/bpf {}; echo 0 > {}/cgroup.procs", ca.display(), mount.display());
+    let (text, _) = service.job(&script).unwrap();
+    assert!(!text.contains("ca.key") && !text.contains("enf-service"), "{text}");
+    assert!(text.contains("ead-only"), "{text}");
+    // Without root: through the group.
+    let mut command = service.command(&["run", "--", "sh", "-c"]).unwrap();
+    let script = format!("id -u; curl -sS {url}/x");
+    let out =
+        command.arg(script).current_dir("/").stdin(Stdio::null()).uid(NOBODY).gid(NOBODY).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(
+        text,
+        "65534\nthe token is [MASKED:GITHUB_TOKEN].\n",
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+#[test]
+fn whoever_is_killed_nothing_leaks_and_everything_comes_back() {
+    let (upstream, mut service, url) = start();
+    // A job that stays, to have a tagged cgroup with somebody in it.
+    let mut sleeper =
+        service.command(&["run", "sleep", "300"]).unwrap().stdin(Stdio::null()).spawn().unwrap();
+    service.wait_whole().unwrap();
+    let jobs = service.cgroup.path().join("jobs");
+    let tagged =
+        std::fs::read_dir(&jobs).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir()).unwrap();
+    let dial = |tagged: Option<&std::path::Path>| {
+        let address = upstream.address;
+        let script = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
+        let script = match tagged {
+            Some(path) => format!("echo $$ > {}/cgroup.procs; {script}", path.display()),
+            None => script,
+        };
+        Command::new("bash").args(["-c", &script]).output().unwrap()
+    };
+    service.kill_proxy().unwrap();
+    assert!(dial(None).status.success(), "an untagged process noticed");
+    service.wait_whole().unwrap();
+    assert!(service.job(&format!("curl -sS {url}/x")).unwrap().0.contains("[MASKED:"));
+
+    service.kill_daemon().unwrap();
+    let before = upstream.accepted.load(Ordering::SeqCst);
+    let refused = dial(Some(&tagged));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("refused") || text.contains("not permitted"), "{text}");
+    assert_eq!(upstream.accepted.load(Ordering::SeqCst), before, "a tagged process got out");
+    assert!(dial(None).status.success(), "an untagged process noticed");
+    drop(TcpStream::connect(upstream.address).unwrap());
+
+    service.start_daemon().unwrap();
+    service.wait_whole().unwrap();
+    let jobs_known = service.status().unwrap()["jobs"].as_array().unwrap().len();
+    assert_eq!(jobs_known, 1, "the job that ran on is not known again");
+    assert!(service.job(&format!("curl -sS {url}/x")).unwrap().0.contains("[MASKED:"));
+    verify(&service);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    for entry in std::fs::read_dir(&jobs).unwrap().flatten().filter(|it| it.path().is_dir()) {
+        std::fs::write(entry.path().join("cgroup.kill"), "1").unwrap();
+    }
+}
+
+#[test]
+fn a_release_leaves_the_host_as_it_was() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = mounts();
+    let (_upstream, mut service, _) = start();
+    assert_eq!(service.job("true").unwrap().1, Some(0));
+    service.release().unwrap();
+    assert_eq!(mounts(), before);
+    let left =
+        |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().flatten().any(|it| it.path().is_dir());
+    assert!(!left(service.cgroup.path().to_path_buf()));
+    let pins = format!("/sys/fs/bpf/{}", service.cgroup.path().file_name().unwrap().display());
+    assert!(!std::path::Path::new(&pins).exists());
+    assert!(!service.dir.path().join("run").exists());
+}
+
+#[test]
+fn a_changed_policy_is_obeyed_and_a_broken_one_is_not() {
+    let (_upstream, service, url) = start();
+    let file = service.dir.path().join("policies/test.yaml");
+    let get = || service.job(&format!("curl -sS {url}/x")).unwrap().0;
+    assert!(get().contains("[MASKED:"));
+    std::fs::write(&file, "version: 1\nname: broken").unwrap();
+    service.output(&["reload"]).unwrap();
+    assert!(get().contains("[MASKED:"));
+    std::fs::write(&file, POLICY.replace("path: /denied", "path: [/denied, /x]")).unwrap();
+    service.output(&["reload"]).unwrap();
+    assert!(get().contains("ask your team"));
+}
