@@ -9,17 +9,19 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use moka::future::Cache;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use crate::gate::{Conn, Opened, Subject};
+use crate::mask::Place;
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Stage};
 use crate::protocol::dns::{self, Kind, Question, Transport};
 use crate::session::{Event, SessionKind};
 
-use super::resolve::{Resolve, ResolveError, Resolving, SystemResolve};
+use super::resolve::{self, Resolve, ResolveError, Resolving, SystemResolve};
 use super::{Serving, Shared, TcpDns};
 
 /// Questions that are answered at the same time, of all workloads.
@@ -29,18 +31,45 @@ const TTL: u32 = 30;
 /// How long a TCP client may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Names with fixed addresses, and the host's own resolver for all others.
+/// Answers that are remembered, of all workloads.
+const REMEMBERED: u64 = 20_000;
+/// How long they are.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// How long a name may take.
+const ASKING: Duration = Duration::from_secs(5);
+
+/// Names with fixed addresses, and the host's own resolver for all others. Its
+/// answers are remembered for the workload that asked: what a client was told and
+/// what is dialled for it a moment later are the same.
 #[derive(Debug, Default)]
 pub struct Names {
     pub fixed: BTreeMap<String, Vec<IpAddr>>,
     pub system: SystemResolve,
+    pub remembered: Remembered,
+}
+
+/// What was answered to whom.
+#[derive(Debug)]
+pub struct Remembered(Cache<(u64, String), Vec<IpAddr>>);
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build())
+    }
 }
 
 impl Resolve for Names {
     fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a> {
         match self.fixed.get(name) {
             Some(addresses) => Box::pin(async { Ok(addresses.clone()) }),
-            None => self.system.resolve(tag, name),
+            None => Box::pin(async move {
+                let asking = async {
+                    let asking = self.system.resolve(tag, name);
+                    tokio::time::timeout(ASKING, asking).await.unwrap_or(Err(ResolveError::Timeout))
+                };
+                let found = self.remembered.0.try_get_with((tag, name.to_owned()), asking).await;
+                found.map_err(|error| (*error).clone())
+            }),
         }
     }
 }
@@ -146,8 +175,16 @@ async fn ask(
         verdict,
         reason,
     };
-    if let Feasibility::Never(decision) = shared.gate.policies.current().feasible(&facts) {
-        let reason = decision.reason.as_str();
+    let policy = shared.gate.policies.current();
+    let denied = match policy.feasible(&facts) {
+        Feasibility::Never(decision) => Some(decision.reason.as_str()),
+        // A name is a message to whoever serves the zone.
+        Feasibility::Possible => {
+            let found = subject.everything().text_at(&question.name, Place::Dns).1;
+            (!found.is_empty()).then_some("secret-in-name")
+        }
+    };
+    if let Some(reason) = denied {
         return match conn.record_durable(&event(Vec::new(), "deny", reason)).await {
             Ok(()) => question.blocked(reason, over),
             Err(_) => Vec::new(),
@@ -160,7 +197,14 @@ async fn ask(
         };
     }
     let found = shared.resolver.resolve(subject.workload.tag, &question.name).await;
+    // What would not be dialled is not answered: a private address is news, too.
+    let rules = policy.decide(&facts).addresses;
+    let found = found.map(|addresses| {
+        let allowed = |address: &IpAddr| resolve::check(*address, &rules).is_ok();
+        addresses.into_iter().filter(allowed).collect::<Vec<_>>()
+    });
     let (answers, reason) = match &found {
+        Ok(addresses) if addresses.is_empty() => (Vec::new(), "dns-no-address-allowed"),
         Ok(addresses) => (addresses.clone(), "dns-answered"),
         Err(error) => (Vec::new(), error.reason()),
     };

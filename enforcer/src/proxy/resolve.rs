@@ -3,13 +3,9 @@
 //! **Invariant**: an address is checked after it was resolved, and the one that
 //! was checked is the one that is dialled; nobody resolves a second time.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
-use std::time::Duration;
-
-use moka::future::Cache;
 
 use crate::policy::AddressRules;
 
@@ -57,46 +53,6 @@ impl Resolve for SystemResolve {
         })
     }
 }
-
-/// Remembers answers, each for the workload that asked: what a client was told
-/// and what is dialled for it a moment later are the same. Names with fixed
-/// addresses come before all others.
-pub struct Remembering<R> {
-    fixed: BTreeMap<String, Vec<IpAddr>>,
-    inner: R,
-    cache: Cache<(u64, String), Vec<IpAddr>>,
-}
-
-/// Answers that are remembered.
-const REMEMBERED: u64 = 20_000;
-/// How long.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
-
-impl<R> Remembering<R> {
-    pub fn new(fixed: BTreeMap<String, Vec<IpAddr>>, inner: R) -> Self {
-        let cache = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR);
-        Self { fixed, inner, cache: cache.build() }
-    }
-}
-
-impl<R: Resolve> Resolve for Remembering<R> {
-    fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a> {
-        Box::pin(async move {
-            if let Some(addresses) = self.fixed.get(name) {
-                return Ok(addresses.clone());
-            }
-            let asking = async {
-                let asking = self.inner.resolve(tag, name);
-                tokio::time::timeout(ASKING, asking).await.unwrap_or(Err(ResolveError::Timeout))
-            };
-            let found = self.cache.try_get_with((tag, name.to_owned()), asking).await;
-            found.map_err(|error| (*error).clone())
-        })
-    }
-}
-
-/// How long a name may take.
-const ASKING: Duration = Duration::from_secs(5);
 
 /// Why an address is not dialled unless policy names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
