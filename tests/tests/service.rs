@@ -220,3 +220,13 @@ fn a_changed_policy_is_obeyed_and_a_broken_one_is_not() {
     service.output(&["reload"]).unwrap();
     assert!(get().contains("ask your team"));
 }
+
+#[test]
+fn the_shipped_policies_hold_their_tests() {
+    let (_upstream, service, _) = start();
+    let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let policies = policies.to_str().unwrap();
+    let out = service.output(&["policy", "test", "--dir", policies]).unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success() && text.contains(" 0 failed"), "{text}");
+}

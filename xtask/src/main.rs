@@ -23,6 +23,8 @@ enum Task {
     Setup,
     /// Build the kernel half into target/bpf/enforcer.bpf.o
     Ebpf,
+    /// Set up, build and show what enforcer does, step by step (as root)
+    Demo,
     /// Set up, build and run all tests (as root)
     Test {
         /// Run only the tests whose name contains this
@@ -46,6 +48,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Setup => setup::all(),
         Task::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
+        Task::Demo => test::demo(),
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Check => check::all(),
         Task::Tidy => tidy::all(),

@@ -20,6 +20,24 @@ pub fn all(filter: Option<&str>) -> Result<()> {
     run(&mut command)
 }
 
+/// Sets up, builds and runs the demonstration.
+pub fn demo() -> Result<()> {
+    ensure!(is_root()?, "the demonstration attaches programs to a cgroup: run it as root");
+    setup::all()?;
+    let object = ebpf::build()?;
+    run(Command::new("cargo").current_dir(root()).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        "enforcer",
+        "--package",
+        "enforcer-tests",
+        "--bins",
+    ]))?;
+    run(Command::new(root().join("target/debug/enforcer-demo")).env("ENFORCER_BPF_OBJECT", object))
+}
+
 fn is_root() -> Result<bool> {
     let out = Command::new("id").arg("-u").output()?;
     Ok(out.stdout.trim_ascii() == b"0")

@@ -1,13 +1,196 @@
-//! `enforcer policy`.
+//! `enforcer policy`: check, explain and test policies.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Subcommand;
+use miette::{IntoDiagnostic, WrapErr, miette};
+use serde::Deserialize;
+
+use crate::app::config::Config;
+use crate::policy::{Fact, Facts, Policy, Protocol, Stage, WorkloadFacts};
+
 #[derive(clap::Args, Debug)]
-pub struct Cmd {}
+pub struct Cmd {
+    /// The folder of the policies [default: the configured one]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Load the policies as the service would; exit code 2 if they do not load
+    Check,
+    /// Print what policy says of a request, and which rule said it
+    Explain(Request),
+    /// Run the tests beside the policies (`*.test.yaml`); exit code 1 if one fails
+    Test,
+}
+
+/// A request as policy sees it.
+#[derive(clap::Args, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    #[arg(long)]
+    host: String,
+    #[arg(long, default_value_t = 443)]
+    #[serde(default = "https_port")]
+    port: u16,
+    /// http, https, dns, tls or opaque
+    #[arg(long, default_value = "https")]
+    #[serde(default = "https")]
+    protocol: Protocol,
+    #[arg(long, default_value = "GET")]
+    #[serde(default = "get")]
+    method: String,
+    #[arg(long, default_value = "/")]
+    #[serde(default = "root")]
+    path: String,
+    /// The workload's name
+    #[arg(long, default_value = "run")]
+    #[serde(default)]
+    workload: String,
+    /// A label of the workload (repeatable)
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    #[serde(default)]
+    labels: Vec<String>,
+}
+
+fn https_port() -> u16 {
+    443
+}
+
+fn https() -> Protocol {
+    Protocol::Https
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestFile {
+    tests: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    request: Request,
+    verdict: String,
+    rule: Option<String>,
+}
+
+impl Request {
+    fn workload(&self) -> WorkloadFacts {
+        let labels: BTreeMap<String, String> = self
+            .labels
+            .iter()
+            .filter_map(|label| label.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        WorkloadFacts { name: self.workload.clone(), cgroup: String::new(), labels }
+    }
+
+    fn facts<'a>(&'a self, workload: &'a WorkloadFacts) -> Facts<'a> {
+        let http = matches!(self.protocol, Protocol::Http | Protocol::Https);
+        let fact = |text: &'a str| if http { Fact::Known(text) } else { Fact::Absent };
+        Facts {
+            workload,
+            stage: if http { Stage::Http } else { Stage::Tls },
+            host: Fact::Known(&self.host),
+            port: Fact::Known(self.port),
+            protocol: Fact::Known(self.protocol),
+            method: fact(&self.method),
+            path: fact(&self.path),
+        }
+    }
+}
 
 impl Cmd {
-    pub fn run(self, _config: &Path) -> miette::Result<ExitCode> {
-        Err(miette::miette!("not built yet"))
+    pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
+        let dir = match self.dir {
+            Some(dir) => dir,
+            None => Config::load(config)?.policy.dir,
+        };
+        let policy = match Policy::load_dir(&dir) {
+            Ok(policy) => policy,
+            Err(error) => {
+                eprintln!("{:?}", miette::Report::new(error));
+                return Ok(ExitCode::from(2));
+            }
+        };
+        match self.verb {
+            Verb::Check => {
+                println!("{} rules, policy {}", policy.len(), policy.hash());
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Explain(request) => {
+                explain(&policy, &request);
+                Ok(ExitCode::SUCCESS)
+            }
+            Verb::Test => test(&policy, &dir),
+        }
     }
+}
+
+fn explain(policy: &Policy, request: &Request) {
+    let workload = request.workload();
+    let trace = policy.explain(&request.facts(&workload));
+    for step in trace.steps {
+        let because = step.because.map(|fact| format!(" because of {fact}")).unwrap_or_default();
+        println!("{:<40} matches: {:?}{because}", step.rule.as_str(), step.matches);
+    }
+    let decision = trace.decision;
+    let rule = decision.rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
+    println!("{}{rule} ({})", decision.verdict, decision.reason);
+    if let Some(message) = decision.message {
+        println!("{message}");
+    }
+}
+
+fn test(policy: &Policy, dir: &Path) -> miette::Result<ExitCode> {
+    let (mut passed, mut failed) = (0, 0);
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir).into_diagnostic()?.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for path in files.iter().filter(|path| path.to_string_lossy().ends_with(".test.yaml")) {
+        let text = std::fs::read_to_string(path).into_diagnostic()?;
+        let file: TestFile = serde_saphyr::from_str(&text)
+            .map_err(|error| miette!("{error}"))
+            .wrap_err_with(|| path.display().to_string())?;
+        for case in file.tests {
+            let workload = case.request.workload();
+            let decision = policy.decide(&case.request.facts(&workload));
+            let rule = decision.rule.as_ref().map(crate::policy::RuleId::as_str);
+            if decision.verdict.as_str() == case.verdict
+                && (case.rule.is_none() || case.rule.as_deref() == rule)
+            {
+                passed += 1;
+            } else {
+                failed += 1;
+                println!(
+                    "FAILED {}: {}: wanted {} {}, got {} {}",
+                    path.display(),
+                    case.name,
+                    case.verdict,
+                    case.rule.unwrap_or_default(),
+                    decision.verdict,
+                    rule.unwrap_or_default()
+                );
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -19,7 +19,7 @@ use crate::mask::Place;
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Stage};
 use crate::protocol::dns::{self, Kind, Question, Transport};
-use crate::session::{Event, SessionKind};
+use crate::session::{Event, Outcome, SessionKind};
 
 use super::resolve::{self, Resolve, ResolveError, Resolving, SystemResolve};
 use super::{Serving, Shared, TcpDns};
@@ -148,6 +148,7 @@ impl DnsServer {
             policy: shared.gate.policies.current().hash().as_str().to_owned(),
         };
         let conn = Arc::new(Conn::begin(&shared.gate, Arc::clone(subject), opened).ok()?);
+        conn.settle(Outcome::Completed);
         sessions.insert(flow.tag, Arc::clone(&conn));
         Some(conn)
     }
