@@ -538,7 +538,16 @@ fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
     pass(&mut command, fds.iter().copied().zip(10..).collect());
     let (uid, gid) = (user.uid, user.gid);
     let parent = nix::unistd::getpid();
+    let locks_memory = verb == "signer";
     sys::before_exec(&mut command, move || {
+        if locks_memory {
+            // Without the right to raise it, what is allowed already has to do; the
+            // signer says so if it does not.
+            let all = nix::libc::RLIM_INFINITY;
+            let _refused =
+                nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK, all, all)
+                    .is_err();
+        }
         nix::unistd::setgroups(&[])?;
         nix::unistd::setresgid(gid, gid, gid)?;
         nix::unistd::setresuid(uid, uid, uid)?;

@@ -31,6 +31,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// Serves until the loader is gone.
 pub fn run(control: RawFd) -> Result<()> {
+    crate::secret::process::close_to_others().context("closing the process to others")?;
     let control = Channel::from(sys::inherited(control)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _inside = runtime.enter();

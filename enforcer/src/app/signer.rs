@@ -8,12 +8,17 @@ use std::os::unix::net::UnixStream;
 use anyhow::Context;
 
 use crate::net::sys;
+use crate::secret::process;
 use crate::tls::ca::Ca;
 use crate::tls::signer::Signer;
 
 /// Serves the proxy on `socket` with the CA that is read from `keys`, once:
 /// certificate and key, each in PEM.
 pub fn run(socket: RawFd, keys: RawFd) -> anyhow::Result<()> {
+    process::close_to_others().context("closing the process to others")?;
+    if let Err(error) = process::never_swapped() {
+        tracing::warn!(%error, "the CA's key may be swapped to disk: raise LimitMEMLOCK of the service");
+    }
     let mut pem = zeroize::Zeroizing::new(String::new());
     File::from(sys::inherited(keys)?).read_to_string(&mut pem).context("the loader passed no CA")?;
     let end = "-----END CERTIFICATE-----\n";

@@ -4,6 +4,8 @@
 //! `Serialize` never see the value. A value that has to cross the link between
 //! our own processes says so at the field: `#[serde(with = "secret::exposed")]`.
 
+pub mod process;
+
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretBox, zeroize::Zeroize};
