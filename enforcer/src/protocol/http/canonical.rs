@@ -74,6 +74,8 @@ pub fn path(raw: &str) -> Result<String, NotCanonical> {
                 }
             }
             "" if !last => {}
+            // Some servers cut a segment at `;` and then see a step up.
+            odd if odd.starts_with(".;") || odd.starts_with("..;") => return Err(NotCanonical::AboveRoot),
             other => segments.push(other),
         }
     }
@@ -217,6 +219,8 @@ mod tests {
             ("/%c0%af", NotCanonical::NotUtf8),
             ("/..", NotCanonical::AboveRoot),
             ("/a/../../b", NotCanonical::AboveRoot),
+            ("/a/..;/b", NotCanonical::AboveRoot),
+            ("/a/%2e.;x=1/b", NotCanonical::AboveRoot),
         ] {
             assert_eq!(path(raw), Err(want), "{raw}");
         }
