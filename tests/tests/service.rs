@@ -126,6 +126,17 @@ fn a_job_has_the_callers_user_no_privilege_and_no_foreign_descriptor() {
     let inside = format!("{} --config {}", program.get_program().display(), config.display());
     let (text, code) = service.job(&format!("{inside} run true; {inside} release --all")).unwrap();
     assert!(text.matches("tagged cgroup").count() == 2 && code == Some(1), "{text}");
+    // Nor by a socket of a process that has gone since: the child connects and
+    // ends, the parent asks.
+    let admin = service.dir.path().join("run/admin.sock");
+    let script = format!(
+        "python3 - <<'E'\nimport os,socket\ns=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\n\
+         p=os.fork()\nif p==0:\n s.connect('{}')\n os._exit(0)\nos.waitpid(p,0)\n\
+         s.send(b'{{\"type\":\"release\"}}')\nprint(s.recv(9999))\nE",
+        admin.display()
+    );
+    let (text, _) = service.job(&script).unwrap();
+    assert!(text.contains("is gone"), "{text}");
     // Root in the job finds neither pins nor keys, and cannot leave its cgroup.
     let (ca, mount) = (service.dir.path().join("ca"), service.cgroup.path().parent().unwrap().to_path_buf());
     let script = format!("ls /sys/fs/bpf {}; echo 0 > {}/cgroup.procs", ca.display(), mount.display());

@@ -19,6 +19,7 @@ pub const BUILD: &[(&str, &str)] = &[
     ("zlib1g-dev", "bpf-linker"),
     ("iproute2", "network namespaces in tests"),
     ("curl", "test client"),
+    ("python3-minimal", "test client"),
     ("openssl", "hash links of roots"),
     ("ca-certificates", "the roots that jobs trust beside the host's CA"),
 ];

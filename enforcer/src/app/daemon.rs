@@ -176,8 +176,15 @@ impl Daemon {
         pins.into_iter().chain([self.config.ca.dir.clone(), self.config.recording.dir.clone()]).collect()
     }
 
+    /// Whether a process is in a tagged cgroup. One that is gone is an error: it
+    /// may have connected from a job and left the socket to another.
     pub fn is_tagged(&self, pid: u32) -> Result<bool> {
-        self.with_kernel(|kernel| Ok(kernel.tag_of_process(pid)?.is_some()))
+        let tagged = self.with_kernel(|kernel| Ok(kernel.tag_of_process(pid)?.is_some()))?;
+        ensure!(
+            tagged || Path::new("/proc").join(pid.to_string()).exists(),
+            "the process that asked is gone"
+        );
+        Ok(tagged)
     }
 
     pub fn tag(&self, path: &Path, tag: u64) -> Result<u64> {

@@ -71,8 +71,9 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
 fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
     let asked = receive(daemon, channel, peer)?;
     let job = Job::make(daemon, &asked, peer)?;
-    let mut child = job.launch(asked, peer)?;
-    channel.send(&RunReply::Started { pid: child.id() }, &[])?;
+    let mut child = job.launch(asked, peer).inspect_err(|_| job.end(None))?;
+    // A client that is gone is noticed below, where its job is ended.
+    channel.send(&RunReply::Started { pid: child.id() }, &[]).ok();
     let signals = channel.try_clone()?;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
     let cgroup = job.path.clone();
