@@ -143,6 +143,12 @@ fn a_job_has_the_callers_user_no_privilege_and_no_foreign_descriptor() {
     let (text, _) = service.job(&script).unwrap();
     assert!(!text.contains("ca.key") && !text.contains("enf-service"), "{text}");
     assert!(text.contains("ead-only"), "{text}");
+    // Nor by relative paths, which follow the folder it was started in.
+    let relative = format!("echo 0 > .{}/cgroup.procs; ls ./sys/fs/bpf .{}", mount.display(), ca.display());
+    let out = service.command(&["run", "--", "sh", "-c", &format!("exec 2>&1; {relative}")]).unwrap();
+    let out = { out }.current_dir("/").stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("ead-only") && !text.contains("ca.key") && !text.contains("enf-service"), "{text}");
     // Without root: through the group.
     let mut command = service.command(&["run", "--", "sh", "-c"]).unwrap();
     let script = format!("id -u; curl -sS {url}/x");

@@ -53,6 +53,11 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     }
     let [stdin, stdout, stderr, cwd, spec]: [OwnedFd; 5] =
         fds.try_into().map_err(|_| anyhow::anyhow!("the request has not the five descriptors"))?;
+    for fd in [&stdin, &stdout, &stderr] {
+        let kind = nix::sys::stat::fstat(fd)?.st_mode & nix::libc::S_IFMT;
+        // From a folder of the host's mount namespace `..` leads out of the job's.
+        ensure!(kind != nix::libc::S_IFDIR, "a folder is no input or output for a job");
+    }
     let name = &request.name;
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     ensure!(

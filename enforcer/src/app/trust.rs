@@ -30,28 +30,33 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Writes them anew below `dir`.
+    /// Makes them below `dir`, in a folder of their own for each state of the
+    /// host's roots. What is there stays: jobs that run on after a restart of the
+    /// loader have it mounted.
     pub fn build(dir: &Path, ca_pem: &str) -> Result<Self> {
-        if dir.exists() {
-            fs::remove_dir_all(dir)?;
-        }
-        fs::create_dir_all(dir)?;
         let host = BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let all = format!("{host}\n{ca_pem}");
-        let bundle = dir.join("bundle.pem");
-        write(&bundle, &all)?;
-        let certs = dir.join("certs");
-        let certs = if Path::new(CERTS).is_dir() {
-            copy(Path::new(CERTS), &certs).context("copying the host's roots")?;
-            write(&certs.join("ca-certificates.crt"), &all)?;
-            write(&certs.join("enforcer-ca.pem"), ca_pem)?;
-            hash_link(&certs, "enforcer-ca.pem");
-            java(&certs);
-            Some(certs)
-        } else {
-            None
-        };
-        Ok(Self { bundle, certs })
+        let mut state = blake3::Hasher::new();
+        state.update(all.as_bytes());
+        let has_certs = Path::new(CERTS).is_dir();
+        if has_certs {
+            describe(Path::new(CERTS), &mut state).context("reading the host's roots")?;
+        }
+        let made = dir.join(&state.finalize().to_hex()[..16]);
+        if !made.exists() {
+            // Under another name until it is whole.
+            let begun = made.with_extension("new");
+            if begun.exists() {
+                fs::remove_dir_all(&begun)?;
+            }
+            fs::create_dir_all(&begun)?;
+            write(&begun.join("bundle.pem"), &all)?;
+            if has_certs {
+                make_certs(&begun.join("certs"), &all, ca_pem)?;
+            }
+            fs::rename(&begun, &made)?;
+        }
+        Ok(Self { bundle: made.join("bundle.pem"), certs: has_certs.then(|| made.join("certs")) })
     }
 
     /// What is mounted where, read-only.
@@ -102,6 +107,33 @@ impl Trust {
         );
         variables
     }
+}
+
+fn make_certs(certs: &Path, all: &str, ca_pem: &str) -> Result<()> {
+    copy(Path::new(CERTS), certs).context("copying the host's roots")?;
+    write(&certs.join("ca-certificates.crt"), all)?;
+    write(&certs.join("enforcer-ca.pem"), ca_pem)?;
+    hash_link(certs, "enforcer-ca.pem");
+    java(certs);
+    Ok(())
+}
+
+/// What of a folder decides whether its copy is still good: names, what they lead
+/// to, sizes and times.
+fn describe(folder: &Path, state: &mut blake3::Hasher) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            describe(&path, state)?;
+        } else if let (Ok(real), Ok(found)) = (fs::canonicalize(&path), fs::metadata(&path)) {
+            let line =
+                format!("{}\0{}\0{}\0{:?}\n", path.display(), real.display(), found.len(), found.modified()?);
+            state.update(line.as_bytes());
+        }
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {
@@ -163,5 +195,23 @@ fn java(certs: &Path) {
         .status();
     if !done.is_ok_and(|status| status.success()) {
         tracing::warn!("no `keytool`: Java programs do not trust the CA");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_a_running_job_has_mounted_stays_when_it_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Trust::build(dir.path(), "one\n").unwrap();
+        let inode = fs::metadata(&first.bundle).unwrap().ino();
+        let again = Trust::build(dir.path(), "one\n").unwrap();
+        assert_eq!((&again.bundle, fs::metadata(&again.bundle).unwrap().ino()), (&first.bundle, inode));
+        let other = Trust::build(dir.path(), "two\n").unwrap();
+        assert_ne!(other.bundle, first.bundle);
+        assert!(fs::read_to_string(&first.bundle).unwrap().ends_with("one\n"));
     }
 }

@@ -97,7 +97,7 @@ impl Cmd {
                 }
             }
         }
-        bail!("the service has ended, and the job with it")
+        bail!("the service has ended; the job runs on, without network until the service is back")
     }
 }
 

@@ -10,13 +10,13 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Gid, Uid, execve, fchdir, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
 /// The exit code for failures of our own (as docker and env have it).
@@ -99,7 +99,7 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
         let done = mount(Some("none"), hidden, Some("tmpfs"), flags, Some("mode=0"));
         step(&format!("hiding {}", hidden.display()), done)?;
     }
-    step("the working folder", fchdir(cwd))?;
+    enter_folder(cwd)?;
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     bounding()?;
@@ -114,6 +114,22 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     }
     step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
     close_others();
+    Ok(())
+}
+
+/// Enters the caller's folder by its path. The descriptor itself belongs to the
+/// host's mount namespace: from there `..` leads to the host's own root, past all
+/// mounts that were made for the job, to a cgroup file system that is writable.
+fn enter_folder(cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let doing = "the working folder";
+    let path = step(doing, fs::read_link(format!("/proc/self/fd/{}", cwd.as_raw_fd())))?;
+    step(doing, chdir(&path))?;
+    let (wanted, found) = (step(doing, nix::sys::stat::fstat(cwd))?, step(doing, nix::sys::stat::stat("."))?);
+    if (wanted.st_dev, wanted.st_ino) != (found.st_dev, found.st_ino) {
+        // It is one that is hidden or replaced, or it was removed.
+        let error = io::Error::other("jobs do not see this folder; start it from another one");
+        return step(doing, Err(error));
+    }
     Ok(())
 }
 
