@@ -97,14 +97,17 @@ impl Service {
         std::fs::write(dir.path().join("policies/test.yaml"), policy)?;
         std::fs::write(dir.path().join("upstream.pem"), &upstream.ca_pem)?;
         let path = dir.path().display();
+        let ports = free_ports()?;
         let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
         let config = format!(
             "[cgroup]\nattach = \"/{group}\"\nown = \"/{group}/own\"\njobs = \"/{group}/jobs\"\n\
-             [listen]\ntcp_port = 25001\ndns_port = 25053\n[proxy]\nuser = \"nobody\"\n\
+             [listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n[ca]\ndir = \"{path}/ca\"\n\
              [dns.names]\n\"{name}\" = [\"{}\"]\n[upstream]\nca_file = \"{path}/upstream.pem\"\n\
              [mask]\nsecrets_dir = \"{path}/secrets.d\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
              [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{object}\"\n",
+            ports[0],
+            ports[1],
             upstream.address.ip()
         );
         std::fs::write(dir.path().join("config.toml"), config)?;
@@ -212,6 +215,12 @@ impl Drop for Service {
             eprintln!("the service is not lifted: {error:#}");
         }
     }
+}
+
+/// Two ports that nobody has, so that suites may run beside each other.
+fn free_ports() -> Result<[u16; 2]> {
+    let taken = [TcpListener::bind("[::]:0")?, TcpListener::bind("[::]:0")?];
+    Ok([taken[0].local_addr()?.port(), taken[1].local_addr()?.port()])
 }
 
 pub fn kill9(pid: i32) -> nix::Result<()> {

@@ -42,7 +42,12 @@ pub enum RunReply {
 pub enum AdminRequest {
     Status,
     Reload,
-    Release,
+    /// Without a scope it is all of them; without a time it is for good, and with
+    /// neither the service ends.
+    Release {
+        scope: Option<String>,
+        for_ms: Option<u64>,
+    },
 }
 
 /// Asks the running service something.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
 
+use crate::proxy::Limits;
+
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
@@ -38,6 +40,8 @@ pub struct Config {
     pub mask: Mask,
     pub run: Run,
     pub kernel: Kernel,
+    /// Limits of the proxy.
+    pub limits: Limits,
 }
 
 /// Cgroups, relative to the cgroup2 mount.

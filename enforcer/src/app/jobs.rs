@@ -10,10 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::launch::{FAILED, JobSpec, LaunchSpec};
+use crate::launch::{DEFAULT_UMASK, FAILED, JobSpec, LaunchSpec};
 use crate::net::ipc::{Channel, Peer};
+use crate::net::sys::{self, ResourceLimit};
 use crate::secret::SecretText;
 use crate::workload::wire::{SecretValue, WorkloadSpec};
 
@@ -44,13 +45,12 @@ struct Asked {
     job: JobSpec,
     stdio: [OwnedFd; 3],
     cwd: OwnedFd,
+    limits: Vec<ResourceLimit>,
 }
 
 fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
-    let (request, fds) = channel.recv::<RunRequest>()?.context("the client is gone")?;
-    if daemon.is_tagged(peer.pid)? {
-        bail!("a process in a tagged cgroup starts no jobs");
-    }
+    let heard = daemon.heard::<RunRequest>(channel, peer)?;
+    let (request, fds) = heard.context("a process in a tagged cgroup starts no jobs")?;
     let [stdin, stdout, stderr, cwd, spec]: [OwnedFd; 5] =
         fds.try_into().map_err(|_| anyhow::anyhow!("the request has not the five descriptors"))?;
     for fd in [&stdin, &stdout, &stderr] {
@@ -70,7 +70,8 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     file.take(MAX_SPEC + 1).read_to_end(&mut text)?;
     ensure!(text.len() as u64 <= MAX_SPEC, "arguments and environment are longer than {MAX_SPEC} bytes");
     let job = serde_json::from_slice(&text)?;
-    Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd })
+    let limits = channel.with_peer(peer, sys::limits_of)??;
+    Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd, limits })
 }
 
 fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
@@ -80,9 +81,12 @@ fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
     // A client that is gone is noticed below, where its job is ended.
     channel.send(&RunReply::Started { pid: child.id() }, &[]).ok();
     let signals = channel.try_clone()?;
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    // Not by its number, which may come to mean another process once this one is
+    // waited for.
+    let pid = rustix::process::Pid::from_child(&child);
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     let cgroup = job.path.clone();
-    std::thread::spawn(move || follow(&signals, pid, &cgroup));
+    std::thread::spawn(move || follow(&signals, &process, &cgroup));
     let status = child.wait()?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     job.end(Some(code));
@@ -90,10 +94,10 @@ fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
 }
 
 /// Passes signals on; without its client a job does not go on.
-fn follow(channel: &Channel, pid: nix::unistd::Pid, cgroup: &Path) {
+fn follow(channel: &Channel, process: &OwnedFd, cgroup: &Path) {
     while let Ok(Some((Signal { number }, _))) = channel.recv::<Signal>() {
-        if let Ok(signal) = nix::sys::signal::Signal::try_from(number)
-            && let Err(error) = nix::sys::signal::kill(pid, signal)
+        if let Some(signal) = rustix::process::Signal::from_named_raw(number)
+            && let Err(error) = rustix::process::pidfd_send_signal(process, signal)
         {
             tracing::debug!(%error, "a signal for a job that has ended");
         }
@@ -156,8 +160,9 @@ impl<'a> Job<'a> {
             uid: peer.uid,
             gid: peer.gid,
             groups: groups_of(peer.uid, peer.gid),
+            limits: asked.limits,
         };
-        let mut file = super::daemon::memory_file("launch")?;
+        let mut file = super::children::memory_file("launch")?;
         file.write_all(&serde_json::to_vec(&spec)?)?;
         file.rewind()?;
         let [stdin, stdout, stderr] = asked.stdio;
@@ -170,7 +175,7 @@ impl<'a> Job<'a> {
             .stdout(Stdio::from(stdout))
             .stderr(Stdio::from(stderr))
             .process_group(0);
-        super::daemon::pass(&mut command, vec![(spec_fd, 10), (cwd_fd, 11)]);
+        super::children::pass(&mut command, vec![(spec_fd, 10), (cwd_fd, 11)]);
         let child = command.spawn().context("starting the job")?;
         drop((file, asked.cwd));
         Ok(child)
@@ -199,7 +204,7 @@ impl<'a> Job<'a> {
 pub(super) fn adopted(daemon: &Daemon, path: &Path, tag: u64, cgroup: u64) -> Result<WorkloadSpec> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.rsplit_once('-').map_or(name.clone(), |(name, _)| name.to_owned());
-    let mut job = JobSpec { argv: Vec::new(), env: Vec::new() };
+    let mut job = JobSpec { argv: Vec::new(), env: Vec::new(), umask: DEFAULT_UMASK };
     let mut uid = 0;
     for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines() {
         let process = Path::new("/proc").join(pid);

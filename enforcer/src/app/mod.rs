@@ -1,9 +1,11 @@
 //! Configuration, and the processes that make up the service.
 
+mod children;
 pub mod config;
 pub mod daemon;
-pub mod jobs;
+mod jobs;
 pub mod proxy;
-
+pub mod release;
 pub mod signer;
+mod sockets;
 pub mod trust;

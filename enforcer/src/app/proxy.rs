@@ -73,7 +73,8 @@ async fn start(setup: Setup, signer: UnixStream, control: &Channel) -> Result<(P
     cache.replace_signer(signer).await?;
     let leaves = SignedLeaves { cache, downstream: Downstream::new()? };
     let upstream = Upstream::new(setup.upstream_ca.as_deref())?;
-    let limits = Arc::new(Limits::default());
+    let limits: Limits = serde_json::from_value(setup.limits).context("the limits")?;
+    let limits = Arc::new(limits);
     let gate = Gate { policies, recording, subjects: Subjects::default(), settings: Settings::default() };
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {
@@ -119,7 +120,10 @@ fn obey(
                 });
             }
         }
-        ToProxy::Workload(spec) => return Ok(Some(add(process, *spec))),
+        ToProxy::Workload { id, spec } => {
+            let answer = add(process, *spec).map(|()| serde_json::Value::Null);
+            return Ok(Some(FromProxy::Answer { id, answer }));
+        }
         ToProxy::WorkloadEnded { tag, exit_code } => process.remove(tag, exit_code),
         ToProxy::Refused(refused) => process.refused(&Refusal {
             tag: refused.tag,
@@ -133,24 +137,27 @@ fn obey(
             detail: refused.detail,
             suppressed: refused.suppressed,
         }),
-        ToProxy::Released { scope, by_uid } => process.released(&scope, by_uid, None),
-        ToProxy::Reload => {
-            let result = process.shared().gate.policies.reload();
-            return Ok(Some(FromProxy::Reloaded { message: result.err().map(|error| error.to_string()) }));
+        ToProxy::Released { scope, tags, by_uid, until_unix_ms } => {
+            process.released(&scope, &tags, by_uid, until_unix_ms)
+        }
+        ToProxy::Reload { id } => {
+            let read = process.shared().gate.policies.reload();
+            let answer = read.map(|policy| serde_json::json!({ "policy": policy.hash().as_str() }));
+            let answer = answer.map_err(|error| format!("{:?}", miette::Report::new(error)));
+            return Ok(Some(FromProxy::Answer { id, answer }));
+        }
+        ToProxy::Status { id } => {
+            return Ok(Some(FromProxy::Answer { id, answer: Ok(process.status()) }));
         }
     }
     Ok(None)
 }
 
-fn add(process: &Process, spec: WorkloadSpec) -> FromProxy {
-    let tag = spec.tag;
-    let failed = |message: String| FromProxy::WorkloadFailed { tag, message };
-    let secrets = match spec.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>() {
-        Ok(secrets) => secrets,
-        Err(error) => return failed(error.to_string()),
-    };
+fn add(process: &Process, spec: WorkloadSpec) -> Result<(), String> {
+    let secrets = spec.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>();
+    let secrets = secrets.map_err(|error| error.to_string())?;
     let workload = Workload {
-        tag,
+        tag: spec.tag,
         cgroup: spec.cgroup,
         cgroup_path: spec.cgroup_path,
         name: spec.name,
@@ -159,10 +166,7 @@ fn add(process: &Process, spec: WorkloadSpec) -> FromProxy {
         command: spec.command,
         secrets,
     };
-    match process.add(workload) {
-        Ok(()) => FromProxy::WorkloadReady { tag },
-        Err(error) => failed(error.to_string()),
-    }
+    process.add(workload).map_err(|error| error.to_string())
 }
 
 fn exact(value: &SecretValue) -> Result<ExactValue, crate::mask::MaskError> {

@@ -3,26 +3,56 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use miette::{IntoDiagnostic, WrapErr, miette};
 
 use crate::admin::request::{AdminRequest, ask};
-use crate::app::config::Config;
+use crate::app::{config::Config, release};
 
-/// Lift enforcement on purpose: every link, pin, map, cgroup and mount goes
+/// Lift enforcement on purpose, of one scope or of the whole host
 ///
-/// Jobs that run go on without enforcement. It needs root and is recorded.
+/// `--all` removes every link, pin, map, cgroup and mount, and ends the service; it
+/// works without the service, too. Jobs that run go on without enforcement. With
+/// `--for` it comes back by itself, and the service goes on. It needs root and is
+/// recorded.
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
-    /// All scopes
-    #[arg(long, required = true)]
+    /// A job, by its name or its cgroup's (`enforcer status` lists them)
+    #[arg(value_name = "SCOPE", required_unless_present = "all", conflicts_with = "all")]
+    scope: Option<String>,
+
+    /// The whole host
+    #[arg(long)]
     all: bool,
+
+    /// For this long only, such as 90s, 15m or 2h
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    period: Option<Duration>,
+}
+
+/// The longest time that enforcement can be lifted for and still come back.
+const MAX_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a duration is a number and s, m or h, such as 15m, of at most 168h".to_owned();
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let number = digits.parse::<u64>().map_err(|_| wrong())?;
+    let period = number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)?;
+    if period.is_zero() || period > MAX_PERIOD { Err(wrong()) } else { Ok(period) }
 }
 
 impl Cmd {
     pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
         let config = Config::load(config)?;
-        match ask(&config.admin_socket(), &AdminRequest::Release) {
+        let for_ms = self.period.and_then(|period| u64::try_from(period.as_millis()).ok());
+        match ask(&config.admin_socket(), &AdminRequest::Release { scope: self.scope, for_ms }) {
             Ok(reply) if reply.ok => {
                 println!("{}", reply.message);
                 return Ok(ExitCode::SUCCESS);
@@ -32,20 +62,31 @@ impl Cmd {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
             Err(error) => return Err(error).into_diagnostic().wrap_err("the service did not answer"),
         }
-        if !nix::unistd::Uid::effective().is_root() {
-            return Err(miette!("lifting enforcement needs root"));
+        if !self.all || self.period.is_some() {
+            return Err(miette!(
+                "no service runs, so tagged cgroups have no network: start it (`enforcer daemon`), or lift \
+                 everything for good (`enforcer release --all`)"
+            ));
         }
-        crate::kernel::release(&config.kernel.pins)
-            .into_diagnostic()
-            .wrap_err("enforcement could not be lifted")?;
-        let mount = crate::kernel::cgroup2_mount().into_diagnostic()?;
-        for path in [&config.cgroup.own, &config.cgroup.jobs] {
-            let path = mount.join(path.strip_prefix("/").unwrap_or(path));
-            if path.exists() && std::fs::remove_dir(&path).is_err() {
-                eprintln!("{} stays: something still runs in it, without enforcement", path.display());
-            }
-        }
+        release::offline(&config).map_err(|error| miette!("enforcement is not lifted: {error:#}"))?;
         println!("enforcement is lifted");
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_and_a_limit() {
+        for (text, want) in
+            [("1s", Some(1)), ("15m", Some(900)), ("168h", Some(604_800)), ("169h", None), ("0s", None)]
+        {
+            assert_eq!(duration(text).ok(), want.map(Duration::from_secs), "{text}");
+        }
+        for text in ["", "5", "m", "1d", "-1s", "1.5h", "99999999999999999999h", "5124095576030431h"] {
+            duration(text).unwrap_err();
+        }
     }
 }

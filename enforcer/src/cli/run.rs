@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::stat::{Mode, umask};
 
 use crate::admin::request::{RunReply, RunRequest, Signal};
 use crate::app::config::Config;
@@ -58,6 +59,8 @@ impl Cmd {
     }
 
     fn start(self, config: &Path) -> Result<ExitCode> {
+        // It is not in the job's cgroup and has its user: the job is not to get into it.
+        crate::secret::process::not_traceable().context("closing the process to others")?;
         let config =
             Config::load(config).map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(error)))?;
         let socket = config.run_socket();
@@ -68,7 +71,10 @@ impl Cmd {
                 config.run.group
             )
         })?;
+        let umask = umask(Mode::empty());
+        nix::sys::stat::umask(umask);
         let job = JobSpec {
+            umask: umask.bits(),
             argv: self.command.into_iter().map(OsString::into_vec).collect(),
             env: std::env::vars_os()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
@@ -97,7 +103,10 @@ impl Cmd {
                 }
             }
         }
-        bail!("the service has ended; the job runs on, without network until the service is back")
+        bail!(
+            "the service has ended; the job runs on: without network until the service is back, or without \
+             enforcement if that was lifted"
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use miette::{IntoDiagnostic, WrapErr, miette};
 
@@ -14,6 +15,11 @@ pub struct Cmd {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Cmd {
@@ -31,13 +37,27 @@ impl Cmd {
             println!("{}", serde_json::to_string_pretty(&status).into_diagnostic()?);
         } else {
             println!("{}", if healthy { "enforcing" } else { "NOT WHOLE" });
-            println!("proxy  {}", status["proxy_pid"]);
+            println!("proxy  pid {}, signer pid {}", status["proxy_pid"], status["signer_pid"]);
+            let proxy = &status["proxy"];
+            match proxy["problem"].as_str() {
+                Some(problem) => println!("proxy  {problem}"),
+                None => {
+                    println!("proxy  {} connections open", proxy["connections"]);
+                    println!("policy {}", proxy["policy"].as_str().unwrap_or_default());
+                    println!("record {}", proxy["recording"].as_str().unwrap_or_default());
+                }
+            }
             for pin in status["pins"].as_array().into_iter().flatten() {
                 let problem = pin["problem"].as_str().unwrap_or("ok");
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());
             }
             for job in status["jobs"].as_array().into_iter().flatten() {
-                println!("job    {:<16} {}", job["name"].as_str().unwrap_or_default(), job["cgroup"]);
+                let name = job["name"].as_str().unwrap_or_default();
+                let lifted = job["lifted_until_unix_ms"].as_u64().map_or_else(String::new, |until| {
+                    let left = until.saturating_sub(now_unix_ms()) / 1000;
+                    format!("  NOT ENFORCED for {left} s more")
+                });
+                println!("job    {name:<16} {}{lifted}", job["cgroup"].as_str().unwrap_or_default());
             }
         }
         Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })

@@ -19,10 +19,14 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
+use crate::net::sys::{self, ResourceLimit};
+
 /// The exit code for failures of our own (as docker and env have it).
 pub const FAILED: u8 = 125;
 /// The command was found and cannot be run.
 pub const CANNOT_RUN: u8 = 126;
+/// The mask of a caller that is not known any more.
+pub const DEFAULT_UMASK: u32 = 0o022;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
 
@@ -31,6 +35,8 @@ pub const NOT_FOUND: u8 = 127;
 pub struct JobSpec {
     pub argv: Vec<Vec<u8>>,
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The caller's file mode creation mask.
+    pub umask: u32,
 }
 
 /// What the loader tells the helper that becomes the job.
@@ -48,6 +54,8 @@ pub struct LaunchSpec {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// The caller's resource limits.
+    pub limits: Vec<ResourceLimit>,
 }
 
 /// Why the command does not run.
@@ -100,6 +108,10 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
         step(&format!("hiding {}", hidden.display()), done)?;
     }
     enter_folder(cwd)?;
+    for limit in &spec.limits {
+        step("the caller's resource limits", sys::set_limit(limit))?;
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(spec.job.umask & 0o777));
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     bounding()?;
@@ -166,7 +178,7 @@ fn close_others() {
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     for raw in open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()) {
         if raw > 2 {
-            crate::net::sys::close_on_exec(raw);
+            sys::close_on_exec(raw);
         }
     }
 }

@@ -4,10 +4,12 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    accept4, bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
+    accept4, bind, connect, listen, recvmsg, sendmsg, setsockopt, socket, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +80,39 @@ impl Channel {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut"));
         }
         Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
+    }
+
+    /// Sets how long `recv` waits for the other end; None is for ever.
+    pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        let micros = i64::try_from(patience.unwrap_or_default().as_micros()).unwrap_or(i64::MAX);
+        let value = nix::sys::time::TimeVal::new(micros / 1_000_000, micros % 1_000_000);
+        Ok(setsockopt(&self.0, nix::sys::socket::sockopt::ReceiveTimeout, &value)?)
+    }
+
+    /// What `look` finds out about the process that connected, by its number. An
+    /// error if that process is gone by then: the number may mean another one, and
+    /// whoever holds the socket now is not known.
+    pub fn with_peer<T, E>(
+        &self,
+        peer: Peer,
+        look: impl FnOnce(u32) -> Result<T, E>,
+    ) -> io::Result<Result<T, E>> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "the process that asked is gone");
+        let pid = i32::try_from(peer.pid).ok().and_then(rustix::process::Pid::from_raw).ok_or_else(gone)?;
+        let process = super::sys::process_of_peer(self.as_fd(), pid).map_err(|_| gone())?;
+        let found = look(peer.pid);
+        // Readable is ended. One that has not ended had its number all the time.
+        let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ended, PollTimeout::ZERO)? {
+            0 => Ok(found),
+            _ => Err(gone()),
+        }
+    }
+
+    /// Ends the connection, whoever else holds a copy of this end.
+    pub fn shut(&self) {
+        // An error means that the other end was quicker.
+        nix::sys::socket::shutdown(self.0.as_raw_fd(), nix::sys::socket::Shutdown::Both).ok();
     }
 
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -158,6 +193,31 @@ mod tests {
         assert_eq!(read, "through");
         drop(a);
         assert!(b.recv::<String>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = Listener::bind(&path).unwrap();
+        let here = Channel::connect(&path).unwrap();
+        let (channel, peer) = listener.accept().unwrap();
+        assert_eq!(channel.with_peer(peer, Ok::<_, ()>).unwrap(), Ok(std::process::id()));
+        let script = "import socket,sys; socket.socket(1,5).connect(sys.argv[1])";
+        let mut child =
+            std::process::Command::new("python3").args(["-c", script]).arg(&path).spawn().unwrap();
+        let (channel, peer) = listener.accept().unwrap();
+        assert_eq!(peer.pid, child.id());
+        child.wait().unwrap();
+        channel.with_peer(peer, Ok::<_, ()>).unwrap_err();
+        drop(here);
+    }
+
+    #[test]
+    fn patience_ends() {
+        let (a, _b) = Channel::pair().unwrap();
+        a.set_patience(Some(Duration::from_millis(20))).unwrap();
+        assert_eq!(a.recv::<u8>().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -10,10 +10,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use enforcer_common as abi;
+use serde::{Deserialize, Serialize};
 
 use super::OrigDst;
 
 const SO_NETNS_COOKIE: i32 = 71;
+/// Since Linux 6.5.
+const SO_PEERPIDFD: i32 = 77;
 
 /// What the kernel half knows about one connection or datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +129,75 @@ pub fn set_user_timeout(fd: BorrowedFd<'_>, milliseconds: u32) -> io::Result<()>
 pub fn set_reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+}
+
+/// The process that connected this Unix socket: a descriptor that never comes to
+/// mean another process, as a number does that is used again. A process that is
+/// gone is an error. Before Linux 6.5 it is looked up by its number.
+pub fn process_of_peer(fd: BorrowedFd<'_>, pid: rustix::process::Pid) -> io::Result<std::os::fd::OwnedFd> {
+    // Both close at exec.
+    match get::<i32>(fd, libc::SOL_SOCKET, SO_PEERPIDFD) {
+        Ok(raw) => Ok(own(raw)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a capability out of the bounding set, by its number; false if the kernel
+/// knows none with it.
+pub fn drop_bounding(capability: i32) -> io::Result<bool> {
+    // SAFETY: the operation takes a number and touches no memory.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } {
+        0 => Ok(true),
+        _ if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// One of the limits of getrlimit(2): its number there, soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// The resource limits of a process, from `/proc/PID/limits`: prlimit(2) on another
+/// user's process asks for CAP_SYS_RESOURCE. Its lines are in the order of the
+/// numbers, its columns are as wide as fs/proc/base.c has them.
+pub fn limits_of(pid: u32) -> io::Result<Vec<ResourceLimit>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let column = |line: &str, at: usize| match line.get(at..)?.split_whitespace().next()? {
+        "unlimited" => Some(libc::RLIM64_INFINITY),
+        number => number.parse().ok(),
+    };
+    let limit = |(resource, line): (u32, &str)| {
+        Some(ResourceLimit { resource, soft: column(line, 26)?, hard: column(line, 47)? })
+    };
+    let limits: Option<Vec<_>> = (0..).zip(text.lines().skip(1)).map(limit).collect();
+    limits.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/limits has another form"))
+}
+
+/// Sets a limit of this process, no higher than the host lets it.
+pub fn set_limit(limit: &ResourceLimit) -> io::Result<()> {
+    let set = |soft, hard| {
+        let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: `new` is read, and lives longer than the call.
+        match unsafe { libc::setrlimit64(limit.resource, &raw const new) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match set(limit.soft, limit.hard) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let own = limits_of(std::process::id())?;
+            let most = own.get(limit.resource as usize).map_or(0, |own| own.hard);
+            set(limit.soft.min(most), limit.hard.min(most))
+        }
+        other => other,
+    }
 }
 
 /// Identifies the network namespace of a socket; never reused while the host is up.

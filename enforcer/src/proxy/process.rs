@@ -114,9 +114,11 @@ impl Process {
         });
     }
 
-    /// Writes down that enforcement was lifted on purpose.
-    pub fn released(&self, scope: &str, by_uid: u32, until_unix_ms: Option<u64>) {
-        let sessions: Vec<_> = self.sessions().values().cloned().collect();
+    /// Writes down that enforcement was lifted on purpose, of these workloads or of all.
+    pub fn released(&self, scope: &str, tags: &[u64], by_uid: u32, until_unix_ms: Option<u64>) {
+        let meant = |tag: &u64| tags.is_empty() || tags.contains(tag);
+        let sessions: Vec<_> =
+            self.sessions().iter().filter(|(tag, _)| meant(tag)).map(|(_, it)| Arc::clone(it)).collect();
         for session in &sessions {
             let scope = session.text(scope);
             session.note(&Event::Released { scope, by_uid, until_unix_ms });

@@ -7,9 +7,14 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 ///
 /// Before any secret is read, since the state does not survive exec.
 pub fn close_to_others() -> std::io::Result<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    not_traceable()?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(())
+}
+
+/// No look into this process by another one of its user, by ptrace(2) or /proc.
+pub fn not_traceable() -> std::io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Keeps all memory that is touched from now on out of swap.

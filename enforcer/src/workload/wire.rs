@@ -14,12 +14,32 @@ use crate::secret::SecretText;
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToProxy {
     Setup(Box<Setup>),
-    Listeners { netns: u64 },
-    Workload(Box<WorkloadSpec>),
-    WorkloadEnded { tag: u64, exit_code: Option<i32> },
+    Listeners {
+        netns: u64,
+    },
+    /// Answered with the id, as the next two are; nobody waits for the answer to 0.
+    Workload {
+        id: u64,
+        spec: Box<WorkloadSpec>,
+    },
+    Reload {
+        id: u64,
+    },
+    Status {
+        id: u64,
+    },
+    WorkloadEnded {
+        tag: u64,
+        exit_code: Option<i32>,
+    },
     Refused(Box<Refused>),
-    Released { scope: String, by_uid: u32 },
-    Reload,
+    /// Without tags it is all workloads.
+    Released {
+        scope: String,
+        tags: Vec<u64>,
+        by_uid: u32,
+        until_unix_ms: Option<u64>,
+    },
 }
 
 /// From the proxy to the loader.
@@ -27,9 +47,14 @@ pub enum ToProxy {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromProxy {
     Ready,
-    WorkloadReady { tag: u64 },
-    WorkloadFailed { tag: u64, message: String },
-    Reloaded { message: Option<String> },
+    Answer {
+        id: u64,
+        answer: Result<serde_json::Value, String>,
+    },
+    /// A change of the policy's files was noticed; the message is why it is not in force.
+    Reloaded {
+        message: Option<String>,
+    },
 }
 
 /// All that a proxy is started with.
@@ -46,6 +71,8 @@ pub struct Setup {
     /// Values that the operator registered.
     pub secrets: Vec<SecretValue>,
     pub workers: usize,
+    /// The proxy's limits (`proxy::Limits`).
+    pub limits: serde_json::Value,
 }
 
 /// A value that must not be recorded, and that policy may mask.

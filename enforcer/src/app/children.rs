@@ -1,0 +1,242 @@
+//! The signer and the proxy: started together, stopped together, started again.
+
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::net::ipc::Channel;
+use crate::net::sys;
+use crate::secret::SecretText;
+use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
+
+use super::daemon::{Daemon, Link, lock};
+
+/// How often the loader looks after its children and the kernel's refusals.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// How long a proxy may take to begin.
+const BEGIN: Duration = Duration::from_secs(20);
+/// How long a proxy may take to end, before it is killed.
+const END: Duration = Duration::from_secs(3);
+
+impl Daemon {
+    /// Starts the children, again and again, until the end.
+    pub(super) fn supervise(self: &Arc<Self>) {
+        let mut pause = Duration::from_millis(100);
+        while !self.stop.load(Ordering::Acquire) {
+            let begun = Instant::now();
+            match self.start_children() {
+                Ok((signer, proxy)) => {
+                    println!("enforcer: ready");
+                    sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+                    self.look_after(signer, proxy);
+                }
+                Err(error) => tracing::error!("{error:#}"),
+            }
+            *lock(&self.proxy) = None;
+            if begun.elapsed() > Duration::from_secs(10) {
+                pause = Duration::from_millis(100);
+            }
+            if !self.stop.load(Ordering::Acquire) {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+
+    fn look_after(&self, mut signer: Child, mut proxy: Child) {
+        loop {
+            self.forward_refusals();
+            self.end_adopted();
+            self.end_lifted();
+            let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+            let ended = gone(&mut signer) || gone(&mut proxy);
+            if ended || self.stop.load(Ordering::Acquire) {
+                self.end_proxy(&mut proxy);
+                for child in [&mut proxy, &mut signer] {
+                    if let Err(error) = child.kill().and_then(|()| child.wait()) {
+                        tracing::warn!(%error, "a child that does not end");
+                    }
+                }
+                if ended {
+                    tracing::error!("the proxy or the signer has ended; both are started again");
+                }
+                return;
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// The end of its control link is what a proxy drains for: open statements come
+    /// to their end, within the deadline, and sessions are closed.
+    fn end_proxy(&self, proxy: &mut Child) {
+        if let Some(link) = lock(&self.proxy).take() {
+            link.channel.shut();
+        }
+        let until = Instant::now() + END;
+        while Instant::now() < until && matches!(proxy.try_wait(), Ok(None)) {
+            std::thread::sleep(TICK / 10);
+        }
+    }
+
+    fn start_children(self: &Arc<Self>) -> Result<(Child, Child)> {
+        let user = nix::unistd::User::from_name(&self.config.proxy.user)?.with_context(|| {
+            let user = &self.config.proxy.user;
+            format!("there is no user `{user}`: useradd --system --no-create-home {user}")
+        })?;
+        let recording = &self.config.recording.dir;
+        fs::create_dir_all(recording)?;
+        fs::set_permissions(recording, fs::Permissions::from_mode(0o700))?;
+        chown(recording, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        let (to_signer, signer_end) = UnixStream::pair()?;
+        let (ours, theirs) = Channel::pair()?;
+        let mut keys = memory_file("keys")?;
+        keys.write_all(self.ca.certificate_pem().as_bytes())?;
+        keys.write_all(self.ca.key_pem().as_bytes())?;
+        keys.rewind()?;
+        let signer = child(&user, "signer", &[signer_end.as_raw_fd(), keys.as_raw_fd()])?;
+        let proxy = child(&user, "proxy", &[theirs.as_fd().as_raw_fd()])?;
+        drop((signer_end, keys, theirs));
+        ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &[to_signer.as_fd()])?;
+        let listeners = self.with_kernel(|kernel| kernel.open_listeners(None))?;
+        let netns = listeners.netns;
+        let fds: [OwnedFd; 4] = listeners.into_fds()?;
+        ours.send(&ToProxy::Listeners { netns }, &fds.each_ref().map(AsFd::as_fd))?;
+        drop(fds);
+        let reader = ours.try_clone()?;
+        let (ready, begun) = mpsc::channel();
+        let daemon = Arc::clone(self);
+        std::thread::spawn(move || daemon.listen_to(&reader, &ready));
+        let link = Link { channel: ours, proxy: proxy.id(), signer: signer.id() };
+        *lock(&self.proxy) = Some(link);
+        begun.recv_timeout(BEGIN).context("the proxy did not begin; its messages are above")?;
+        let known: Vec<WorkloadSpec> = lock(&self.workloads).values().cloned().collect();
+        for spec in known {
+            self.say(&ToProxy::Workload { id: 0, spec: Box::new(spec) });
+        }
+        Ok((signer, proxy))
+    }
+
+    fn listen_to(&self, channel: &Channel, ready: &mpsc::Sender<()>) {
+        while let Ok(Some((message, _))) = channel.recv::<FromProxy>() {
+            match message {
+                FromProxy::Ready => drop(ready.send(())),
+                FromProxy::Reloaded { message: None } => tracing::info!("the policy was read again"),
+                FromProxy::Reloaded { message: Some(message) } => {
+                    tracing::error!("the last good policy stays: {message}");
+                }
+                FromProxy::Answer { id, answer } => {
+                    let failed = answer.as_ref().err().cloned();
+                    if !self.answered(id, answer)
+                        && let Some(message) = failed
+                    {
+                        tracing::error!("the proxy: {message}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn setup(&self) -> Result<Setup> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Setup {
+            host_id: read("/etc/machine-id"),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            policy_dir: self.config.policy.dir.clone(),
+            recording_dir: self.config.recording.dir.clone(),
+            body_limit: self.config.recording.body_limit,
+            ca_pem: self.ca.certificate_pem().to_owned(),
+            upstream_ca: self.config.upstream.ca_file.clone(),
+            static_names: self.config.dns.names.clone(),
+            limits: serde_json::to_value(&self.config.limits)?,
+            secrets: registered(&self.config.mask.secrets_dir)?,
+            workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
+        })
+    }
+}
+
+/// The files of the folder: the name is the entity, the content the value.
+fn registered(dir: &Path) -> Result<Vec<SecretValue>> {
+    let mut values = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(values) };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            let value = fs::read_to_string(entry.path())?.trim().to_owned();
+            let entity = entry.file_name().to_string_lossy().into_owned();
+            values.push(SecretValue { entity, value: SecretText::new(value) });
+        }
+    }
+    Ok(values)
+}
+
+/// A child of this program under another user, without any privilege, that ends
+/// with its parent; its descriptors are 10 and so on.
+fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(verb).env_clear();
+    for name in ["RUST_LOG", "RUST_BACKTRACE"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    pass(&mut command, fds.iter().copied().zip(10..).collect());
+    let (uid, gid) = (user.uid, user.gid);
+    let parent = nix::unistd::getpid();
+    let locks_memory = verb == "signer";
+    sys::before_exec(&mut command, move || {
+        if locks_memory {
+            // Without the right to raise it, what is allowed already has to do; the
+            // signer says so if it does not.
+            let all = nix::libc::RLIM_INFINITY;
+            let _refused =
+                nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK, all, all)
+                    .is_err();
+        }
+        let mut capability = 0;
+        while sys::drop_bounding(capability)? {
+            capability += 1;
+        }
+        nix::unistd::setgroups(&[])?;
+        nix::unistd::setresgid(gid, gid, gid)?;
+        nix::unistd::setresuid(uid, uid, uid)?;
+        nix::sys::prctl::set_no_new_privs()?;
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // The parent may have died before that took effect.
+        if nix::unistd::getppid() != parent {
+            return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        }
+        Ok(())
+    });
+    command.spawn().with_context(|| format!("starting the {verb}"))
+}
+
+/// A file without a name, for what is passed to a child.
+pub(super) fn memory_file(name: &str) -> Result<File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::memfd_create(name, flags)?))
+}
+
+/// Gives a child descriptors under fixed numbers, from 10 on.
+pub(super) fn pass(command: &mut Command, fds: Vec<(RawFd, RawFd)>) {
+    sys::before_exec(command, move || {
+        // Twice: a number that is a source must not be overwritten as a target.
+        let mut copies = [-1; 4];
+        for (copy, (from, _)) in copies.iter_mut().zip(&fds) {
+            *copy = sys::duplicate_above(*from, 100)?;
+        }
+        for (copy, (_, to)) in copies.iter().zip(&fds) {
+            sys::duplicate_to(*copy, *to)?;
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,163 @@
+//! The service's own sockets: `run.sock`, on which jobs are started, and
+//! `admin.sock`. Both refuse every process in a tagged cgroup, whoever it is.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::admin::request::{AdminReply, AdminRequest};
+use crate::kernel::LinkHealth;
+use crate::net::ipc::{Channel, Listener, Peer};
+use crate::workload::wire::{ToProxy, WorkloadSpec};
+
+use super::children::TICK;
+use super::daemon::{Daemon, lock};
+use super::jobs;
+use super::release::Lifted;
+
+/// How long a client may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one may that is refused in any case.
+const BRIEFLY: Duration = Duration::from_millis(100);
+/// The most clients of `run.sock` at a time, which is the most jobs.
+const MAX_CLIENTS: usize = 1024;
+/// The most clients of `admin.sock` at a time.
+const MAX_ADMINISTRATORS: usize = 16;
+
+/// Opens both sockets and serves them for as long as the process lives.
+pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
+    let group = nix::unistd::Group::from_name(&daemon.config.run.group)?;
+    let run = Listener::bind(&daemon.config.run_socket())?;
+    fs::set_permissions(daemon.config.run_socket(), fs::Permissions::from_mode(0o660))?;
+    chown(daemon.config.run_socket(), Some(0), Some(group.map_or(0, |group| group.gid.as_raw())))?;
+    let admin = Listener::bind(&daemon.config.admin_socket())?;
+    fs::set_permissions(daemon.config.admin_socket(), fs::Permissions::from_mode(0o600))?;
+    let (starter, administered) = (Arc::clone(daemon), Arc::clone(daemon));
+    serve_each(run, MAX_CLIENTS, move |channel, peer| jobs::serve(&starter, channel, peer));
+    serve_each(admin, MAX_ADMINISTRATORS, move |channel, peer| {
+        let reply = administered.administer(channel, peer).unwrap_or_else(|error| AdminReply {
+            ok: false,
+            message: format!("{error:#}"),
+            status: Value::Null,
+        });
+        if let Err(error) = channel.send(&reply, &[]) {
+            tracing::debug!(%error, "an administrator is gone");
+        }
+    });
+    Ok(())
+}
+
+impl Daemon {
+    /// Whether the process that connected is in a tagged cgroup. One that is gone is
+    /// an error: it may have connected from a job and left the socket to another.
+    fn is_tagged(&self, channel: &Channel, peer: Peer) -> Result<bool> {
+        let tag = |pid| self.with_kernel(|kernel| kernel.tag_of_process(pid));
+        Ok(channel.with_peer(peer, tag)??.is_some())
+    }
+
+    /// What a client asks for; None if it is in a tagged cgroup. Who it is comes
+    /// first, so that a job cannot keep others waiting; its message is taken all the
+    /// same, since closing with it unread would take the answer away as well.
+    pub(super) fn heard<T: DeserializeOwned>(
+        &self,
+        channel: &Channel,
+        peer: Peer,
+    ) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        let tagged = self.is_tagged(channel, peer);
+        let known = matches!(tagged, Ok(false));
+        channel.set_patience(Some(if known { PATIENCE } else { BRIEFLY }))?;
+        let message = channel.recv::<T>();
+        channel.set_patience(None)?;
+        if tagged? {
+            return Ok(None);
+        }
+        message?.context("the client said nothing").map(Some)
+    }
+
+    fn administer(&self, channel: &Channel, peer: Peer) -> Result<AdminReply> {
+        let request = self.heard::<AdminRequest>(channel, peer)?;
+        let (request, _) = request.context("a process in a tagged cgroup has no say here")?;
+        let fine = |message: String| AdminReply { ok: true, message, status: Value::Null };
+        match request {
+            AdminRequest::Status => Ok(AdminReply { status: self.status()?, ..fine(String::new()) }),
+            AdminRequest::Reload => {
+                let answer = self.reload().context("the last good policy stays")?;
+                Ok(fine(format!("the policy is in force: {}", answer["policy"].as_str().unwrap_or("?"))))
+            }
+            AdminRequest::Release { scope: None, for_ms: None } => {
+                self.say(&ToProxy::Released {
+                    scope: "all".to_owned(),
+                    tags: Vec::new(),
+                    by_uid: peer.uid,
+                    until_unix_ms: None,
+                });
+                self.release.store(true, Ordering::Release);
+                self.stop.store(true, Ordering::Release);
+                Ok(fine("enforcement is being lifted; the service ends".to_owned()))
+            }
+            AdminRequest::Release { scope, for_ms } => {
+                self.lift(scope.as_deref(), for_ms.map(Duration::from_millis), peer.uid).map(fine)
+            }
+        }
+    }
+
+    fn status(&self) -> Result<Value> {
+        let health = self.with_kernel(|kernel| kernel.health())?;
+        let pin = |link: &LinkHealth| json!({ "name": link.name, "problem": link.problem });
+        let lifted = lock(&self.lifted).clone();
+        let job = |job: &WorkloadSpec| {
+            json!({
+                "name": job.name, "cgroup": job.cgroup_path, "uid": job.uid, "labels": job.labels,
+                "lifted_until_unix_ms": lifted.get(&job.tag).map(Lifted::until_unix_ms),
+            })
+        };
+        let jobs: Vec<_> = lock(&self.workloads).values().map(job).collect();
+        let pids = lock(&self.proxy).as_ref().map(|link| (link.proxy, link.signer));
+        let proxy = self.ask_status();
+        let recording = proxy.as_ref().is_ok_and(|proxy| proxy["recording"] == "ok");
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "healthy": health.is_good() && recording,
+            "proxy_pid": pids.map(|pids| pids.0),
+            "signer_pid": pids.map(|pids| pids.1),
+            "proxy": proxy.unwrap_or_else(|error| json!({ "problem": format!("{error:#}") })),
+            "pins": health.links.iter().map(pin).collect::<Vec<_>>(),
+            "jobs": jobs,
+        }))
+    }
+}
+
+/// A thread for each client, at most `limit` of them: more are turned away. An
+/// error (no descriptor is left) is not the end of the service.
+fn serve_each(listener: Listener, limit: usize, serve: impl Fn(&Channel, Peer) + Send + Sync + 'static) {
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        loop {
+            let (channel, peer) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a client was not taken");
+                    std::thread::sleep(TICK);
+                    continue;
+                }
+            };
+            // The clones are the clients that are served now.
+            if Arc::strong_count(&serve) > limit {
+                tracing::warn!(limit, "too many clients: one was turned away");
+                continue;
+            }
+            let serve = Arc::clone(&serve);
+            let begun = std::thread::Builder::new().spawn(move || serve(&channel, peer));
+            if let Err(error) = begun {
+                tracing::warn!(%error, "no thread for a client");
+            }
+        }
+    });
+}
