@@ -157,50 +157,56 @@ async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response
             });
             Response::new(body.boxed_unsync())
         }
-        "/secret" => {
-            let mut whole = format!("before {} after", super::SECRET).into_bytes();
-            let zipped = query.contains("gzip");
-            if zipped {
-                whole = gzip(&whole);
-            }
-            let at: usize = query.split('=').nth(1).unwrap().parse().unwrap();
-            let at = at.min(whole.len());
-            let (to, body) = fed();
-            tokio::spawn(async move {
-                drop(to.send(data(whole[..at].to_vec())).await);
-                tokio::task::yield_now().await;
-                drop(to.send(data(whole[at..].to_vec())).await);
-            });
-            let mut response = Response::new(body.boxed_unsync());
-            if zipped {
-                let coding = HeaderValue::from_static("gzip");
-                response.headers_mut().insert("content-encoding", coding);
-            }
-            response.headers_mut().insert("x-key", HeaderValue::from_static(super::SECRET));
-            response.headers_mut().insert("etag", HeaderValue::from_static("\"tag\""));
-            response.headers_mut().insert("alt-svc", HeaderValue::from_static("h3=\":443\""));
-            response
-        }
-        "/ws" => {
-            let upgrade = hyper::upgrade::on(&mut request);
-            tokio::spawn(async move {
-                let io = TokioIo::new(upgrade.await.unwrap());
-                let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
-                let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
-                while let Some(Ok(message)) = socket.next().await {
-                    if message.is_close() || socket.send(message).await.is_err() {
-                        break;
-                    }
-                }
-            });
-            let mut response = full("");
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            let headers = response.headers_mut();
-            headers.insert("connection", HeaderValue::from_static("upgrade"));
-            headers.insert("upgrade", HeaderValue::from_static("websocket"));
-            headers.insert("sec-websocket-accept", HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-            response
-        }
+        "/secret" => secret(&query),
+        "/ws" => websocket(&mut request),
         _ => full("hello"),
     }
+}
+
+/// The secret, cut at the byte that the query names.
+fn secret(query: &str) -> Response<Out> {
+    let mut whole = format!("before {} after", super::SECRET).into_bytes();
+    let zipped = query.contains("gzip");
+    if zipped {
+        whole = gzip(&whole);
+    }
+    let at: usize = query.split('=').nth(1).unwrap().parse().unwrap();
+    let at = at.min(whole.len());
+    let (to, body) = fed();
+    tokio::spawn(async move {
+        drop(to.send(data(whole[..at].to_vec())).await);
+        tokio::task::yield_now().await;
+        drop(to.send(data(whole[at..].to_vec())).await);
+    });
+    let mut response = Response::new(body.boxed_unsync());
+    if zipped {
+        let coding = HeaderValue::from_static("gzip");
+        response.headers_mut().insert("content-encoding", coding);
+    }
+    response.headers_mut().insert("x-key", HeaderValue::from_static(super::SECRET));
+    response.headers_mut().insert("etag", HeaderValue::from_static("\"tag\""));
+    response.headers_mut().insert("alt-svc", HeaderValue::from_static("h3=\":443\""));
+    response
+}
+
+/// Sends every message back.
+fn websocket(request: &mut Request<Incoming>) -> Response<Out> {
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let io = TokioIo::new(upgrade.await.unwrap());
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
+        let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_close() || socket.send(message).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut response = full("");
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("connection", HeaderValue::from_static("upgrade"));
+    headers.insert("upgrade", HeaderValue::from_static("websocket"));
+    headers.insert("sec-websocket-accept", HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    response
 }
