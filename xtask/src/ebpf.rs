@@ -2,16 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::run::{root, run};
+use crate::toolchain::Toolchain;
 
 /// Builds the object and says where it is.
-///
-/// Debian's `rustc-web` is used because its library sources come as a package;
-/// rustup's stable has none, and `core` for BPF has to be built from source.
 pub fn build() -> Result<PathBuf> {
     let root = root();
     let linker = root.join("target/tools/bin/bpf-linker");
@@ -24,10 +21,10 @@ pub fn build() -> Result<PathBuf> {
     ]
     .join("\x1f");
     let target_dir = root.join("target/bpf-build");
-    run(Command::new("cargo")
+    let toolchain = Toolchain::choose()?;
+    run(toolchain
+        .cargo()
         .current_dir(&root)
-        .env("RUSTC", "/usr/bin/rustc")
-        .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")

@@ -6,6 +6,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod toolchain;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -30,7 +31,7 @@ enum Task {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
-    /// Formatting, lints, layers and lengths
+    /// Formatting, lints, layers, lengths, and licences of dependencies
     Check,
     /// Layers and lengths of the sources
     Tidy,

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::run::{root, run};
+use crate::toolchain::{LLVM, Toolchain};
 
 /// What building and testing needs: each package and why it is wanted.
 pub const BUILD: &[(&str, &str)] = &[
-    ("rustc-web", "a compiler whose library sources are packaged, for core on bpfel"),
-    ("rust-web-src", "the sources of core"),
+    ("build-essential", "the C parts of dependencies"),
+    ("cmake", "aws-lc"),
     ("llvm-22-dev", "bpf-linker"),
     ("libpolly-22-dev", "bpf-linker"),
     ("libzstd-dev", "bpf-linker"),
@@ -22,6 +23,12 @@ pub const BUILD: &[(&str, &str)] = &[
     ("python3-minimal", "test client"),
     ("openssl", "hash links of roots"),
     ("ca-certificates", "the roots that jobs trust beside the host's CA"),
+];
+
+/// The compiler of the kernel half, unless rustup has one that will do.
+const COMPILER: &[(&str, &str)] = &[
+    ("rustc-web", "a compiler whose library sources are packaged, for core on bpfel"),
+    ("rust-web-src", "the sources of core"),
 ];
 
 /// What the virtual machine needs.
@@ -35,11 +42,20 @@ pub const VM: &[(&str, &str)] = &[
 /// The release of bpf-linker that links the kernel half.
 const BPF_LINKER: &str = "0.13.0";
 
+/// The release of cargo-deny that looks at licences and sources.
+const CARGO_DENY: &str = "0.20.2";
+
 const POLICY_RC: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing, and says what it does.
 pub fn all() -> Result<()> {
-    packages(BUILD)?;
+    match Toolchain::choose()? {
+        Toolchain::Debian => packages(&[BUILD, COMPILER].concat())?,
+        Toolchain::Nightly(name) => {
+            println!("setup: {name} of rustup builds the kernel half");
+            packages(BUILD)?;
+        }
+    }
     bpf_linker()
 }
 
@@ -113,8 +129,21 @@ fn bpf_linker() -> Result<()> {
     }
     println!("setup: building bpf-linker {BPF_LINKER} (about a minute)");
     run(Command::new("cargo")
-        .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))
         .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--quiet"])
         .args(["--no-default-features", "--features", "llvm-22", "--root"])
         .arg(tools))
+}
+
+/// Installs cargo-deny into target/tools and says where it is.
+pub fn cargo_deny() -> Result<PathBuf> {
+    let tools = root().join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        println!("setup: building cargo-deny {CARGO_DENY} (some minutes)");
+        run(Command::new("cargo")
+            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--quiet", "--root"])
+            .arg(tools))?;
+    }
+    Ok(program)
 }
