@@ -85,6 +85,22 @@ fn fact<T>(wanted: bool, fact: Fact<T>, holds: impl FnOnce(T) -> bool) -> Tri {
     }
 }
 
+/// The path as a server reads it that cuts segments at `;`; None if none has one.
+fn without_parameters(path: &str) -> Option<String> {
+    const MARKS: [&str; 2] = [";", "%3B"];
+    if !MARKS.iter().any(|mark| path.contains(mark)) {
+        return None;
+    }
+    let cut = |segment: &str| {
+        let end = MARKS.iter().filter_map(|mark| segment.find(mark)).min().unwrap_or(segment.len());
+        segment[..end].to_owned()
+    };
+    let segments: Vec<String> = path.split('/').skip(1).map(cut).collect();
+    let last = segments.len() - 1;
+    let kept = segments.iter().enumerate().filter(|(at, segment)| *at == last || !segment.is_empty());
+    Some(kept.map(|(_, segment)| format!("/{segment}")).collect())
+}
+
 impl Rule {
     /// Conditions in the order in which they are tried, with their names.
     pub fn conditions(&self, known: &Known<'_>) -> [(&'static str, Tri); 9] {
@@ -116,14 +132,21 @@ impl Rule {
                     when.method.iter().any(|wanted| wanted == method)
                 }),
             ),
-            (
-                "path",
-                fact(!when.path.is_empty(), facts.path, |path| {
-                    when.path.iter().any(|glob| glob.matches(path))
-                }),
-            ),
+            ("path", fact(!when.path.is_empty(), facts.path, |path| self.path(path))),
             ("passthrough", self.passthrough(facts)),
         ]
+    }
+
+    /// Some servers cut parameters off a segment (`/admin;x/`, RFC 3986, section
+    /// 3.3), others do not: what allows has to match both readings, everything else
+    /// matches either.
+    fn path(&self, path: &str) -> bool {
+        let matches = |path: &str| self.when.path.iter().any(|glob| glob.matches(path));
+        let Some(plain) = without_parameters(path) else { return matches(path) };
+        match self.deciding {
+            Some(Deciding::Allow | Deciding::Passthrough) => matches(path) && matches(&plain),
+            Some(Deciding::Deny(..)) | None => matches(path) || matches(&plain),
+        }
     }
 
     /// Passing through is possible only where a TLS connection has just shown

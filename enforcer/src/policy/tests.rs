@@ -74,6 +74,34 @@ fn the_first_deciding_rule_decides_and_adding_ones_add() {
 }
 
 #[test]
+fn parameters_of_a_path_hide_nothing_from_a_denial_and_widen_no_allow() {
+    let text = "
+version: 1
+name: p
+rules:
+  - {id: admin, when: {host: h.test, path: /admin/**}, deny: no}
+  - {id: some, when: {host: h.test, path: [/a/*, '/v1/models/*:run;x']}, allow: true}
+  - {id: all, when: {host: all.test}, allow: true}
+";
+    let workload = WorkloadFacts::default();
+    let policy = Policy::from_text("p.yaml", text).unwrap();
+    let rule = |host, path| {
+        let decision = policy.decide(&request(&workload, host, "GET", path));
+        decision.rule.map(|rule| rule.to_string())
+    };
+    for path in ["/admin/x", "/admin;y/x", "/admin%3By/x", "/admin/x;y", "/;y/admin/x", "/admin;/;/x"] {
+        assert_eq!(rule("h.test", path).as_deref(), Some("p/admin"), "{path}");
+    }
+    assert_eq!(rule("h.test", "/a/b").as_deref(), Some("p/some"));
+    assert_eq!(rule("h.test", "/a/b;c").as_deref(), Some("p/some"));
+    // As written it would be allowed, without parameters it is another path.
+    for path in ["/a;/b/c", "/v1/models/m:run;x"] {
+        assert_eq!(rule("h.test", path), None, "{path}");
+    }
+    assert_eq!(rule("all.test", "/a;b/c").as_deref(), Some("p/all"));
+}
+
+#[test]
 fn before_all_facts_exist_only_the_impossible_is_refused() {
     let workload = WorkloadFacts::default();
     let policy = base();

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, UdpSocket as StdUdpSocket};
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use moka::future::Cache;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -26,6 +28,9 @@ use super::{Serving, Shared, TcpDns};
 
 /// Questions that are answered at the same time, of all workloads.
 const MAX_PENDING: usize = 512;
+/// Questions of one workload a second, and how many at once after a silence.
+const RATE: NonZeroU32 = NonZeroU32::new(200).expect("not 0");
+const BURST: NonZeroU32 = NonZeroU32::new(400).expect("not 0");
 /// How long an answer may be kept, in seconds: the host's resolver does not say.
 const TTL: u32 = 30;
 /// How long a TCP client may be silent.
@@ -78,13 +83,23 @@ impl Resolve for Names {
 pub struct DnsServer {
     shared: Weak<Shared>,
     pending: Arc<Semaphore>,
+    /// By tag: one workload does not use up what all share.
+    rates: DefaultKeyedRateLimiter<u64>,
+    /// By tag: that a workload asks too much is recorded once a second.
+    notes: DefaultKeyedRateLimiter<u64>,
     /// One session a workload.
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
 }
 
 impl DnsServer {
     pub fn new(shared: Weak<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, pending: Arc::new(Semaphore::new(MAX_PENDING)), sessions: Mutex::default() })
+        Arc::new(Self {
+            shared,
+            pending: Arc::new(Semaphore::new(MAX_PENDING)),
+            rates: RateLimiter::keyed(Quota::per_second(RATE).allow_burst(BURST)),
+            notes: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN)),
+            sessions: Mutex::default(),
+        })
     }
 
     /// Serves a UDP socket until the process ends. One task a socket: the
@@ -94,9 +109,21 @@ impl DnsServer {
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let mut buffer = vec![0; dns::MAX_QUERY + 1];
         loop {
-            let (length, from) = socket.recv_from(&mut buffer).await?;
-            // No record: it comes from nobody who is tagged.
-            let Some(flow) = sys::udp_flow_of(socket.as_fd(), from)? else { continue };
+            // Neither error is the end: the first may be told of an answer that did
+            // not arrive, the second is one datagram's.
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let flow = match sys::udp_flow_of(socket.as_fd(), from) {
+                Ok(Some(flow)) => flow,
+                // No record: it comes from nobody who is tagged.
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a question without a record was dropped");
+                    continue;
+                }
+            };
             // Too many at once: a stub resolver asks again.
             let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { continue };
             let (server, socket, query) = (Arc::clone(&self), Arc::clone(&socket), buffer[..length].to_vec());
@@ -118,6 +145,13 @@ impl DnsServer {
         let Some(subject) = shared.gate.subjects.get(flow.tag) else { return Vec::new() };
         let Some(conn) = self.session(&shared, &subject, flow) else { return Vec::new() };
         match dns::parse(query) {
+            Ok(question) if self.rates.check_key(&flow.tag).is_err() => {
+                if self.notes.check_key(&flow.tag).is_ok() {
+                    let detail = format!("more than {RATE} questions a second");
+                    conn.error(crate::session::Side::Downstream, "dns-rate-limit", &detail);
+                }
+                question.failed(over)
+            }
             Ok(question) => ask(&shared, &subject, &conn, &question, over).await,
             Err(malformed) => {
                 conn.error(crate::session::Side::Downstream, malformed.reason(), &malformed.to_string());
@@ -129,7 +163,13 @@ impl DnsServer {
     /// None: it cannot be recorded, so nothing is answered.
     fn session(&self, shared: &Shared, subject: &Arc<Subject>, flow: &FlowRecord) -> Option<Arc<Conn>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|tag, _| shared.gate.subjects.get(*tag).is_some());
+        let known = |tag: &u64| shared.gate.subjects.get(*tag).is_some();
+        let before = sessions.len();
+        sessions.retain(|tag, _| known(tag));
+        if sessions.len() < before {
+            self.rates.retain_recent();
+            self.notes.retain_recent();
+        }
         if let Some(conn) = sessions.get(&flow.tag) {
             return Some(Arc::clone(conn));
         }

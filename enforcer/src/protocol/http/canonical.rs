@@ -75,7 +75,9 @@ pub fn path(raw: &str) -> Result<String, NotCanonical> {
             }
             "" if !last => {}
             // Some servers cut a segment at `;` and then see a step up.
-            odd if odd.starts_with(".;") || odd.starts_with("..;") => return Err(NotCanonical::AboveRoot),
+            odd if [".;", "..;", ".%3B", "..%3B"].iter().any(|step| odd.starts_with(step)) => {
+                return Err(NotCanonical::AboveRoot);
+            }
             other => segments.push(other),
         }
     }
