@@ -134,6 +134,15 @@ impl Service {
         Ok(command)
     }
 
+    /// The same for a user who may not enter the folder that cargo builds in.
+    pub fn command_of_all(&self, args: &[&str]) -> Result<Command> {
+        let copy = self.dir.path().join("enforcer");
+        std::fs::copy(program()?, &copy)?;
+        let mut command = Command::new(copy);
+        command.arg("--config").arg(self.dir.path().join("config.toml")).args(args);
+        Ok(command)
+    }
+
     pub fn output(&self, args: &[&str]) -> Result<Output> {
         Ok(self.command(args)?.stdin(Stdio::null()).output()?)
     }
@@ -196,14 +205,19 @@ impl Service {
         Ok(bytes)
     }
 
+    /// Waits for the end of a daemon that was told to lift enforcement.
+    pub fn wait_lifted(&mut self) -> Result<()> {
+        let status = self.daemon.take().context("no daemon")?.wait()?;
+        ensure!(status.success(), "the daemon ended with {status}");
+        ensure!(!self.dir.path().join("run").exists(), "the folder of the sockets stays");
+        Ok(())
+    }
+
     /// Lifts enforcement and waits for the daemon's end.
     pub fn release(&mut self) -> Result<()> {
         let out = self.output(&["release", "--all"])?;
         ensure!(out.status.success(), "release: {}", String::from_utf8_lossy(&out.stderr));
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.wait()?;
-        }
-        Ok(())
+        if self.daemon.is_some() { self.wait_lifted() } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Set-up, build and test tasks: `cargo xtask --help`.
 
 mod check;
+mod dist;
 mod ebpf;
 mod run;
 mod setup;
@@ -35,6 +36,12 @@ enum Task {
     Check,
     /// Layers and lengths of the sources
     Tidy,
+    /// Build the Debian package into target/dist
+    Dist {
+        /// With the program as tests build it
+        #[arg(long)]
+        debug: bool,
+    },
     /// Run the kernel tests at the true cgroup root of a Debian kernel in qemu
     Vm {
         /// The kernel series: 6.1 or 6.12
@@ -53,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Check => check::all(),
         Task::Tidy => tidy::all(),
+        Task::Dist { debug } => dist::all(!debug),
         Task::Vm { kernel, filter } => vm::all(&kernel, filter.as_deref()),
     }
 }

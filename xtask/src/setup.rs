@@ -21,6 +21,7 @@ pub const BUILD: &[(&str, &str)] = &[
     ("iproute2", "network namespaces in tests"),
     ("curl", "test client"),
     ("python3-minimal", "test client"),
+    ("systemd", "`systemd-analyze verify` of the unit"),
     ("openssl", "hash links of roots"),
     ("ca-certificates", "the roots that jobs trust beside the host's CA"),
 ];

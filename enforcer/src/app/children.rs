@@ -20,6 +20,9 @@ use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec
 
 use super::daemon::{Daemon, Link, lock};
 
+/// This very program: in a folder that the children's user may not enter it is
+/// found all the same, and after an upgrade it is still the one that runs.
+pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// How often the loader looks after its children and the kernel's refusals.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How long a proxy may take to begin.
@@ -182,7 +185,7 @@ fn registered(dir: &Path) -> Result<Vec<SecretValue>> {
 /// A child of this program under another user, without any privilege, that ends
 /// with its parent; its descriptors are 10 and so on.
 fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(PROGRAM);
     command.arg(verb).env_clear();
     for name in ["RUST_LOG", "RUST_BACKTRACE"] {
         if let Some(value) = std::env::var_os(name) {

@@ -167,7 +167,7 @@ impl<'a> Job<'a> {
         file.rewind()?;
         let [stdin, stdout, stderr] = asked.stdio;
         let (spec_fd, cwd_fd) = (file.as_raw_fd(), asked.cwd.as_raw_fd());
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(super::children::PROGRAM);
         command
             .args(["launch-exec", "--spec-fd", "10", "--cwd-fd", "11"])
             .env_clear()

@@ -156,6 +156,13 @@ pub fn clear(mount: &Path, config: &Config) -> Result<()> {
             empty(&path, &target).with_context(|| format!("removing the cgroup {}", path.display()))?;
         }
     }
+    // What had to be made for a place further down; one that is in use stays.
+    let own = place(&config.cgroup.own);
+    for above in own.ancestors().skip(1).take_while(|above| *above != target) {
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
     match fs::remove_dir_all(&config.run.dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
