@@ -3,10 +3,12 @@
 #![allow(unsafe_code, reason = "raw system calls are the point")]
 #![allow(clippy::unwrap_used, reason = "a probe that cannot go on ends")]
 
+mod uring;
+
 use std::io::{self, BufRead, Read, Write};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 const PAYLOAD: &[u8] = b"PROBE-SECRET";
@@ -49,15 +51,40 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             option(&fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"work0\0")?;
             connect_and_talk(&fd, to, wait)
         }
-        "uring" => uring_connect(to),
+        "ip-options" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            option(&fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &source_route())?;
+            connect_and_talk(&fd, to, wait)
+        }
+        "udp-ip-options" => udp(to, wait, |fd| {
+            option(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &source_route())?;
+            send_to(fd, to, 0)
+        }),
+        "uring" => uring::connect_and_talk(to),
+        "uring-sendmsg" => udp(to, wait, |fd| uring::send_msg(fd, to)),
+        "uring-setsockopt" => uring::set_options(to, extra.unwrap_or_default()),
         "udp-sendto" => udp(to, wait, |fd| send_to(fd, to, 0)),
-        "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, 0, &[])),
+        "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, 0, 0, &[])),
+        // The first packet of a QUIC connection: a long header, padded.
+        "quic" => udp(to, wait, |fd| {
+            let mut initial = [&[0xc3, 0, 0, 0, 1, 8][..], PAYLOAD].concat();
+            initial.resize(1200, 0);
+            send_bytes_to(fd, to, 0, &initial)
+        }),
+        "udp-retopts" | "dns-retopts" => {
+            udp(to, wait, |fd| send_msg(fd, to, libc::IPPROTO_IP, libc::IP_RETOPTS, &source_route()))
+        }
+        "dns-pktinfo4" => udp(to, wait, |fd| {
+            let mut info = nix::net::if_::if_nametoindex("work0")?.to_ne_bytes().to_vec();
+            info.extend([0; 8]);
+            send_msg(fd, to, libc::IPPROTO_IP, libc::IP_PKTINFO, &info)
+        }),
+        "donate-tcp" => donate(&socket(to, libc::SOCK_STREAM, 0)?),
+        "donate-udp" => donate(&socket(to, libc::SOCK_DGRAM, 0)?),
         "udp-sendmmsg" => udp(to, wait, |fd| send_mmsg(fd, to)),
         "udp-connect" => udp(to, wait, |fd| connect(fd, to).and_then(|()| send(fd))),
         "udp-rthdr" => udp(to, wait, |fd| {
-            let mut header = vec![0, 2, 0, 1, 0, 0, 0, 0];
-            header.extend(Ipv6Addr::LOCALHOST.octets());
-            option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header)?;
+            option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &routing_header(4, 0))?;
             send_to(fd, to, 0)
         }),
         "udplite" => raw(to, libc::SOCK_DGRAM, 136),
@@ -73,14 +100,11 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             // Any source address, but out of the cable's interface.
             let mut info = vec![0; 16];
             info.extend(nix::net::if_::if_nametoindex("work0")?.to_ne_bytes());
-            send_msg(fd, to, libc::IPV6_PKTINFO, &info)
+            send_msg(fd, to, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info)
         }),
-        "dns-rthdr" => udp(to, wait, |fd| {
-            // A routing header: first to the peer, then where the datagram says.
-            let mut header = vec![0, 2, 4, 1, 0, 0, 0, 0];
-            header.extend("fd77::2".parse::<Ipv6Addr>().unwrap().octets());
-            send_msg(fd, to, libc::IPV6_RTHDR, &header)
-        }),
+        "dns-rthdr" => {
+            udp(to, wait, |fd| send_msg(fd, to, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &routing_header(2, 1)))
+        }
         "dns" => dns(to, false),
         "dns-connect" => dns(to, true),
         "bind" => bind(to, libc::SOCK_STREAM).map(|_| "bound".to_owned()),
@@ -112,6 +136,30 @@ fn loader(args: &[String]) {
         }
         Err(e) => println!("refused {e:?}"),
     }
+}
+
+/// A loose source route whose first hop is the peer, whatever the destination says.
+fn source_route() -> Vec<u8> {
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    // Padded to whole words by an end of the list.
+    vec![LOOSE_SOURCE_ROUTE, 7, 4, 10, 77, 0, 2, 0]
+}
+
+/// A routing header whose only hop is the peer. As an option the kernel takes type 4
+/// (RFC 8754, section 2), as a control message type 2 (RFC 6275, section 6.4).
+fn routing_header(kind: u8, left: u8) -> Vec<u8> {
+    let mut header = vec![0, 2, kind, left, 0, 0, 0, 0];
+    header.extend(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2).octets());
+    header
+}
+
+/// Gives a socket of its own to whoever is at the other end of standard input.
+fn donate(socket: &OwnedFd) -> io::Result<String> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+    let fds = [socket.as_raw_fd()];
+    let given = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<UnixAddr>(0, &[io::IoSlice::new(b"x")], &given, MsgFlags::empty(), None)?;
+    Ok("given".to_owned())
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -182,13 +230,17 @@ fn send(fd: &OwnedFd) -> io::Result<()> {
 }
 
 fn send_to(fd: &OwnedFd, to: SocketAddr, flags: i32) -> io::Result<()> {
+    send_bytes_to(fd, to, flags, PAYLOAD)
+}
+
+fn send_bytes_to(fd: &OwnedFd, to: SocketAddr, flags: i32, bytes: &[u8]) -> io::Result<()> {
     let (address, length) = raw_address(to);
     // SAFETY: a payload and an address of those lengths.
     check_size(unsafe {
         libc::sendto(
             fd.as_raw_fd(),
-            PAYLOAD.as_ptr().cast(),
-            PAYLOAD.len(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
             flags,
             (&raw const address).cast(),
             length,
@@ -210,8 +262,8 @@ fn part() -> libc::iovec {
     libc::iovec { iov_base: PAYLOAD.as_ptr().cast_mut().cast(), iov_len: PAYLOAD.len() }
 }
 
-/// With a control message of IPv6, unless that is empty.
-fn send_msg(fd: &OwnedFd, to: SocketAddr, kind: i32, control: &[u8]) -> io::Result<()> {
+/// With a control message, unless that is empty.
+fn send_msg(fd: &OwnedFd, to: SocketAddr, level: i32, kind: i32, control: &[u8]) -> io::Result<()> {
     let (mut address, length) = raw_address(to);
     let mut part = part();
     let mut message = message(&mut address, length, &mut part);
@@ -223,7 +275,7 @@ fn send_msg(fd: &OwnedFd, to: SocketAddr, kind: i32, control: &[u8]) -> io::Resu
         unsafe {
             message.msg_controllen = libc::CMSG_SPACE(size) as usize;
             let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::IPPROTO_IPV6;
+            (*header).cmsg_level = level;
             (*header).cmsg_type = kind;
             (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
             libc::CMSG_DATA(header).copy_from_nonoverlapping(control.as_ptr(), control.len());
@@ -367,67 +419,4 @@ fn own_loopback(ip: IpAddr) -> io::Result<String> {
     there.send_to(&buffer[..length], from)?;
     let length = here.recv(&mut buffer)?;
     Ok(format!("{answer} same-peer={} udp={length}", peer == address))
-}
-
-/// The two rings of an io_uring, mapped.
-struct Uring {
-    fd: RawFd,
-    sq: *mut u8,
-    cq: *mut u8,
-    sqes: *mut u8,
-    params: [u32; 30],
-}
-
-impl Uring {
-    fn new() -> io::Result<Self> {
-        let mut params = [0_u32; 30];
-        // SAFETY: 120 bytes, as the kernel's io_uring_params.
-        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
-        let fd = check(i32::try_from(fd).unwrap())?;
-        let map = |offset: i64| {
-            // SAFETY: a new mapping of the ring.
-            let at = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    4096,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_POPULATE,
-                    fd,
-                    offset,
-                )
-            };
-            if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast::<u8>()) }
-        };
-        Ok(Self { fd, sq: map(0)?, cq: map(0x800_0000)?, sqes: map(0x1000_0000)?, params })
-    }
-
-    /// Submits IORING_OP_CONNECT and returns its result.
-    fn connect(&self, socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
-        const CONNECT: u8 = 16;
-        let (address, length) = raw_address(to);
-        // SAFETY: offsets that the kernel gave (params[10..] and params[20..]) within the mappings.
-        unsafe {
-            let sqe = self.sqes;
-            sqe.write(CONNECT);
-            sqe.add(4).cast::<i32>().write(socket.as_raw_fd());
-            sqe.add(8).cast::<u64>().write(u64::from(length));
-            sqe.add(16).cast::<u64>().write((&raw const address).expose_provenance() as u64);
-            let tail = self.sq.add(self.params[11] as usize).cast::<u32>();
-            let array = self.sq.add(self.params[16] as usize).cast::<u32>();
-            array.write(0);
-            tail.write_volatile(tail.read_volatile() + 1);
-            let entered =
-                libc::syscall(libc::SYS_io_uring_enter, self.fd, 1, 1, 1, std::ptr::null::<u8>(), 0);
-            check(i32::try_from(entered).unwrap())?;
-            let cqes = self.cq.add(self.params[25] as usize);
-            let result = cqes.add(8).cast::<i32>().read_volatile();
-            if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
-        }
-    }
-}
-
-fn uring_connect(to: SocketAddr) -> io::Result<String> {
-    let fd = socket(to, libc::SOCK_STREAM, 0)?;
-    Uring::new()?.connect(&fd, to)?;
-    talk(fd)
 }
