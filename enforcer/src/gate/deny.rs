@@ -54,6 +54,51 @@ struct Problem<'a> {
     ask: &'a str,
 }
 
+/// What a reason means, and what its sender can do.
+fn explained(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "policy-default-deny" => "no rule of this host's egress policy allows this request; do without it",
+        "no-policy" => "this host has no valid egress policy, so everything is denied",
+        "missing-fact" | "invalid-fact" => {
+            "what the rules of this host's egress policy look at is missing from this request"
+        }
+        "sni-missing" => "a TLS connection has to name its host (SNI): connect by name instead of by address",
+        "authority-mismatch" => {
+            "the Host header or :authority differs from the name that the connection was opened for: \
+             send it to the name itself"
+        }
+        "authority-missing" | "authority-invalid" => {
+            "the request names no host, or not in a form that has one meaning"
+        }
+        "path-not-canonical" | "target-invalid" => {
+            "the path can be read in more than one way: send it without encoded slashes, steps above \
+             the root or bytes that need encoding"
+        }
+        "connect-refused" => "no proxy is needed here: connect to the host itself",
+        "upgrade-refused" | "upgrade-unasked" => "only an upgrade to WebSocket is let through",
+        "address-unspecified"
+        | "address-loopback"
+        | "address-link-local"
+        | "address-private"
+        | "address-multicast"
+        | "address-embedded"
+        | "address-reserved" => {
+            "the name leads to an address that is not public, and no rule names that range for it"
+        }
+        "dns-not-found" => "there is no such name",
+        "dns-timeout" | "dns-failed" => "the name could not be looked up; try again later",
+        "secret-in-path" => {
+            "a known secret stands in the path or the query: send it in a header or in the body"
+        }
+        "body-over-inspect-limit" => "a rule has to see the whole body, and this one is too long for that",
+        "coding-unsupported" | "body-unreadable" => {
+            "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"
+        }
+        "log-unavailable" => "the session recording cannot be written, so nothing is let through",
+        _ => return None,
+    })
+}
+
 impl Stop {
     pub fn denied(status: StatusCode, reason: &'static str) -> Self {
         let kind = Kind::Denied;
@@ -88,8 +133,8 @@ impl Stop {
             Kind::Denied => ("Denied by policy on this host", "deny"),
             Kind::Failed(_) => ("The request could not be carried out", "fail"),
         };
-        let detail = self.message.as_deref().unwrap_or(match self.kind {
-            Kind::Denied => "no rule of this host's egress policy allows this request",
+        let detail = self.message.as_deref().or_else(|| explained(self.reason)).unwrap_or(match self.kind {
+            Kind::Denied => "this host's egress enforcer does not let this request through",
             Kind::Failed(_) => "the egress enforcer on this host could not complete it",
         });
         let problem = Problem {
