@@ -4,3 +4,4 @@ pub mod cgroup;
 pub mod netns;
 pub mod service;
 pub mod sniffer;
+pub mod origin;

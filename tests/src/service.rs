@@ -87,6 +87,11 @@ pub struct Service {
 impl Service {
     /// Starts it with this policy for `name` at the upstream's address.
     pub fn start(name: &str, upstream: &Upstream, policy: &str) -> Result<Self> {
+        Self::start_for(name, upstream.address, &upstream.ca_pem, policy)
+    }
+
+    /// The same for any server, with the roots by which its certificate is verified.
+    pub fn start_for(name: &str, address: SocketAddr, ca_pem: &str, policy: &str) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests need root");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir()?;
@@ -95,7 +100,7 @@ impl Service {
         let cgroup = Cgroup::at_root(&group)?;
         std::fs::create_dir(dir.path().join("policies"))?;
         std::fs::write(dir.path().join("policies/test.yaml"), policy)?;
-        std::fs::write(dir.path().join("upstream.pem"), &upstream.ca_pem)?;
+        std::fs::write(dir.path().join("upstream.pem"), ca_pem)?;
         let path = dir.path().display();
         let ports = free_ports()?;
         let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
@@ -108,7 +113,7 @@ impl Service {
              [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{object}\"\n",
             ports[0],
             ports[1],
-            upstream.address.ip()
+            address.ip()
         );
         std::fs::write(dir.path().join("config.toml"), config)?;
         let mut service = Self { dir, cgroup, daemon: None, _turn: turn };

@@ -1,6 +1,7 @@
 //! Set-up, build and test tasks: `cargo xtask --help`.
 
 mod check;
+mod clients;
 mod dist;
 mod ebpf;
 mod run;
@@ -54,7 +55,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
-        Task::Setup => setup::all(),
+        Task::Setup => setup::with_clients(),
         Task::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
         Task::Demo => test::demo(),
         Task::Test { filter } => test::all(filter.as_deref()),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::clients;
 use crate::run::{root, run};
 use crate::toolchain::{LLVM, Toolchain};
 
@@ -19,8 +20,7 @@ pub const BUILD: &[(&str, &str)] = &[
     ("libzstd-dev", "bpf-linker"),
     ("zlib1g-dev", "bpf-linker"),
     ("iproute2", "network namespaces in tests"),
-    ("curl", "test client"),
-    ("python3-minimal", "test client"),
+    ("python3", "test client and server"),
     ("systemd", "`systemd-analyze verify` of the unit"),
     ("openssl", "hash links of roots"),
     ("ca-certificates", "the roots that jobs trust beside the host's CA"),
@@ -58,6 +58,12 @@ pub fn all() -> Result<()> {
         }
     }
     bpf_linker()
+}
+
+/// The same, and the clients that tests and the demonstration drive.
+pub fn with_clients() -> Result<()> {
+    all()?;
+    clients::install()
 }
 
 /// Installs those of the packages that are missing.

@@ -10,7 +10,7 @@ use crate::{ebpf, setup};
 /// Sets up, builds and runs all tests, or those whose name contains `filter`.
 pub fn all(filter: Option<&str>) -> Result<()> {
     ensure!(is_root()?, "the tests attach programs to cgroups: run them as root");
-    setup::all()?;
+    setup::with_clients()?;
     let object = ebpf::build()?;
     let mut command = Command::new("cargo");
     command.current_dir(root()).env("ENFORCER_BPF_OBJECT", object).args(["test", "--workspace", "--locked"]);
@@ -23,7 +23,7 @@ pub fn all(filter: Option<&str>) -> Result<()> {
 /// Sets up, builds and runs the demonstration.
 pub fn demo() -> Result<()> {
     ensure!(is_root()?, "the demonstration attaches programs to a cgroup: run it as root");
-    setup::all()?;
+    setup::with_clients()?;
     let object = ebpf::build()?;
     run(Command::new("cargo").current_dir(root()).args([
         "build",

@@ -1,0 +1,125 @@
+//! A server of a test's own that speaks what clients want to hear: HTTP/1.1 and
+//! HTTP/2 over TLS, event streams of LLM APIs, WebSocket, gRPC, git, and the files of
+//! package indexes.
+
+mod answer;
+mod git;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What the answers are made of.
+pub struct Content {
+    /// Stands in answers; clients must not see it.
+    pub token: String,
+    /// Files below `/files`, and repositories below `/git`.
+    pub folder: PathBuf,
+}
+
+/// One request, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub method: String,
+    pub target: String,
+    pub h2: bool,
+}
+
+/// A running server; it ends with the process.
+pub struct Origin {
+    pub address: SocketAddr,
+    pub ca_pem: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Origin {
+    /// Serves `name` on a loopback address that is not the proxy's.
+    pub fn start(name: &str, content: Content) -> Result<Self> {
+        let (tls, ca_pem) = certificate(name)?;
+        let listener = std::net::TcpListener::bind("127.0.0.2:0")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (noted, content, tls) = (Arc::clone(&seen), Arc::new(content), Arc::new(tls));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::spawn(move || {
+            runtime.block_on(async move {
+                let Ok(listener) = TcpListener::from_std(listener) else { return };
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (tls, content, noted) = (Arc::clone(&tls), Arc::clone(&content), Arc::clone(&noted));
+                    tokio::spawn(async move {
+                        if let Err(error) = serve(stream, tls, content, noted).await {
+                            eprintln!("origin: {error:#}");
+                        }
+                    });
+                }
+            });
+        });
+        Ok(Self { address, ca_pem, seen })
+    }
+
+    /// The requests that came since this was asked for the last time.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut tls = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((tls, ca.pem()))
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+    content: Arc<Content>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await.context("handshake")?;
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let line = Seen {
+            method: request.method().to_string(),
+            target: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+            h2,
+        };
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        let content = Arc::clone(&content);
+        async move { Ok::<Response<Body>, Infallible>(answer::answer(request, &content).await) }
+    });
+    let io = TokioIo::new(stream);
+    // How a client leaves is its own affair.
+    if h2 {
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(io, service)
+            .await
+            .ok();
+    } else {
+        let builder = hyper::server::conn::http1::Builder::new();
+        builder.serve_connection(io, service).with_upgrades().await.ok();
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The clients that the tests and the demonstration drive, pinned, in `target/clients`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::run::{root, run};
+use crate::setup;
+
+/// Programs, and the Debian package that is installed where one is missing. Node and
+/// Java may come from elsewhere.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("curl", "curl", "test client"),
+    ("wget", "wget", "test client"),
+    ("git", "git", "test client and server"),
+    ("go", "golang-go", "compiles a test client"),
+    ("node", "nodejs", "runs test clients"),
+    ("npm", "npm", "test client"),
+    ("java", "default-jdk-headless", "runs a test client"),
+    ("keytool", "default-jre-headless", "writes Java's store of roots"),
+];
+
+/// Packages whose presence no program shows.
+const PACKAGES: &[(&str, &str)] = &[
+    ("python3-venv", "the Python of test clients"),
+    ("ca-certificates-java", "the store of roots that Debian's Java reads"),
+];
+
+/// Installs everything that is not there yet, and says so.
+pub fn install() -> Result<()> {
+    let missing = PROGRAMS.iter().filter(|(program, ..)| !is_there(program));
+    let wanted: Vec<_> =
+        missing.map(|(_, package, why)| (*package, *why)).chain(PACKAGES.iter().copied()).collect();
+    setup::packages(&wanted)?;
+    let source = root().join("tests/clients");
+    let target = root().join("target/clients");
+    once("Python clients", &source.join("python/requirements.txt"), &target.join("python"), |venv| {
+        run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(venv))?;
+        run(Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(source.join("python/requirements.txt")))
+    })?;
+    once("Node clients", &source.join("node/package.json"), &target.join("node"), |folder| {
+        for name in ["package.json", "probe.mjs"] {
+            fs::copy(source.join("node").join(name), folder.join(name))?;
+        }
+        run(Command::new("npm").current_dir(folder).args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ]))
+    })?;
+    // The modules are found from where the program stands.
+    fs::copy(source.join("node/probe.mjs"), target.join("node/probe.mjs"))?;
+    once("Go client", &source.join("go/main.go"), &target.join("go"), |folder| {
+        run(Command::new("go")
+            .env("GO111MODULE", "off")
+            .env("CGO_ENABLED", "0")
+            .env("GOCACHE", target.join("go-cache"))
+            .args(["build", "-o"])
+            .arg(folder.join("probe"))
+            .arg(source.join("go/main.go")))
+    })
+}
+
+/// Makes a folder from a file, unless it was made from the same.
+fn once(what: &str, from: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let wanted = fs::read(from).with_context(|| from.display().to_string())?;
+    let stamp = folder.join(".made-from");
+    if fs::read(&stamp).is_ok_and(|made| made == wanted) {
+        println!("setup: {what}: there");
+        return Ok(());
+    }
+    println!("setup: {what}: installing into {}", folder.display());
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    make(folder)?;
+    Ok(fs::write(stamp, wanted)?)
+}
+
+fn is_there(program: &str) -> bool {
+    let script = format!("command -v {program}");
+    Command::new("sh")
+        .args(["-c", &script])
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
