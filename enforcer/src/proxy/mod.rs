@@ -18,6 +18,7 @@ pub mod detect;
 mod dial;
 pub mod dns;
 pub mod error;
+mod heard;
 pub mod limits;
 mod passthrough;
 mod plan;

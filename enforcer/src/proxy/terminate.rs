@@ -8,6 +8,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -19,9 +21,14 @@ use crate::session::{Event, Side};
 
 use super::connection::{Carried, ClientStream, alert_and_close};
 use super::error::ProxyError;
+use super::heard::Heard;
 use super::plan::Alert;
 use super::pool::{Key, Offer, Peer};
 use super::{route, serve, upstream};
+
+/// A client that leaves without a word sooner than this does not trust the leaf; one
+/// that leaves later had no use for the connection.
+const MISTRUST: Duration = Duration::from_secs(5);
 
 pub(super) async fn terminate(
     carried: &Carried,
@@ -52,14 +59,32 @@ pub(super) async fn terminate(
     record(carried, &peer)?;
     let alpn = peer.alpn.as_deref();
     let tls = Box::pin(accept(carried, stream, &host, alpn)).await?;
-    let h2 = alpn == Some(b"h2");
     let scope = carried.scope(Some(host), true, None);
     let service = Arc::new(serve::Service::new(carried, scope, offer));
-    if h2 {
+    Box::pin(serve(carried, tls, service, alpn == Some(b"h2"))).await
+}
+
+/// Serves what the client asks for. Some clients (Node's among them) look at the
+/// certificate only after the handshake, and leave without a word if they do not
+/// trust it.
+async fn serve(
+    carried: &Carried,
+    tls: TlsStream<ClientStream>,
+    service: Arc<serve::Service>,
+    h2: bool,
+) -> Result<(), ProxyError> {
+    let begun = Instant::now();
+    let (tls, heard) = Heard::new(tls);
+    let served = if h2 {
         Box::pin(serve::h2(tls, service, carried.watch.clone())).await
     } else {
         Box::pin(serve::h1(tls, service, carried.watch.clone())).await
+    };
+    if !heard.load(Ordering::Relaxed) && begun.elapsed() < MISTRUST && !carried.watch.is_draining() {
+        let text = "it ended the connection after the handshake without a request";
+        return Err(ProxyError::ClientPinsRoots(io::Error::other(text)));
     }
+    served
 }
 
 /// A leaf that serves only a denial.
@@ -78,11 +103,7 @@ pub(super) async fn deny(
     let tls = Box::pin(accept(carried, stream, &host, alpn)).await?;
     let scope = carried.scope(Some(host), true, Some(denied));
     let service = Arc::new(serve::Service::new(carried, scope, offer));
-    if offer.h2 {
-        Box::pin(serve::h2(tls, service, carried.watch.clone())).await
-    } else {
-        Box::pin(serve::h1(tls, service, carried.watch.clone())).await
-    }
+    Box::pin(serve(carried, tls, service, offer.h2)).await
 }
 
 /// A live connection that was verified not long ago, or a new one.
@@ -141,8 +162,12 @@ async fn accept(
     }
 }
 
-/// Whether a client says that it does not trust the leaf.
+/// Whether a client does not trust the leaf: it says so, or it leaves without a word
+/// once it has seen it.
 fn pins_roots(error: &io::Error) -> bool {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return true;
+    }
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     tls.is_some_and(crate::tls::client_pins_roots)
 }

@@ -45,7 +45,7 @@ const CLIENTS: &[Client] = &[
         "$PYTHON -m pip install -q --disable-pip-version-check --no-cache-dir --index-url $URL/files/simple/ --target site probe-pkg && \
          PYTHONPATH=site $PYTHON -c 'import probe_pkg; print(probe_pkg.text)'",
         "hello from the index",
-        false,
+        true,
     ),
     client(
         "uv pip install",
@@ -156,7 +156,10 @@ fn every_client_works_and_the_readme_says_which_need_variables() {
         if !works_alone {
             // A client that looks elsewhere for its roots shows itself, and is named so.
             if alone.reached > 0 || alone.refused.is_empty() {
-                wrong.push(format!("{}: not refused as client-pins-roots: {}", client.name, alone.text));
+                wrong.push(format!(
+                    "{}: not refused as client-pins-roots ({} requests): {}",
+                    client.name, alone.reached, alone.text
+                ));
             }
         }
         let cell = if works_alone { "yes" } else { "no: brings its own roots" };
@@ -191,9 +194,16 @@ fn roots_that_are_compiled_in_are_refused_by_name_and_nothing_is_sent() {
     let world = World::start();
     // Another CA's certificate in the place of the store: on the wire it is the same.
     let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out own.pem -subj /CN=own -days 2 2>/dev/null; \
-                  curl -sS --cacert own.pem $URL/text";
+                  curl -sS --cacert own.pem --capath /nonexistent $URL/text";
     let outcome = world.run("pinned", script, true);
     assert_eq!(outcome.code, Some(60), "{}", outcome.text);
     assert_eq!(outcome.reached, 0);
     assert!(!outcome.refused.is_empty(), "no session of {NAME} says client-pins-roots");
+    // One that looks at the certificate after the handshake, and says nothing.
+    for version in ["1.2", "1.3"] {
+        let job = format!("node{version}");
+        let outcome = world.run(&job, &format!("node --tls-max-v{version} $NODE/probe.mjs https"), false);
+        assert_eq!((outcome.code, outcome.reached), (Some(1), 0), "{}", outcome.text);
+        assert!(!outcome.refused.is_empty(), "Node by TLS {version}: {}", outcome.text);
+    }
 }
