@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
 use crate::policy::Decision;
+use crate::protocol::git;
 use crate::session::Side;
 
 use super::WireBody;
@@ -127,21 +128,40 @@ impl Stop {
         Self { close: true, ..self }
     }
 
+    /// What the sender gets, in git's own form if it is git.
+    pub fn response_to(&self, git: Option<git::Service>, session: &str) -> Response<WireBody> {
+        let mut response = self.response(session);
+        let (Some(service), Kind::Denied) = (git, self.kind) else { return response };
+        let rule = self.rule.as_deref().map_or_else(String::new, |rule| format!("rule {rule}, "));
+        let text = format!("enforcer: {} ({rule}session {session})", self.detail_text());
+        let (kind, body) = service.refusal(&text);
+        if service != git::Service::Discovery {
+            *response.status_mut() = StatusCode::OK;
+        }
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        *response.body_mut() = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+        response
+    }
+
+    /// What it means, for people.
+    fn detail_text(&self) -> &str {
+        self.message.as_deref().or_else(|| explained(self.reason)).unwrap_or(match self.kind {
+            Kind::Denied => "this host's egress enforcer does not let this request through",
+            Kind::Failed(_) => "the egress enforcer on this host could not complete it",
+        })
+    }
+
     /// What the sender gets.
     pub fn response(&self, session: &str) -> Response<WireBody> {
         let (title, word) = match self.kind {
             Kind::Denied => ("Denied by policy on this host", "deny"),
             Kind::Failed(_) => ("The request could not be carried out", "fail"),
         };
-        let detail = self.message.as_deref().or_else(|| explained(self.reason)).unwrap_or(match self.kind {
-            Kind::Denied => "this host's egress enforcer does not let this request through",
-            Kind::Failed(_) => "the egress enforcer on this host could not complete it",
-        });
         let problem = Problem {
             r#type: format!("urn:enforcer:{}", self.reason),
             title,
             status: self.status.as_u16(),
-            detail,
+            detail: self.detail_text(),
             rule: self.rule.as_deref(),
             reason: self.reason,
             session,

@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::mask::{Masker, Place};
 use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
+use crate::protocol::git;
 use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts};
 use crate::session::{Direction, Outcome, Side};
@@ -28,11 +29,13 @@ pub async fn exchange<F: Forward>(
 ) -> Response<WireBody> {
     let statement = scope.conn.next_statement();
     let steps = Steps { gate, scope, forward, statement };
+    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let git = git::Service::of(request.method(), request.uri(), kind);
     match Box::pin(steps.run(request)).await {
         Ok(response) => response,
         Err(stop) => {
             steps.stopped(&stop);
-            stop.response(scope.conn.id())
+            stop.response_to(git, scope.conn.id())
         }
     }
 }

@@ -1,4 +1,5 @@
 //! One folder a protocol, without I/O.
 
 pub mod dns;
+pub mod git;
 pub mod http;

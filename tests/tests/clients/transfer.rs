@@ -37,5 +37,8 @@ fn a_denied_push_tells_its_user_why_and_fetching_goes_on() {
          git -c user.name=t -c user.email=t@t.test commit -qam more && git fetch && echo fetched; git push";
     let outcome = world.run("push", script, true);
     assert!(outcome.text.contains("fetched") && outcome.code != Some(0), "{}", outcome.text);
-    assert!(outcome.text.contains("pushes go through review"), "{}", outcome.text);
+    assert!(outcome.text.contains("remote: enforcer: pushes go through review"), "{}", outcome.text);
+    // Where nothing is allowed, git is told when it asks what there is.
+    let outcome = world.run("clone", "git clone $URL/elsewhere/app.git e", true);
+    assert!(outcome.text.contains("remote: enforcer: ask for the other host"), "{}", outcome.text);
 }

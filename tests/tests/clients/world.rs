@@ -19,6 +19,9 @@ rules:
   - id: no-push
     when: {host: upstream.test, path: '/git/protected.git/git-receive-pack'}
     deny: pushes go through review
+  - id: elsewhere
+    when: {host: upstream.test, path: '/elsewhere/**'}
+    deny: ask for the other host
   - id: rest
     when: {host: upstream.test}
     allow: true
