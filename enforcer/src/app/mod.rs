@@ -5,6 +5,7 @@ pub mod config;
 pub mod daemon;
 mod jobs;
 pub mod proxy;
+pub mod registries;
 pub mod release;
 pub mod signer;
 mod sockets;

@@ -42,7 +42,7 @@ enum Verb {
     Status(status::Cmd),
     /// List, show and verify session recordings
     Sessions(sessions::Cmd),
-    /// Check, explain and test policies
+    /// Check, explain, test and begin policies
     Policy(policy::Cmd),
     /// Read policy and configuration again
     Reload(reload::Cmd),

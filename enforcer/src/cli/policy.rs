@@ -1,4 +1,6 @@
-//! `enforcer policy`: check, explain and test policies.
+//! `enforcer policy`: check, explain, test and begin policies.
+
+mod init;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +31,9 @@ enum Verb {
     Explain(Request),
     /// Run the tests beside the policies (`*.test.yaml`); exit code 1 if one fails
     Test,
+    /// Write a policy to begin with, from what this host is set up to use
+    #[command(subcommand)]
+    Init(init::Verb),
 }
 
 /// A request as policy sees it.
@@ -119,6 +124,10 @@ impl Request {
 
 impl Cmd {
     pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
+        let verb = match self.verb {
+            Verb::Init(init) => return init.run(),
+            verb => verb,
+        };
         let dir = match self.dir {
             Some(dir) => dir,
             None => Config::load(config)?.policy.dir,
@@ -130,7 +139,8 @@ impl Cmd {
                 return Ok(ExitCode::from(2));
             }
         };
-        match self.verb {
+        match verb {
+            Verb::Init(init) => init.run(),
             Verb::Check => {
                 println!("{} rules, policy {}", policy.len(), policy.hash());
                 Ok(ExitCode::SUCCESS)
