@@ -56,13 +56,29 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             option(&fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &source_route())?;
             connect_and_talk(&fd, to, wait)
         }
+        "uring" => uring::connect_and_talk(to),
+        "uring-sendmsg" => udp(to, wait, |fd| uring::send_msg(fd, to)),
+        "uring-setsockopt" => uring::set_options(to, extra.unwrap_or_default()),
+        "donate-tcp" => donate(&socket(to, libc::SOCK_STREAM, 0)?),
+        "donate-udp" => donate(&socket(to, libc::SOCK_DGRAM, 0)?),
+        "udplite" => raw(to, libc::SOCK_DGRAM, 136),
+        "icmp-dgram" => raw(to, libc::SOCK_DGRAM, if to.is_ipv4() { 1 } else { 58 }),
+        "icmp-raw" => raw(to, libc::SOCK_RAW, if to.is_ipv4() { 1 } else { 58 }),
+        "bind" => bind(to, libc::SOCK_STREAM).map(|_| "bound".to_owned()),
+        "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
+        "listen" => listen(to),
+        "own-loopback" => own_loopback(to.ip()),
+        other => datagram(other, to, wait),
+    }
+}
+
+/// By a socket for datagrams, of which only DNS gets anywhere.
+fn datagram(technique: &str, to: SocketAddr, wait: bool) -> io::Result<String> {
+    match technique {
         "udp-ip-options" => udp(to, wait, |fd| {
             option(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &source_route())?;
             send_to(fd, to, 0)
         }),
-        "uring" => uring::connect_and_talk(to),
-        "uring-sendmsg" => udp(to, wait, |fd| uring::send_msg(fd, to)),
-        "uring-setsockopt" => uring::set_options(to, extra.unwrap_or_default()),
         "udp-sendto" => udp(to, wait, |fd| send_to(fd, to, 0)),
         "udp-sendmsg" => udp(to, wait, |fd| send_msg(fd, to, 0, 0, &[])),
         // The first packet of a QUIC connection: a long header, padded.
@@ -79,17 +95,12 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             info.extend([0; 8]);
             send_msg(fd, to, libc::IPPROTO_IP, libc::IP_PKTINFO, &info)
         }),
-        "donate-tcp" => donate(&socket(to, libc::SOCK_STREAM, 0)?),
-        "donate-udp" => donate(&socket(to, libc::SOCK_DGRAM, 0)?),
         "udp-sendmmsg" => udp(to, wait, |fd| send_mmsg(fd, to)),
         "udp-connect" => udp(to, wait, |fd| connect(fd, to).and_then(|()| send(fd))),
         "udp-rthdr" => udp(to, wait, |fd| {
             option(fd, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &routing_header(4, 0))?;
             send_to(fd, to, 0)
         }),
-        "udplite" => raw(to, libc::SOCK_DGRAM, 136),
-        "icmp-dgram" => raw(to, libc::SOCK_DGRAM, if to.is_ipv4() { 1 } else { 58 }),
-        "icmp-raw" => raw(to, libc::SOCK_RAW, if to.is_ipv4() { 1 } else { 58 }),
         "igmp" => udp(to, wait, |fd| {
             let IpAddr::V4(group) = to.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
             let mut request = group.octets().to_vec();
@@ -107,10 +118,6 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         }
         "dns" => dns(to, false),
         "dns-connect" => dns(to, true),
-        "bind" => bind(to, libc::SOCK_STREAM).map(|_| "bound".to_owned()),
-        "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
-        "listen" => listen(to),
-        "own-loopback" => own_loopback(to.ip()),
         other => panic!("no technique {other}"),
     }
 }
