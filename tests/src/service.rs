@@ -1,7 +1,7 @@
 //! The whole service in a cgroup of its own, with an upstream of its own.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,6 +31,11 @@ pub struct Upstream {
 impl Upstream {
     /// Serves `name` on a loopback address that is not the proxy's.
     pub fn start(name: &str, answer: String) -> Result<Self> {
+        Self::serve(TcpListener::bind("127.0.0.2:0")?, name, answer)
+    }
+
+    /// Serves `name` on this listener, which may belong to another network namespace.
+    pub fn serve(listener: TcpListener, name: &str, answer: String) -> Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -41,7 +46,6 @@ impl Upstream {
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key)?;
         let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.2:0")?;
         let address = listener.local_addr()?;
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
@@ -80,6 +84,8 @@ fn serve(stream: TcpStream, config: Arc<rustls::ServerConfig>, answer: &str) -> 
 pub struct Service {
     pub dir: tempfile::TempDir,
     pub cgroup: Cgroup,
+    /// What the daemon is started by: words before its own command line.
+    pub wrapper: Vec<String>,
     daemon: Option<Child>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -92,6 +98,12 @@ impl Service {
 
     /// The same for any server, with the roots by which its certificate is verified.
     pub fn start_for(name: &str, address: SocketAddr, ca_pem: &str, policy: &str) -> Result<Self> {
+        Self::start_by(&[], &[(name, address.ip())], ca_pem, policy)
+    }
+
+    /// Starts it by way of another program that becomes it (as `nsenter` and
+    /// `unshare` do), with these names.
+    pub fn start_by(wrapper: &[&str], names: &[(&str, IpAddr)], ca_pem: &str, policy: &str) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests need root");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir()?;
@@ -103,26 +115,40 @@ impl Service {
         std::fs::write(dir.path().join("upstream.pem"), ca_pem)?;
         let path = dir.path().display();
         let ports = free_ports()?;
+        let names: String = names.iter().map(|(name, ip)| format!("\"{name}\" = [\"{ip}\"]\n")).collect();
         let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
         let config = format!(
             "[cgroup]\nattach = \"/{group}\"\nown = \"/{group}/own\"\njobs = \"/{group}/jobs\"\n\
              [listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n[ca]\ndir = \"{path}/ca\"\n\
-             [dns.names]\n\"{name}\" = [\"{}\"]\n[upstream]\nca_file = \"{path}/upstream.pem\"\n\
+             [dns.names]\n{names}[upstream]\nca_file = \"{path}/upstream.pem\"\n\
              [mask]\nsecrets_dir = \"{path}/secrets.d\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
              [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{object}\"\n",
-            ports[0],
-            ports[1],
-            address.ip()
+            ports[0], ports[1],
         );
         std::fs::write(dir.path().join("config.toml"), config)?;
-        let mut service = Self { dir, cgroup, daemon: None, _turn: turn };
+        let mut service = Self {
+            dir,
+            cgroup,
+            wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
+            daemon: None,
+            _turn: turn,
+        };
         service.start_daemon()?;
         Ok(service)
     }
 
     pub fn start_daemon(&mut self) -> Result<()> {
-        let mut child = self.command(&["daemon"])?.stdout(Stdio::piped()).spawn()?;
+        let daemon = self.command(&["daemon"])?;
+        let mut command = match self.wrapper.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(daemon.get_program()).args(daemon.get_args());
+                command
+            }
+            None => daemon,
+        };
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let ready = lines.next().transpose()?;
         // The rest of its output is read, so that it never blocks.

@@ -1,6 +1,8 @@
 //! The whole path with a stock client: kernel, proxy, policy, masking, recording.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod escapes;
+
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
