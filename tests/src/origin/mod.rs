@@ -61,9 +61,8 @@ impl Origin {
                 while let Ok((stream, _)) = listener.accept().await {
                     let (tls, content, noted) = (Arc::clone(&tls), Arc::clone(&content), Arc::clone(&noted));
                     tokio::spawn(async move {
-                        if let Err(error) = serve(stream, tls, content, noted).await {
-                            eprintln!("origin: {error:#}");
-                        }
+                        // Why a client did not come further is seen at the client.
+                        serve(stream, tls, content, noted).await.ok();
                     });
                 }
             });
