@@ -48,8 +48,13 @@ pub struct Origin {
 impl Origin {
     /// Serves `name` on a loopback address that is not the proxy's.
     pub fn start(name: &str, content: Content) -> Result<Self> {
+        Self::start_at("127.0.0.2:0", name, content)
+    }
+
+    /// The same at a given address.
+    pub fn start_at(address: &str, name: &str, content: Content) -> Result<Self> {
         let (tls, ca_pem) = certificate(name)?;
-        let listener = std::net::TcpListener::bind("127.0.0.2:0")?;
+        let listener = std::net::TcpListener::bind(address).with_context(|| address.to_owned())?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
