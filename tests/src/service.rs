@@ -273,7 +273,7 @@ pub fn kill9(pid: i32) -> nix::Result<()> {
 }
 
 /// The program under test, which cargo builds beside the tests.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     let this = std::env::current_exe()?;
     let mut folders = this.ancestors().skip(1).take(2).map(|folder| folder.join("enforcer"));
     folders

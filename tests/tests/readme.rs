@@ -77,3 +77,18 @@ fn every_command_of_the_readme_does_what_it_says() {
     agent.kill().unwrap();
     agent.wait().unwrap();
 }
+
+#[test]
+fn the_policy_of_the_documentation_loads_and_holds_its_tests() {
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/policy.md")).unwrap();
+    let blocks: Vec<&str> =
+        text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [policy, tests] = blocks[..] else { panic!("{} blocks of YAML", blocks.len()) };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("web-team.yaml"), policy).unwrap();
+    std::fs::write(dir.path().join("web-team.test.yaml"), tests).unwrap();
+    let program = enforcer_tests::service::program().unwrap();
+    let out = Command::new(program).args(["policy", "test", "--dir"]).arg(dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && said.contains("2 passed, 0 failed"), "{said}");
+}
