@@ -20,6 +20,7 @@ pub const BUILD: &[(&str, &str)] = &[
     ("libzstd-dev", "bpf-linker"),
     ("zlib1g-dev", "bpf-linker"),
     ("iproute2", "network namespaces in tests"),
+    ("xz-utils", "packed test vectors"),
     ("python3", "test client and server"),
     ("systemd", "`systemd-analyze verify` of the unit"),
     ("openssl", "hash links of roots"),
