@@ -79,6 +79,11 @@ pub enum KernelError {
         "the loader runs in a cgroup namespace, where it does not see how deep a cgroup stands: start it outside"
     )]
     CgroupNamespace,
+    #[error(
+        "the loader runs in a private mount namespace, where pins would die with it, and that of process 1 \
+         cannot be entered (/proc/1/root): start it outside, or mount a bpffs on {0} of the host first"
+    )]
+    PrivateMounts(PathBuf),
     #[error("another loader holds {0}: stop it first")]
     Locked(PathBuf),
     #[error(

@@ -3,7 +3,9 @@
 //! A loader may be started in a private mount namespace (a service with
 //! `PrivateMounts=`, a container's entry point). A bpffs that is mounted there
 //! dies with the loader and takes every pin with it: fail-open. So the
-//! directory is that of process 1, reached through `/proc/1/root`.
+//! directory is that of process 1: through `/proc/1/root`, or where it stands if
+//! the bpffs there is the very one that process 1 has. Where neither can be had, the
+//! loader refuses to load.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -113,12 +115,14 @@ impl PinDir {
                 io::ErrorKind::InvalidInput.into(),
             ));
         }
-        let reached = if same_mount_namespace()? {
+        let reached = if same_mount_namespace()? || has_bpffs_of_1(&shown_parent(shown))? {
             shown.to_owned()
-        } else {
+        } else if fs::metadata("/proc/1/root").is_ok() {
             let mut path = PathBuf::from("/proc/1/root");
             path.extend(shown.components().skip(1));
             path
+        } else {
+            return Err(KernelError::PrivateMounts(shown_parent(shown)));
         };
         Ok(Self { shown: shown.to_owned(), reached })
     }
@@ -168,6 +172,27 @@ fn share_a_mount(one: &str, other: &str) -> bool {
     let id = |line: &'_ str| line.split(' ').next().and_then(|id| id.parse::<u64>().ok());
     let Some(first) = one.lines().find_map(id) else { return false };
     other.lines().filter_map(id).any(|it| it == first)
+}
+
+/// Whether the bpffs at this place is the one that process 1 has there: a new mount
+/// namespace begins with the mounts of the old one.
+fn has_bpffs_of_1(mount_point: &Path) -> Result<bool> {
+    let read = |path: &'static str| fs::read_to_string(path).map_err(io_error("reading", Path::new(path)));
+    let ours = bpffs_at(&read("/proc/self/mountinfo")?, mount_point);
+    Ok(ours.is_some() && ours == bpffs_at(&read("/proc/1/mountinfo")?, mount_point))
+}
+
+/// The device number of the bpffs that is seen at this place. The last mount covers
+/// the others; one that shows a part of a file system is not a place for pins.
+fn bpffs_at(mountinfo: &str, mount_point: &Path) -> Option<String> {
+    let mut mounts = mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let fields: Vec<&str> = left.split(' ').collect();
+        let (device, root, at) = (fields.get(2)?, fields.get(3)?, fields.get(4)?);
+        let covers = Path::new(&unescape(at)) == mount_point;
+        covers.then(|| (*device, *root == "/" && right.starts_with("bpf ")))
+    });
+    mounts.next_back().and_then(|(device, whole_bpffs)| whole_bpffs.then(|| device.to_owned()))
 }
 
 /// Runs on a thread of its own, which ends there: nothing has to be put back.
@@ -224,6 +249,17 @@ mod tests {
         assert!(share_a_mount(chrooted, host));
         assert!(!share_a_mount(copy, host));
         assert!(!share_a_mount("", host));
+    }
+
+    #[test]
+    fn the_bpffs_that_is_seen_is_the_last_and_whole_one() {
+        let at = |text: &str| bpffs_at(text, Path::new("/sys/fs/bpf"));
+        let one = "40 30 0:33 / /sys/fs/bpf rw - bpf bpf rw";
+        assert_eq!(at(one).as_deref(), Some("0:33"));
+        assert_eq!(at(&format!("{one}\n50 40 0:44 / /sys/fs/bpf rw - bpf bpf rw")).as_deref(), Some("0:44"));
+        assert_eq!(at(&format!("{one}\n50 40 0:44 / /sys/fs/bpf rw - tmpfs tmpfs rw")), None);
+        assert_eq!(at("40 30 0:33 /below /sys/fs/bpf rw - bpf bpf rw"), None);
+        assert_eq!(at("40 30 0:33 / /run/bpf rw - bpf bpf rw"), None);
     }
 
     #[test]

@@ -178,6 +178,33 @@ fn a_loader_in_a_private_mount_namespace_does_not_take_the_pins_with_it() {
     assert!(world.kernel().health().unwrap().is_good());
 }
 
+/// A bpffs that was there before is the same one in a new mount namespace: what is
+/// pinned there stays when the loader goes, whether process 1 may be looked at or not.
+#[test]
+fn a_private_mount_namespace_shares_the_bpffs_that_was_there_before() {
+    let mut world = World::served();
+    world.kernel.take().unwrap().release().unwrap();
+    std::fs::create_dir_all(&world.mount).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), &world.mount, Some("bpf"), flags, None::<&str>).unwrap();
+    let (mut loader, said) = loader_process(&world, true);
+    assert_eq!(said.trim(), "loaded");
+    assert!(world.config.pins.join("link_connect4").exists());
+    loader.kill().unwrap();
+    loader.wait().unwrap();
+    world.sniffer.clear().unwrap();
+    assert!(!world.tagged("tcp", real4()).contains("REAL"));
+    assert!(world.tagged("udp-sendto", real4()).starts_with(EPERM));
+    world.nothing_leaked("a loader in a private mount namespace");
+    assert!(world.untagged("tcp", real4()).ends_with("REAL"));
+    let adopted = load(&world.config);
+    assert!(adopted.health().unwrap().is_good());
+    assert_eq!(adopted.tags().unwrap().len(), 1);
+    adopted.release().unwrap();
+    nix::mount::umount(&world.mount).unwrap();
+    world.kernel = Some(load(&world.config));
+}
+
 #[test]
 fn the_tag_of_a_process_is_that_of_its_outermost_tagged_cgroup() {
     let mut world = World::served();

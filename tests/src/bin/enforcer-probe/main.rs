@@ -141,7 +141,7 @@ fn loader(args: &[String]) {
             println!("loaded");
             std::thread::sleep(Duration::from_secs(60));
         }
-        Err(e) => println!("refused {e:?}"),
+        Err(e) => println!("refused {e} {e:?}"),
     }
 }
 
