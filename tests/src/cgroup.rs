@@ -56,7 +56,7 @@ impl Drop for Cgroup {
         }
         // The killed processes need a moment until they are gone.
         for _ in 0..200 {
-            match fs::remove_dir(&self.path) {
+            match remove_tree(&self.path) {
                 Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
@@ -66,6 +66,17 @@ impl Drop for Cgroup {
         }
         eprintln!("{} stays: something in it does not end", self.path.display());
     }
+}
+
+/// With what others made below, and did not remove.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
 }
 
 /// Where cgroup2 is mounted.

@@ -1,5 +1,6 @@
 //! The harness: cgroups, network namespaces and a sniffer, for suites that drive a real kernel.
 
+pub mod bpf;
 pub mod cgroup;
 pub mod netns;
 pub mod service;

@@ -189,6 +189,13 @@ impl Service {
         self.dir.path().join("sessions")
     }
 
+    /// Where the daemon pins: what the configuration says by now.
+    pub fn pins(&self) -> Result<PathBuf> {
+        let text = std::fs::read_to_string(self.dir.path().join("config.toml"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("pins = ")).context("no pins")?;
+        Ok(PathBuf::from(line.trim_matches('"')))
+    }
+
     pub fn status(&self) -> Result<serde_json::Value> {
         let out = self.output(&["status", "--json"])?;
         serde_json::from_slice(&out.stdout).context("no status")
@@ -197,6 +204,10 @@ impl Service {
     pub fn kill_proxy(&self) -> Result<()> {
         let pid = self.status()?["proxy_pid"].as_i64().context("no proxy")?;
         Ok(kill9(i32::try_from(pid)?)?)
+    }
+
+    pub fn daemon_pid(&self) -> Result<i32> {
+        Ok(i32::try_from(self.daemon.as_ref().context("no daemon")?.id())?)
     }
 
     pub fn kill_daemon(&mut self) -> Result<()> {

@@ -2,105 +2,16 @@
 //! network namespace, at the other end of a cable, decides.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::Read;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::process::Stdio;
 use std::time::Duration;
 
-use enforcer_tests::cgroup::Cgroup;
-use enforcer_tests::netns::{Cable, PEER4, WORK4};
-use enforcer_tests::service::{Service, Upstream};
-use enforcer_tests::sniffer::{Packet, Sniffer, contains};
+use enforcer_tests::netns::WORK4;
+use enforcer_tests::sniffer::contains;
 
-const NAME: &str = "upstream.test";
-const PAYLOAD: &[u8] = b"PROBE-SECRET";
-const PROBE: &str = env!("CARGO_BIN_EXE_enforcer-probe");
-const REFUSED: &str = "error 1 ";
-const TLS_PORT: u16 = 443;
-const TCP: u8 = 6;
-
-/// `asked.test` is a name that only the host's own resolver could know.
-const POLICY: &str = r#"
-version: 1
-name: test
-rules:
-  - id: allowed
-    when: {host: [upstream.test, asked.test]}
-    allow: true
-    addresses: [private]
-"#;
-
-/// Fields are dropped in this order: the service before its namespace.
-struct World {
-    outside: Cgroup,
-    service: Service,
-    sniffer: Sniffer,
-    upstream: Upstream,
-    cable: Cable,
-}
-
-impl World {
-    fn new() -> Self {
-        let cable = Cable::new().unwrap();
-        let listener = cable.peer.run(|| TcpListener::bind((PEER4, TLS_PORT)).unwrap()).unwrap();
-        let upstream = Upstream::serve(listener, NAME, "hello\n".to_owned()).unwrap();
-        answer_everybody(&cable);
-        let sniffer = Sniffer::start(&cable).unwrap();
-        let netns = format!("--net=/run/netns/{}", cable.work.name());
-        let names = [(NAME, IpAddr::V4(PEER4))];
-        let service = Service::start_by(&["nsenter", &netns], &names, &upstream.ca_pem, POLICY).unwrap();
-        let outside = service.cgroup.child("outside").unwrap();
-        sniffer.clear().unwrap();
-        Self { service, outside, sniffer, upstream, cable }
-    }
-
-    /// What came over the cable since the last time.
-    fn leaked(&self) -> Vec<Packet> {
-        let packets = self.sniffer.packets().unwrap();
-        self.sniffer.clear().unwrap();
-        packets
-    }
-
-    /// A shell command by an untagged process in the same network namespace.
-    fn untagged(&self, script: &str) -> String {
-        let netns = format!("--net=/run/netns/{}", self.cable.work.name());
-        let script = format!("echo $$ > {}/cgroup.procs; {script}", self.outside.path().display());
-        let out = Command::new("nsenter").args([&netns, "sh", "-c", &script]).output().unwrap();
-        String::from_utf8(out.stdout).unwrap().trim().to_owned()
-    }
-
-    fn job(&self, script: &str) -> String {
-        self.service.job(script).unwrap().0.trim().to_owned()
-    }
-
-    #[track_caller]
-    fn nothing_leaves(&self, script: &str) -> String {
-        let accepted = self.upstream.accepted.load(Ordering::SeqCst);
-        let said = self.job(script);
-        let packets = self.leaked();
-        assert!(packets.is_empty(), "{script}: {said}: {packets:?}");
-        assert_eq!(self.upstream.accepted.load(Ordering::SeqCst), accepted, "{script}: {said}");
-        said
-    }
-}
-
-/// At the far end, on the port that nobody may reach: answers over TCP, takes datagrams.
-fn answer_everybody(cable: &Cable) {
-    let bind = || (TcpListener::bind(("::", 4444)).unwrap(), UdpSocket::bind(("::", 4444)).unwrap());
-    let (listener, datagrams) = cable.peer.run(bind).unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut buffer = [0; 64];
-            if stream.read(&mut buffer).is_ok() {
-                // The client may be gone: the packet has been seen all the same.
-                drop(stream.write_all(b"REAL"));
-            }
-        }
-    });
-    std::thread::spawn(move || while datagrams.recv(&mut [0; 64]).is_ok() {});
-}
+use crate::world::*;
 
 /// Technique, destination, and whether the call itself is refused; the others land at
 /// the proxy, where a destination that no rule names gets nothing.
@@ -277,11 +188,6 @@ fn what_is_allowed_leaves_by_the_proxy_alone() {
     }
     drop(job.stdin.take());
     job.wait().unwrap();
-}
-
-fn is_to_upstream(packet: &Packet) -> bool {
-    let port = packet.bytes.get(22..24).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    packet.protocol == TCP && packet.destination == IpAddr::V4(PEER4) && port == Some(TLS_PORT)
 }
 
 /// Local ports of the sockets that the proxy holds, as the kernel lists them.

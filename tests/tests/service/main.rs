@@ -1,13 +1,16 @@
 //! The whole path with a stock client: kernel, proxy, policy, masking, recording.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod deaths;
 mod escapes;
+mod world;
 
-use std::net::TcpStream;
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
+use enforcer_tests::bpf::Objects;
 use enforcer_tests::service::{NOBODY, Service, Upstream};
 
 const NAME: &str = "upstream.test";
@@ -165,66 +168,31 @@ fn a_job_has_the_callers_user_no_privilege_and_no_foreign_descriptor() {
     );
 }
 
-#[test]
-fn whoever_is_killed_nothing_leaks_and_everything_comes_back() {
-    let (upstream, mut service, url) = start();
-    // A job that stays, to have a tagged cgroup with somebody in it.
-    let mut sleeper =
-        service.command(&["run", "sleep", "300"]).unwrap().stdin(Stdio::null()).spawn().unwrap();
-    service.wait_whole().unwrap();
-    let jobs = service.cgroup.path().join("jobs");
-    let tagged =
-        std::fs::read_dir(&jobs).unwrap().flatten().map(|it| it.path()).find(|it| it.is_dir()).unwrap();
-    let dial = |tagged: Option<&std::path::Path>| {
-        let address = upstream.address;
-        let script = format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port());
-        let script = match tagged {
-            Some(path) => format!("echo $$ > {}/cgroup.procs; {script}", path.display()),
-            None => script,
-        };
-        Command::new("bash").args(["-c", &script]).output().unwrap()
-    };
-    service.kill_proxy().unwrap();
-    assert!(dial(None).status.success(), "an untagged process noticed");
-    service.wait_whole().unwrap();
-    assert!(service.job(&format!("curl -sS {url}/x")).unwrap().0.contains("[MASKED:"));
-
-    service.kill_daemon().unwrap();
-    let before = upstream.accepted.load(Ordering::SeqCst);
-    let refused = dial(Some(&tagged));
-    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(text.contains("refused") || text.contains("not permitted"), "{text}");
-    assert_eq!(upstream.accepted.load(Ordering::SeqCst), before, "a tagged process got out");
-    assert!(dial(None).status.success(), "an untagged process noticed");
-    drop(TcpStream::connect(upstream.address).unwrap());
-
-    service.start_daemon().unwrap();
-    service.wait_whole().unwrap();
-    let jobs_known = service.status().unwrap()["jobs"].as_array().unwrap().len();
-    assert_eq!(jobs_known, 1, "the job that ran on is not known again");
-    assert!(service.job(&format!("curl -sS {url}/x")).unwrap().0.contains("[MASKED:"));
-    verify(&service);
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    for entry in std::fs::read_dir(&jobs).unwrap().flatten().filter(|it| it.path().is_dir()) {
-        std::fs::write(entry.path().join("cgroup.kill"), "1").unwrap();
-    }
+/// As processes of the host see them; namespaces of other tests come and go.
+fn mounts() -> BTreeSet<String> {
+    let mounts = ["/proc/self/mountinfo", "/proc/1/mountinfo"].map(|it| std::fs::read_to_string(it).unwrap());
+    mounts.concat().lines().filter(|line| !line.contains("/run/netns")).map(str::to_owned).collect()
 }
 
 #[test]
 fn a_release_leaves_the_host_as_it_was() {
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let before = mounts();
     let (_upstream, mut service, _) = start();
     assert_eq!(service.job("true").unwrap().1, Some(0));
+    let objects = Objects::of(&service.pins().unwrap()).unwrap();
+    assert!(!objects.programs.is_empty() && !objects.links.is_empty() && !objects.maps.is_empty());
+    let children = ["proxy_pid", "signer_pid"].map(|name| service.status().unwrap()[name].clone());
     service.release().unwrap();
-    assert_eq!(mounts(), before);
+    objects.wait_gone().unwrap();
+    assert_eq!(mounts().difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
     let left =
         |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().flatten().any(|it| it.path().is_dir());
     assert!(!left(service.cgroup.path().to_path_buf()));
-    let pins = format!("/sys/fs/bpf/{}", service.cgroup.path().file_name().unwrap().display());
-    assert!(!std::path::Path::new(&pins).exists());
+    assert!(!service.pins().unwrap().exists());
     assert!(!service.dir.path().join("run").exists());
+    for child in children {
+        assert!(child.is_u64() && !std::path::Path::new("/proc").join(child.to_string()).exists());
+    }
 }
 
 #[test]

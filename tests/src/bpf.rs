@@ -1,0 +1,78 @@
+//! What of BPF the kernel holds, and what of it belongs to one service.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use aya::maps::{MapInfo, loaded_maps};
+use aya::programs::{loaded_links, loaded_programs};
+
+/// The kernel frees objects behind the back of who let them go.
+const FREED: Duration = Duration::from_secs(5);
+
+/// Ids of objects, by kind; the kernel does not use one again soon.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    pub programs: BTreeSet<u32>,
+    pub maps: BTreeSet<u32>,
+    pub links: BTreeSet<u32>,
+}
+
+impl Objects {
+    /// Those of the service with this directory of pins: its pinned maps, every program
+    /// that uses one of them, every other map of those, every link to those.
+    pub fn of(pins: &Path) -> Result<Self> {
+        let mut found = Self::default();
+        for entry in std::fs::read_dir(pins)? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"map_")) {
+                found.maps.insert(MapInfo::from_pin(&path)?.id());
+            }
+        }
+        let pinned = found.maps.clone();
+        // One that is freed while it is asked for is nobody's.
+        for program in loaded_programs().flatten() {
+            let maps = program.map_ids().ok().flatten().unwrap_or_default();
+            if maps.iter().any(|id| pinned.contains(id)) {
+                found.programs.insert(program.id());
+                found.maps.extend(maps);
+            }
+        }
+        let links = loaded_links().flatten();
+        found.links =
+            links.filter(|it| found.programs.contains(&it.program_id())).map(|it| it.id()).collect();
+        Ok(found)
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.programs.extend(other.programs);
+        self.maps.extend(other.maps);
+        self.links.extend(other.links);
+    }
+
+    /// Those that the kernel still has.
+    fn remaining(&self) -> Self {
+        let programs = loaded_programs().flatten().map(|it| it.id());
+        let maps = loaded_maps().flatten().map(|it| it.id());
+        let links = loaded_links().flatten().map(|it| it.id());
+        Self {
+            programs: programs.filter(|id| self.programs.contains(id)).collect(),
+            maps: maps.filter(|id| self.maps.contains(id)).collect(),
+            links: links.filter(|id| self.links.contains(id)).collect(),
+        }
+    }
+
+    /// Waits until none of them is there.
+    pub fn wait_gone(&self) -> Result<()> {
+        let until = Instant::now() + FREED;
+        loop {
+            let remaining = self.remaining();
+            if remaining == Self::default() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "still loaded: {remaining:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
