@@ -67,7 +67,7 @@ pub fn install() -> Result<()> {
 }
 
 /// Makes a folder from a file, unless it was made from the same.
-fn once(what: &str, from: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn once(what: &str, from: &Path, folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let wanted = fs::read(from).with_context(|| from.display().to_string())?;
     let stamp = folder.join(".made-from");
     if fs::read(&stamp).is_ok_and(|made| made == wanted) {

@@ -1,5 +1,6 @@
 //! Set-up, build and test tasks: `cargo xtask --help`.
 
+mod bench;
 mod check;
 mod clients;
 mod dist;
@@ -43,6 +44,8 @@ enum Task {
         #[arg(long)]
         debug: bool,
     },
+    /// Measure the enforcer beside other proxies, in release (as root)
+    Bench(bench::Args),
     /// Run the kernel tests at the true cgroup root of a Debian kernel in qemu
     Vm {
         /// The kernel series: 6.1 or 6.12
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::Check => check::all(),
         Task::Tidy => tidy::all(),
         Task::Dist { debug } => dist::all(!debug),
+        Task::Bench(args) => bench::all(&args),
         Task::Vm { kernel, filter } => vm::all(&kernel, filter.as_deref()),
     }
 }

@@ -38,7 +38,8 @@ pub fn demo() -> Result<()> {
     run(Command::new(root().join("target/debug/enforcer-demo")).env("ENFORCER_BPF_OBJECT", object))
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this runs as root.
+pub fn is_root() -> Result<bool> {
     let out = Command::new("id").arg("-u").output()?;
     Ok(out.stdout.trim_ascii() == b"0")
 }

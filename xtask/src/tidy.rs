@@ -18,7 +18,7 @@ pub fn all() -> Result<()> {
     let root = root();
     let layers = layers(&root)?;
     let mut findings = Vec::new();
-    for folder in ["enforcer", "enforcer-common", "enforcer-ebpf", "xtask", "tests"] {
+    for folder in ["enforcer", "enforcer-common", "enforcer-ebpf", "xtask", "tests", "bench"] {
         for file in sources(&root.join(folder)).with_context(|| folder.to_owned())? {
             let text = fs::read_to_string(&file)?;
             let name = file.strip_prefix(&root).unwrap_or(&file).to_path_buf();

@@ -1,0 +1,41 @@
+//! Measures enforcer beside other proxies: `cargo xtask bench`.
+//!
+//! ```text
+//!   CPU 0: lg (load generator), up (upstream)      CPU 1: the proxy alone
+//! ```
+//! Every run has a fresh upstream and a fresh proxy; proxies are interleaved
+//! within each repetition, so that what the machine does meanwhile hits all.
+
+mod lg;
+mod machine;
+mod stats;
+mod suite;
+mod tls;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "enforcer-bench", about = "Measures enforcer beside other proxies")]
+struct Cli {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// The upstream
+    Up(up::Args),
+    /// The load generator: one JSON line
+    Lg(lg::Args),
+    /// All scenarios with all targets
+    Suite(suite::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().part {
+        Part::Up(args) => up::run(&args),
+        Part::Lg(args) => lg::run(args),
+        Part::Suite(args) => suite::run(&args),
+    }
+}
