@@ -3,6 +3,8 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod netns;
+pub mod search;
 pub mod service;
 pub mod sniffer;
+pub mod split;
 pub mod origin;

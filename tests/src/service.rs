@@ -148,13 +148,16 @@ impl Service {
             }
             None => daemon,
         };
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let ready = lines.next().transpose()?;
         // The rest of its output is read, so that it never blocks.
         std::thread::spawn(move || lines.for_each(drop));
         self.daemon = Some(child);
-        ensure!(ready.as_deref() == Some("enforcer: ready"), "the daemon said {ready:?}");
+        if ready.as_deref() != Some("enforcer: ready") {
+            bail!("the daemon said {ready:?} and {}", std::fs::read_to_string(self.log())?);
+        }
         Ok(())
     }
 
@@ -183,6 +186,11 @@ impl Service {
         let out = self.output(&["run", "--", "sh", "-c", &format!("exec 2>&1; {script}")])?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
         Ok((text, out.status.code()))
+    }
+
+    /// What the daemon and its children say.
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
     }
 
     pub fn sessions(&self) -> PathBuf {
@@ -269,6 +277,12 @@ impl Drop for Service {
             && let Err(error) = self.release()
         {
             eprintln!("the service is not lifted: {error:#}");
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("the end of the daemon's log:");
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
 }

@@ -81,7 +81,8 @@ impl Origin {
     }
 }
 
-fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> {
+/// Both versions of HTTP are offered; the other half is the root of the certificate.
+pub(crate) fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;

@@ -3,6 +3,7 @@
 
 mod deaths;
 mod escapes;
+mod splits;
 mod world;
 
 use std::collections::BTreeSet;
