@@ -1,9 +1,10 @@
 //! One request: facts, decision, record, forward.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -19,6 +20,11 @@ use crate::session::{Direction, Outcome, Side};
 use super::body::Carry;
 use super::deny::Kind;
 use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
+
+/// Bytes of a refused request that are read after all; beyond, its stream is reset.
+const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// How long that may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers one request: with what its upstream says, or with why it was stopped.
 pub async fn exchange<F: Forward>(
@@ -60,7 +66,13 @@ impl<F: Forward> Steps<'_, F> {
         self.gate.recording.healthy().map_err(Stop::log_unavailable)?;
         let (mut parts, body) = request.into_parts();
         let downstream = parts.extensions.remove::<OnUpgrade>();
-        let allowed = self.judge(&parts).await?;
+        let allowed = match self.judge(&parts).await {
+            Ok(allowed) => allowed,
+            Err(stop) => {
+                self.discard(&parts.headers, body);
+                return Err(stop);
+            }
+        };
         let head = parts.method == http::Method::HEAD;
         let outgoing = self.prepare(parts, body, &allowed).await?;
         let to = Destination {
@@ -126,15 +138,40 @@ impl<F: Forward> Steps<'_, F> {
     }
 
     fn decide(&self, policy: &Policy, facts: &RequestFacts) -> Decision {
-        policy.decide(&Facts {
-            workload: &self.scope.conn.subject.facts,
-            stage: Stage::Http,
-            host: Fact::Known(&facts.host),
-            port: Fact::Known(facts.port),
-            protocol: Fact::Known(if facts.tls { Protocol::Https } else { Protocol::Http }),
-            method: Fact::Known(facts.method.as_str()),
-            path: Fact::Known(&facts.path),
-        })
+        let begun = git::begun_push(&facts.method, &facts.path, facts.query.as_deref());
+        let decide = |method, path| {
+            policy.decide(&Facts {
+                workload: &self.scope.conn.subject.facts,
+                stage: Stage::Http,
+                host: Fact::Known(&facts.host),
+                port: Fact::Known(facts.port),
+                protocol: Fact::Known(if facts.tls { Protocol::Https } else { Protocol::Http }),
+                method: Fact::Known(method),
+                path: Fact::Known(path),
+            })
+        };
+        // A push that will be denied is denied where it begins: before git has packed
+        // and sent everything, and while it shows its user why.
+        if let Some(path) = &begun {
+            let push = decide("POST", path);
+            if push.verdict == Verdict::Deny {
+                return push;
+            }
+        }
+        decide(facts.method.as_str(), &facts.path)
+    }
+
+    /// Reads the rest of a request that was refused, and drops it: many clients look at
+    /// the answer only when they have sent everything. One that waits for a `100
+    /// Continue` has sent nothing.
+    fn discard(&self, headers: &HeaderMap, body: Incoming) {
+        if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+            return;
+        }
+        tokio::spawn(tokio::time::timeout(DISCARD_TIMEOUT, async move {
+            let mut body = Limited::new(body, DISCARD_MAX_BYTES);
+            while let Some(Ok(_)) = body.frame().await {}
+        }));
     }
 
     async fn refuse(&self, policy: &Policy, stop: Stop) -> Stop {
@@ -156,6 +193,7 @@ impl<F: Forward> Steps<'_, F> {
         let codings = codings(&parts.headers);
         if masker.is_some() && codings.is_none() {
             let stop = Stop::denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, "coding-unsupported");
+            self.discard(&parts.headers, body);
             return Err(self.refuse(&self.gate.policies.current(), stop).await);
         }
         headers::strip_hop_by_hop(&mut parts.headers);

@@ -50,6 +50,14 @@ impl Service {
     }
 }
 
+/// The path of the push that a discovery begins (`service=git-receive-pack`); who asks
+/// otherwise is refused when it pushes.
+pub fn begun_push(method: &Method, path: &str, query: Option<&str>) -> Option<String> {
+    let repository = path.strip_suffix("/info/refs").filter(|_| method == Method::GET)?;
+    let pushes = query?.split('&').any(|pair| pair == "service=git-receive-pack");
+    pushes.then(|| format!("{repository}/git-receive-pack"))
+}
+
 /// A packet line: four hexadecimal digits with the length, their own included.
 fn packet(text: &str) -> Vec<u8> {
     format!("{:04x}{text}", text.len() + 4).into_bytes()
@@ -70,6 +78,17 @@ mod tests {
         assert_eq!(of(Method::GET, "/a/git-receive-pack", push), None);
         assert_eq!(of(Method::GET, "/a/info/refs", ""), None);
         assert_eq!(of(Method::POST, "/a/git-receive-pack", "text/plain"), None);
+    }
+
+    #[test]
+    fn a_push_is_known_by_its_discovery() {
+        let begun = |method: Method, path: &str, query: &str| begun_push(&method, path, Some(query));
+        let push = "service=git-receive-pack";
+        assert_eq!(begun(Method::GET, "/a/info/refs", push).as_deref(), Some("/a/git-receive-pack"));
+        assert_eq!(begun(Method::GET, "/a/info/refs", "x&service=git-upload-pack"), None);
+        assert_eq!(begun(Method::POST, "/a/info/refs", push), None);
+        assert_eq!(begun(Method::GET, "/a/refs", push), None);
+        assert_eq!(begun_push(&Method::GET, "/a/info/refs", None), None);
     }
 
     #[test]

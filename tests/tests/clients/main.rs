@@ -6,5 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod matrix;
+mod packages;
 mod transfer;
 mod world;

@@ -132,6 +132,11 @@ const CLIENTS: &[Client] = &[
     client("Node ws", "node --version", "node $NODE/probe.mjs ws", MASKED, false),
 ];
 
+/// The script of the client whose name begins so.
+pub fn script_of(name: &str) -> &'static str {
+    CLIENTS.iter().find(|client| client.name.starts_with(name)).expect("a client of that name").script
+}
+
 const BEGIN: &str = "<!-- clients: begin -->";
 const END: &str = "<!-- clients: end -->";
 

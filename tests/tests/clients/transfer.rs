@@ -42,3 +42,14 @@ fn a_denied_push_tells_its_user_why_and_fetching_goes_on() {
     let outcome = world.run("clone", "git clone $URL/elsewhere/app.git e", true);
     assert!(outcome.text.contains("remote: enforcer: ask for the other host"), "{}", outcome.text);
 }
+
+#[test]
+fn a_refused_upload_gets_its_answer_over_both_versions() {
+    let world = World::start();
+    let script = "head -c 6000000 /dev/zero > big; for v in --http1.1 --http2; do \
+         curl -sS $v --data-binary @big $URL/elsewhere/x; curl -sS $v -T - $URL/elsewhere/x < big; \
+         curl -sS $v -T big -H 'Expect: 100-continue' $URL/elsewhere/x; done";
+    let outcome = world.run("upload", script, true);
+    assert_eq!(outcome.text.matches("ask for the other host").count(), 6, "{}", outcome.text);
+    assert_eq!((outcome.code, outcome.reached), (Some(0), 0), "{}", outcome.text);
+}
