@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -150,10 +151,12 @@ impl<'a> Job<'a> {
     fn launch(&self, asked: Asked, peer: Peer) -> Result<Child> {
         let trust = self.daemon.trust();
         let variables = if asked.request.no_env { Vec::new() } else { trust.variables() };
+        let java_home = asked.job.env.iter().find(|(name, _)| name == b"JAVA_HOME");
+        let java_home = java_home.map(|(_, home)| PathBuf::from(std::ffi::OsStr::from_bytes(home)));
         let spec = LaunchSpec {
-            job: asked.job,
             cgroup: self.path.clone(),
-            mounts: trust.mounts(),
+            mounts: trust.mounts(java_home.as_deref()),
+            job: asked.job,
             cgroups: self.daemon.mount().to_path_buf(),
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             hidden: self.daemon.hidden(),

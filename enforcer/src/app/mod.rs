@@ -3,6 +3,7 @@
 mod children;
 pub mod config;
 pub mod daemon;
+mod java;
 mod jobs;
 pub mod proxy;
 pub mod registries;

@@ -1,6 +1,7 @@
 //! What a job trusts: the host's roots and this CA, beside each other, in files
 //! that are mounted into the job alone. The host's own store stays as it is.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,17 +10,20 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::java;
+
 /// Where hosts keep the bundle, most common first.
 const BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 /// The folder with a hash link for each root.
 pub const CERTS: &str = "/etc/ssl/certs";
-/// The password that Java's own store has everywhere.
-const STOREPASS: &str = "changeit";
+/// Changes with the form of what is made, so that a new release makes it anew.
+const FORM: &[u8] = b"2";
 
 /// The files that are made for jobs.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct Trust {
     pub bundle: PathBuf,
     /// A copy of `CERTS` with this CA in it; none if the host has no such folder.
     pub certs: Option<PathBuf>,
+    /// The same roots in the form that Java reads.
+    pub java: PathBuf,
 }
 
 impl Trust {
@@ -37,7 +43,9 @@ impl Trust {
         let host = BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let all = format!("{host}\n{ca_pem}");
         let mut state = blake3::Hasher::new();
-        state.update(all.as_bytes());
+        state.update(FORM).update(all.as_bytes());
+        let java = java::store(&all);
+        state.update(&java);
         let has_certs = Path::new(CERTS).is_dir();
         if has_certs {
             describe(Path::new(CERTS), &mut state).context("reading the host's roots")?;
@@ -50,31 +58,27 @@ impl Trust {
                 fs::remove_dir_all(&begun)?;
             }
             fs::create_dir_all(&begun)?;
-            write(&begun.join("bundle.pem"), &all)?;
+            write(&begun.join("bundle.pem"), all.as_bytes())?;
+            write(&begun.join("cacerts"), &java)?;
             if has_certs {
-                make_certs(&begun.join("certs"), &all, ca_pem)?;
+                make_certs(&begun.join("certs"), &all, ca_pem, &java)?;
             }
             fs::rename(&begun, &made)?;
         }
-        Ok(Self { bundle: made.join("bundle.pem"), certs: has_certs.then(|| made.join("certs")) })
+        let (bundle, java) = (made.join("bundle.pem"), made.join("cacerts"));
+        Ok(Self { bundle, certs: has_certs.then(|| made.join("certs")), java })
     }
 
-    /// What is mounted where, read-only.
-    pub fn mounts(&self) -> Vec<(PathBuf, PathBuf)> {
-        let mut mounts = Vec::new();
-        if let Some(certs) = &self.certs {
-            mounts.push((certs.clone(), PathBuf::from(CERTS)));
-        }
-        for path in &BUNDLES[1..] {
-            let real = fs::canonicalize(path);
-            let covered = |real: &PathBuf| self.certs.is_some() && real.starts_with(CERTS);
-            if let Ok(real) = real.as_ref().map(PathBuf::clone)
-                && !covered(&real)
-            {
-                mounts.push((self.bundle.clone(), real));
-            }
-        }
-        mounts
+    /// What is mounted where, read-only. A job may name the Java that it runs.
+    pub fn mounts(&self, java_home: Option<&Path>) -> Vec<(PathBuf, PathBuf)> {
+        let mut mounts: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+        let covered = |real: &Path| self.certs.is_some() && real.starts_with(CERTS);
+        let bundles = BUNDLES.iter().filter_map(|path| fs::canonicalize(path).ok());
+        mounts.extend(bundles.filter(|real| !covered(real)).map(|real| (real, self.bundle.clone())));
+        let stores = java::places(java_home).into_iter();
+        mounts.extend(stores.filter(|real| !covered(real)).map(|real| (real, self.java.clone())));
+        let certs = self.certs.iter().map(|certs| (certs.clone(), PathBuf::from(CERTS)));
+        certs.chain(mounts.into_iter().map(|(over, from)| (from, over))).collect()
     }
 
     /// Variables for clients that do not look where the host keeps its roots.
@@ -101,6 +105,10 @@ impl Trust {
         ]
         .map(|name| (name, bundle.clone()))
         .to_vec();
+        if self.certs.is_some() {
+            // Hash links; a folder of the caller's own would be looked at instead.
+            variables.push(("SSL_CERT_DIR", CERTS.to_owned()));
+        }
         variables.extend(
             [("DENO_TLS_CA_STORE", "system"), ("NODE_USE_SYSTEM_CA", "1"), ("UV_SYSTEM_CERTS", "1")]
                 .map(|(name, value)| (name, value.to_owned())),
@@ -109,12 +117,15 @@ impl Trust {
     }
 }
 
-fn make_certs(certs: &Path, all: &str, ca_pem: &str) -> Result<()> {
+fn make_certs(certs: &Path, all: &str, ca_pem: &str, java: &[u8]) -> Result<()> {
     copy(Path::new(CERTS), certs).context("copying the host's roots")?;
-    write(&certs.join("ca-certificates.crt"), all)?;
-    write(&certs.join("enforcer-ca.pem"), ca_pem)?;
+    write(&certs.join("ca-certificates.crt"), all.as_bytes())?;
+    write(&certs.join("enforcer-ca.pem"), ca_pem.as_bytes())?;
     hash_link(certs, "enforcer-ca.pem");
-    java(certs);
+    let store = certs.join("java/cacerts");
+    if store.exists() {
+        write(&store, java)?;
+    }
     Ok(())
 }
 
@@ -136,13 +147,13 @@ fn describe(folder: &Path, state: &mut blake3::Hasher) -> io::Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // It may be a link into the host's store: that is not to be written through.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::write(path, text)?;
+    fs::write(path, bytes)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
@@ -176,25 +187,6 @@ fn hash_link(certs: &Path, name: &str) {
     };
     if let Err(error) = std::os::unix::fs::symlink(name, certs.join(format!("{hash}.0"))) {
         tracing::warn!(%error, "the hash link of the CA");
-    }
-}
-
-/// Java has a store of its own, which only its own tool writes.
-fn java(certs: &Path) {
-    let store = certs.join("java/cacerts");
-    if !store.exists() {
-        return;
-    }
-    let done = Command::new("keytool")
-        .args(["-importcert", "-noprompt", "-alias", "enforcer", "-storepass", STOREPASS, "-keystore"])
-        .arg(&store)
-        .arg("-file")
-        .arg(certs.join("enforcer-ca.pem"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !done.is_ok_and(|status| status.success()) {
-        tracing::warn!("no `keytool`: Java programs do not trust the CA");
     }
 }
 
