@@ -19,7 +19,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("node", "nodejs", "runs test clients"),
     ("npm", "npm", "test client"),
     ("java", "default-jdk-headless", "runs a test client"),
-    ("keytool", "default-jre-headless", "writes Java's store of roots"),
+    ("jlink", "default-jdk-headless", "makes a Java with a store of its own"),
 ];
 
 /// Packages whose presence no program shows.

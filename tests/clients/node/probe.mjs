@@ -32,6 +32,18 @@ const clients = {
     const stream = client.messages.stream({ model: "m", max_tokens: 99, messages });
     return stream.finalText();
   },
+  async live() {
+    const answer = await fetch(`${url}/live?gzip`, { signal: AbortSignal.timeout(20_000) });
+    let text = "";
+    for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
+      text += piece;
+      for (let at; (at = text.indexOf("\n\n")) >= 0; text = text.slice(at + 2)) {
+        process.stdout.write(text.slice(0, at) + "\n");
+        await fetch(`${url}/live/next`);
+      }
+    }
+    return undefined;
+  },
   async ws() {
     const { default: WebSocket } = await import("ws");
     const socket = new WebSocket(`${url.replace("https", "wss")}/ws`);
@@ -51,4 +63,5 @@ const clients = {
   },
 };
 
-console.log(await clients[process.argv[2]]());
+const said = await clients[process.argv[2]]();
+if (said !== undefined) console.log(said);

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::{Body, Content, git};
+use super::{Body, Content, Site, git, stream};
 
 /// A body that is fed from a channel.
 struct Fed(mpsc::Receiver<Frame<Bytes>>);
@@ -44,7 +44,7 @@ pub(super) fn status(status: StatusCode) -> Response<Body> {
 }
 
 /// Frames one after the other, so that each is on the wire before the next is made.
-fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Body> {
+pub(super) fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Body> {
     let (to, from) = mpsc::channel(1);
     tokio::spawn(async move {
         for frame in frames {
@@ -54,15 +54,26 @@ fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Body> {
             tokio::task::yield_now().await;
         }
     });
+    from_channel(kind, from)
+}
+
+pub(super) fn from_channel(kind: &'static str, from: mpsc::Receiver<Frame<Bytes>>) -> Response<Body> {
     let mut response = Response::new(Fed(from).boxed_unsync());
     response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
     response
 }
 
-pub(super) async fn answer(mut request: Request<Incoming>, content: &Content) -> Response<Body> {
+pub(super) async fn answer(mut request: Request<Incoming>, site: &Site) -> Response<Body> {
+    let content = &site.content;
     let path = request.uri().path().to_owned();
     match path.as_str() {
-        "/text" => full("text/plain", format!("the token is {}.\n", content.token)),
+        "/text" => stream::text(request.headers(), format!("the token is {}.\n", content.token)),
+        "/trailers" => stream::trailers(&content.token),
+        "/live" => stream::live(request.uri().query() == Some("gzip"), &content.token, &site.next),
+        "/live/next" => {
+            site.next.add_permits(1);
+            status(StatusCode::NO_CONTENT)
+        }
         "/chunked" => {
             let text = format!("the token is {}.\n", content.token);
             let pieces = text.as_bytes().chunks(7).map(Bytes::copy_from_slice).map(Frame::data).collect();
@@ -81,9 +92,13 @@ pub(super) async fn answer(mut request: Request<Incoming>, content: &Content) ->
         "/v1/messages" => events(&anthropic(&content.token)),
         "/ws" => websocket(&mut request, content),
         "/probe.Echo/Unary" | "/probe.Echo/Stream" => grpc(request, path.ends_with("Stream")).await,
+        "/probe.Echo/Token" => {
+            let message = [&[0, 0, 0, 0, 40][..], content.token.as_bytes()].concat();
+            grpc_messages(&[Bytes::from(message)])
+        }
         other => match other.split_once("/git/") {
             Some(("", _)) => git::answer(request, content).await,
-            _ => file(request.method(), other, content),
+            _ => file(request.method(), other, request.headers(), content),
         },
     }
 }
@@ -179,8 +194,11 @@ fn websocket(request: &mut Request<Incoming>, content: &Content) -> Response<Bod
 /// The message back, once or three times, and the status in trailers.
 async fn grpc(request: Request<Incoming>, many: bool) -> Response<Body> {
     let Ok(message) = request.into_body().collect().await else { return status(StatusCode::BAD_REQUEST) };
-    let message = message.to_bytes();
-    let mut frames: Vec<_> = (0..if many { 3 } else { 1 }).map(|_| Frame::data(message.clone())).collect();
+    grpc_messages(&vec![message.to_bytes(); if many { 3 } else { 1 }])
+}
+
+fn grpc_messages(messages: &[Bytes]) -> Response<Body> {
+    let mut frames: Vec<_> = messages.iter().cloned().map(Frame::data).collect();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     frames.push(Frame::trailers(trailers));
@@ -188,7 +206,7 @@ async fn grpc(request: Request<Incoming>, many: bool) -> Response<Body> {
 }
 
 /// A file of the folder, with an entity tag.
-fn file(method: &Method, path: &str, content: &Content) -> Response<Body> {
+fn file(method: &Method, path: &str, headers: &HeaderMap, content: &Content) -> Response<Body> {
     let Some(name) = path.strip_prefix("/files/").filter(|name| !name.contains("..")) else {
         return status(StatusCode::NOT_FOUND);
     };
@@ -205,8 +223,14 @@ fn file(method: &Method, path: &str, content: &Content) -> Response<Body> {
         _ => "application/octet-stream",
     };
     let tag = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes.len().to_be_bytes());
-    let mut response = if method == Method::HEAD { full(kind, "") } else { full(kind, bytes) };
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+    let tag = format!("\"{tag}\"");
+    let known = headers.get("if-none-match").is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = match () {
+        () if known => status(StatusCode::NOT_MODIFIED),
+        () if method == Method::HEAD => full(kind, ""),
+        () => full(kind, bytes),
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert("etag", tag);
     }
     response

@@ -4,6 +4,7 @@
 
 mod answer;
 mod git;
+mod stream;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,6 +29,13 @@ pub struct Content {
     pub token: String,
     /// Files below `/files`, and repositories below `/git`.
     pub folder: PathBuf,
+}
+
+/// What requests share.
+struct Site {
+    content: Content,
+    /// One for each event of `/live` that a client has seen.
+    next: Arc<tokio::sync::Semaphore>,
 }
 
 /// One request, as it came.
@@ -58,16 +66,17 @@ impl Origin {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (noted, content, tls) = (Arc::clone(&seen), Arc::new(content), Arc::new(tls));
+        let next = Arc::new(tokio::sync::Semaphore::new(0));
+        let (noted, site, tls) = (Arc::clone(&seen), Arc::new(Site { content, next }), Arc::new(tls));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::spawn(move || {
             runtime.block_on(async move {
                 let Ok(listener) = TcpListener::from_std(listener) else { return };
                 while let Ok((stream, _)) = listener.accept().await {
-                    let (tls, content, noted) = (Arc::clone(&tls), Arc::clone(&content), Arc::clone(&noted));
+                    let (tls, site, noted) = (Arc::clone(&tls), Arc::clone(&site), Arc::clone(&noted));
                     tokio::spawn(async move {
                         // Why a client did not come further is seen at the client.
-                        serve(stream, tls, content, noted).await.ok();
+                        serve(stream, tls, site, noted).await.ok();
                     });
                 }
             });
@@ -99,7 +108,7 @@ pub(crate) fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> 
 async fn serve(
     stream: TcpStream,
     tls: Arc<rustls::ServerConfig>,
-    content: Arc<Content>,
+    site: Arc<Site>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
@@ -112,8 +121,8 @@ async fn serve(
             h2,
         };
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        let content = Arc::clone(&content);
-        async move { Ok::<Response<Body>, Infallible>(answer::answer(request, &content).await) }
+        let site = Arc::clone(&site);
+        async move { Ok::<Response<Body>, Infallible>(answer::answer(request, &site).await) }
     });
     let io = TokioIo::new(stream);
     // How a client leaves is its own affair.

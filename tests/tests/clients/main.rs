@@ -7,5 +7,7 @@
 
 mod matrix;
 mod packages;
+mod streams;
 mod transfer;
+mod trust;
 mod world;

@@ -74,6 +74,7 @@ const CLIENTS: &[Client] = &[
         true,
     ),
     client("Go net/http", "go version", "$GO/probe", MASKED, true),
+    client("Rust rustls, the host's roots", "rustc --version", "$RUST native $URL/text", MASKED, true),
     client("Java HttpClient", "java --version", "java $CLIENTS/java/Probe.java", MASKED, true),
     client("Python urllib", "$PYTHON --version", "$PYTHON $CLIENTS/python/get.py urllib", MASKED, true),
     client(
@@ -171,6 +172,9 @@ fn every_client_works_and_the_readme_says_which_need_variables() {
         table.push_str(&format!("| {} | {} | {cell} |\n", client.name, if works { "yes" } else { "no" }));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    let written = world.service.written().unwrap();
+    let token = super::world::token();
+    assert!(!written.windows(token.len()).any(|window| window == token.as_bytes()), "a secret is written");
     hold_readme_to(&table);
 }
 
@@ -204,6 +208,9 @@ fn roots_that_are_compiled_in_are_refused_by_name_and_nothing_is_sent() {
     assert_eq!(outcome.code, Some(60), "{}", outcome.text);
     assert_eq!(outcome.reached, 0);
     assert!(!outcome.refused.is_empty(), "no session of {NAME} says client-pins-roots");
+    let outcome = world.run("compiled", "$RUST compiled $URL/text", true);
+    assert_eq!((outcome.code, outcome.reached), (Some(1), 0), "{}", outcome.text);
+    assert!(!outcome.refused.is_empty(), "{}", outcome.text);
     // One that looks at the certificate after the handshake, and says nothing.
     for version in ["1.2", "1.3"] {
         let job = format!("node{version}");

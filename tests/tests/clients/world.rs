@@ -70,6 +70,11 @@ impl World {
     /// Runs a script as a job called `job`, in a folder of its own and without any
     /// variable of this machine that says what to trust.
     pub fn run(&self, job: &str, script: &str, with_variables: bool) -> Outcome {
+        self.run_with(job, script, with_variables, &[])
+    }
+
+    /// The same with more variables.
+    pub fn run_with(&self, job: &str, script: &str, with_variables: bool, more: &[(&str, &Path)]) -> Outcome {
         self.origin.take_seen();
         let home = self.folder.path().join(job);
         std::fs::create_dir_all(&home).unwrap();
@@ -81,6 +86,7 @@ impl World {
             .args(["--", "sh", "-c", &format!("exec 2>&1; {script}")])
             .env_clear()
             .envs(self.environment(&home))
+            .envs(more.iter().copied())
             .current_dir(&home)
             .stdin(Stdio::null())
             .output()
@@ -101,6 +107,7 @@ impl World {
             ("PYTHON", text(installed("python/bin/python"))),
             ("NODE", text(installed("node"))),
             ("GO", text(installed("go"))),
+            ("RUST", env!("CARGO_BIN_EXE_enforcer-client").to_owned()),
             ("CLIENTS", text(clients(""))),
             ("RUSTUP_HOME", std::env::var("RUSTUP_HOME").unwrap_or_else(|_| format!("{own}/.rustup"))),
             ("RUSTUP_TOOLCHAIN", std::env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned())),

@@ -1,0 +1,50 @@
+//! Answers that come in pieces: nothing of them is held back, lost or reordered.
+
+use super::world::World;
+
+/// Prints each event of a stream and asks for the next; a stream of which an event
+/// is held back ends at curl's time limit, without the rest.
+const FOLLOW: &str = "while read -r line; do case \"$line\" in data:*) \
+    echo \"$line\"; curl -sS $URL/live/next;; esac; done";
+
+#[test]
+fn each_event_arrives_before_the_next_is_sent() {
+    let world = World::start();
+    let want: String =
+        (0..5).map(|number| format!("data: {number} the token is [MASKED:GITHUB_TOKEN]\n")).collect();
+    for (version, query) in [("--http1.1", ""), ("--http2", ""), ("--http1.1", "?gzip"), ("--http2", "?gzip")]
+    {
+        let script =
+            format!("curl -sSN --max-time 20 --compressed {version} \"$URL/live{query}\" | {FOLLOW}");
+        let outcome = world.run("live", &script, true);
+        assert_eq!(outcome.text, want, "{version} {query}");
+    }
+    for client in ["$PYTHON $CLIENTS/python/live.py", "node $NODE/probe.mjs live"] {
+        let outcome = world.run("live", client, true);
+        assert_eq!(outcome.text, want, "{client}");
+    }
+}
+
+#[test]
+fn trailers_and_answers_without_a_body_arrive() {
+    let world = World::start();
+    for version in ["--http1.1", "--http2"] {
+        let script = format!("curl -sS {version} -H 'TE: trailers' -D - $URL/trailers");
+        let outcome = world.run("trailers", &script, true);
+        assert!(outcome.text.contains("x-sum: whole"), "{version}: {}", outcome.text);
+        assert!(outcome.text.contains("x-note: [MASKED:GITHUB_TOKEN]"), "{version}: {}", outcome.text);
+        let script = format!(
+            "curl -sS {version} -o one --etag-save tag $URL/files/big.bin && \
+             curl -sS {version} -o two --etag-compare tag -w '%{{http_code}} %{{size_download}}' $URL/files/big.bin"
+        );
+        assert_eq!(world.run("etag", &script, true).text, "304 0", "{version}");
+    }
+}
+
+#[test]
+fn a_secret_in_a_message_of_grpc_does_not_reach_the_client() {
+    let world = World::start();
+    let outcome = world.run("grpc", "$PYTHON $CLIENTS/python/grpc_probe.py token", true);
+    assert!(!outcome.text.contains(&super::world::token()), "{}", outcome.text);
+    assert!(outcome.text.contains("no message"), "{}", outcome.text);
+}
