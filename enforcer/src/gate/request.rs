@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -34,9 +35,9 @@ pub async fn exchange<F: Forward>(
     request: Request<Incoming>,
 ) -> Response<WireBody> {
     let statement = scope.conn.next_statement();
-    let steps = Steps { gate, scope, forward, statement };
     let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let git = git::Service::of(request.method(), request.uri(), kind);
+    let steps = Steps { gate, scope, forward, statement, git };
     match Box::pin(steps.run(request)).await {
         Ok(response) => response,
         Err(stop) => {
@@ -51,6 +52,7 @@ struct Steps<'a, F> {
     scope: &'a Scope,
     forward: &'a F,
     statement: u32,
+    git: Option<git::Service>,
 }
 
 /// A request that was allowed, with what policy wants done to it.
@@ -69,7 +71,7 @@ impl<F: Forward> Steps<'_, F> {
         let allowed = match self.judge(&parts).await {
             Ok(allowed) => allowed,
             Err(stop) => {
-                self.discard(&parts.headers, body);
+                self.discard(&parts, body).await;
                 return Err(stop);
             }
         };
@@ -99,7 +101,7 @@ impl<F: Forward> Steps<'_, F> {
 
     /// Reads the head, asks the newest policy, and records both before anything
     /// else happens.
-    async fn judge(&self, parts: &http::request::Parts) -> Result<Allowed, Stop> {
+    async fn judge(&self, parts: &Parts) -> Result<Allowed, Stop> {
         let conn = &self.scope.conn;
         let policy = self.gate.policies.current();
         let established =
@@ -162,16 +164,24 @@ impl<F: Forward> Steps<'_, F> {
     }
 
     /// Reads the rest of a request that was refused, and drops it: many clients look at
-    /// the answer only when they have sent everything. One that waits for a `100
-    /// Continue` has sent nothing.
-    fn discard(&self, headers: &HeaderMap, body: Incoming) {
-        if body.is_end_stream() || headers.contains_key(header::EXPECT) {
+    /// the answer only when they have sent everything. Over HTTP/1.1 one that waits for
+    /// a `100 Continue` has sent nothing, and would be asked for it all.
+    ///
+    /// git reads a refusal under status 200, and an early 200 makes curl (7.88, HTTP/2)
+    /// spin instead of sending on: that answer waits until everything was read.
+    async fn discard(&self, parts: &Parts, body: Incoming) {
+        let waits = parts.version < http::Version::HTTP_2 && parts.headers.contains_key(header::EXPECT);
+        if body.is_end_stream() || waits {
             return;
         }
-        tokio::spawn(tokio::time::timeout(DISCARD_TIMEOUT, async move {
+        let reading = tokio::time::timeout(DISCARD_TIMEOUT, async move {
             let mut body = Limited::new(body, DISCARD_MAX_BYTES);
             while let Some(Ok(_)) = body.frame().await {}
-        }));
+        });
+        match self.git {
+            Some(_) => drop(reading.await),
+            None => drop(tokio::spawn(reading)),
+        }
     }
 
     async fn refuse(&self, policy: &Policy, stop: Stop) -> Stop {
@@ -184,7 +194,7 @@ impl<F: Forward> Steps<'_, F> {
     /// The request as it goes out: canonical, masked, its body tapped.
     async fn prepare(
         &self,
-        mut parts: http::request::Parts,
+        mut parts: Parts,
         body: Incoming,
         allowed: &Allowed,
     ) -> Result<Request<WireBody>, Stop> {
@@ -193,7 +203,7 @@ impl<F: Forward> Steps<'_, F> {
         let codings = codings(&parts.headers);
         if masker.is_some() && codings.is_none() {
             let stop = Stop::denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, "coding-unsupported");
-            self.discard(&parts.headers, body);
+            self.discard(&parts, body).await;
             return Err(self.refuse(&self.gate.policies.current(), stop).await);
         }
         headers::strip_hop_by_hop(&mut parts.headers);

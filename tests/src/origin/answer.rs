@@ -224,7 +224,11 @@ fn file(method: &Method, path: &str, headers: &HeaderMap, content: &Content) -> 
     };
     let tag = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes.len().to_be_bytes());
     let tag = format!("\"{tag}\"");
-    let known = headers.get("if-none-match").is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    // Compared weakly (RFC 9110, 13.1.2).
+    let known = headers
+        .get("if-none-match")
+        .and_then(|known| known.to_str().ok())
+        .is_some_and(|known| known.strip_prefix("W/").unwrap_or(known) == tag);
     let mut response = match () {
         () if known => status(StatusCode::NOT_MODIFIED),
         () if method == Method::HEAD => full(kind, ""),
