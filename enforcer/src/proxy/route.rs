@@ -155,6 +155,11 @@ fn repeatable(request: &Request<WireBody>) -> Option<Request<WireBody>> {
 
 /// Origin form with one `Host` (RFC 9112, section 3.2.1).
 fn shape_h1(request: &mut Request<WireBody>, uri: &Uri) {
+    let unknown = request.body().size_hint().exact().is_none();
+    if unknown && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        // Otherwise hyper would send a GET without the body that it has.
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(authority) = uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
