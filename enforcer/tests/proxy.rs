@@ -182,6 +182,25 @@ async fn a_body_of_unknown_length_goes_up_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_body_of_a_known_length_is_recorded_whole() {
+    let kit = Kit::start(Options::default()).await;
+    for host in ["allowed.test", "masked.test"] {
+        for (method, path) in [("POST", "/echo"), ("GET", "/echo"), ("POST", "/echo/held")] {
+            let mut client = kit.h1(host).await;
+            let body = Full::new(Bytes::from("whole")).map_err(|never| match never {}).boxed_unsync();
+            let request = kit.request(host, path).method(method).body(body).unwrap();
+            assert_eq!(text(client.send(request).await.unwrap()).await, "whole", "{method} {host}{path}");
+        }
+    }
+    drop(kit.recorded_text("\"outcome\"").await);
+    let recorded = String::from_utf8_lossy(&kit.recorded()).into_owned();
+    assert!(!recorded.contains("\"complete\":false"), "{recorded}");
+    // Six requests, six answers.
+    assert_eq!(recorded.matches("\"length\":5,").count(), 12, "{recorded}");
+    assert_eq!(recorded.matches("\"text\":\"whole\"").count(), 12, "{recorded}");
+}
+
+#[tokio::test]
 async fn trailers_come_back() {
     let kit = Kit::start(Options::default()).await;
     for host in ["allowed.test", "masked.test"] {

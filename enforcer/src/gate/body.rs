@@ -15,17 +15,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
 use crate::mask::{MaskError, Masker, StreamMasker};
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
-use crate::session::{Direction, SessionError};
+use crate::protocol::http::strict;
+use crate::session::{Direction, SessionError, Side};
 
 use super::tap::Tap;
-use super::{Conn, Settings, WireBody, headers};
+use super::{Conn, Settings, Stop, WireBody, headers};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +46,72 @@ pub enum BodyError {
     Inner(Box<BodyError>),
 }
 
+impl BodyError {
+    /// A word for machines; the job may see it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            BodyError::Read(error) => strict::broken(error).unwrap_or("body-aborted"),
+            BodyError::Idle => "body-idle",
+            BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
+            BodyError::Recording(_) => "log-unavailable",
+            BodyError::Inner(error) => error.reason(),
+        }
+    }
+
+    /// What the sender of a request is told whose body ended like this.
+    pub fn stop(&self) -> Stop {
+        let status = match self {
+            BodyError::Inner(error) => return error.stop(),
+            BodyError::Recording(error) => return Stop::log_unavailable(error),
+            BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
+            BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) => StatusCode::BAD_REQUEST,
+        };
+        match self {
+            BodyError::Read(error) if strict::broken(error).is_some() => {
+                Stop::denied(status, self.reason()).closing()
+            }
+            _ => Stop::failed(Side::Downstream, status, self.reason(), self.to_string()).closing(),
+        }
+    }
+}
+
 impl From<std::convert::Infallible> for BodyError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
+    }
+}
+
+/// What a head says about its body.
+#[derive(Debug, Default)]
+pub struct Said {
+    length: Option<u64>,
+    /// Trailers that may follow; `None`: whichever there are.
+    trailers: Option<Vec<HeaderName>>,
+}
+
+impl Said {
+    pub fn of(version: Version, headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // HTTP/1 writes no trailers that were not announced.
+        let announced = || {
+            let names = text(header::TRAILER).unwrap_or_default().split(',');
+            names.filter_map(|name| name.trim().parse().ok()).collect()
+        };
+        Self {
+            length: text(header::CONTENT_LENGTH).and_then(|digits| digits.parse().ok()),
+            trailers: (version < Version::HTTP_2).then(announced),
+        }
+    }
+
+    fn announced(&self, trailers: HeaderMap) -> Option<HeaderMap> {
+        let Some(names) = &self.trailers else { return Some(trailers) };
+        let mut kept = HeaderMap::new();
+        for (name, value) in &trailers {
+            if names.contains(name) {
+                kept.append(name, value.clone());
+            }
+        }
+        (!kept.is_empty()).then_some(kept)
     }
 }
 
@@ -56,6 +120,7 @@ pub struct Carry<'a> {
     pub conn: &'a Arc<Conn>,
     pub statement: u32,
     pub direction: Direction,
+    pub said: Said,
     /// `None` if a coding is not understood: nothing of the body is recorded then.
     pub codings: Option<Vec<Coding>>,
     /// What is masked on the wire.
@@ -93,7 +158,9 @@ impl Carry<'_> {
         }
         let idle = Idle { limit: self.settings.body_idle, sleep: None, waiting: false };
         let state = State::Reading;
-        Ok(Screened { inner, tap, wire, idle, hint, trailers: None, state }.boxed_unsync())
+        let left = self.said.length;
+        let said = self.said;
+        Ok(Screened { inner, tap, wire, idle, hint, left, said, trailers: None, state }.boxed_unsync())
     }
 }
 
@@ -120,6 +187,9 @@ struct Screened<B> {
     wire: Option<Wire>,
     idle: Idle,
     hint: SizeHint,
+    /// How much is to come, if that was said.
+    left: Option<u64>,
+    said: Said,
     trailers: Option<HeaderMap>,
     state: State,
 }
@@ -174,7 +244,10 @@ where
                     match frame.into_data() {
                         Ok(bytes) if bytes.is_empty() => {}
                         Ok(bytes) => return Poll::Ready(Ok(Some(bytes))),
-                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().ok();
+                            self.trailers = trailers.and_then(|trailers| self.said.announced(trailers));
+                        }
                     }
                 }
             }
@@ -185,6 +258,11 @@ where
     fn chunk(&mut self, bytes: Bytes) -> Result<Option<Bytes>, BodyError> {
         let Some(wire) = &mut self.wire else {
             self.tap.push(&bytes)?;
+            // Nobody asks for the end of a body whose length was said.
+            self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+            if self.left == Some(0) {
+                self.tap.end()?;
+            }
             return Ok(Some(bytes));
         };
         match &mut wire.decoder {
@@ -263,6 +341,7 @@ where
                 if let Some(wire) = &this.wire {
                     headers::mask(&mut trailers, &wire.masker);
                 }
+                this.tap.trailers(&trailers)?;
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
         }

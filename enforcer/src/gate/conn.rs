@@ -140,6 +140,16 @@ impl Conn {
         self.record(&Event::Head { statement, direction, status: Some(status.as_u16()), headers })
     }
 
+    pub fn trailers(
+        &self,
+        statement: u32,
+        direction: Direction,
+        trailers: &HeaderMap,
+    ) -> Result<(), SessionError> {
+        let headers = self.header_texts(trailers);
+        self.record(&Event::Trailers { statement, direction, headers })
+    }
+
     pub fn findings(&self, statement: u32, direction: Direction, findings: Findings) {
         if !findings.is_empty() {
             self.note(&Event::Findings { statement: Some(statement), direction, findings });

@@ -96,6 +96,10 @@ fn explained(reason: &str) -> Option<&'static str> {
             "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"
         }
         "log-unavailable" => "the session recording cannot be written, so nothing is let through",
+        "body-aborted" | "body-idle" => "the request's body ended, or stood still, before its end",
+        malformed if malformed.starts_with("http-") => {
+            "the request is malformed, or could be read in more than one way: send it as RFC 9112 says"
+        }
         _ => return None,
     })
 }

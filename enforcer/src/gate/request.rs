@@ -18,7 +18,7 @@ use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts};
 use crate::session::{Direction, Outcome, Side};
 
-use super::body::Carry;
+use super::body::{BodyError, Carry, Said};
 use super::deny::Kind;
 use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
 
@@ -84,7 +84,10 @@ impl<F: Forward> Steps<'_, F> {
             addresses: &allowed.decision.addresses,
             upgrade: allowed.facts.websocket,
         };
-        let mut answer = self.forward.send(to, outgoing).await?;
+        let mut answer = match self.forward.send(to, outgoing).await {
+            Ok(answer) => answer,
+            Err(stop) => return Err(self.late(stop).await),
+        };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upstream = answer.extensions_mut().remove::<OnUpgrade>();
             return self.switch(&allowed, downstream, upstream, answer);
@@ -230,21 +233,31 @@ impl<F: Forward> Steps<'_, F> {
                 headers::forget_the_bytes(&mut parts.headers);
             }
         }
-        conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable)?;
         let carry = Carry {
             conn,
             statement: self.statement,
             direction: Direction::Request,
+            said: Said::of(parts.version, &parts.headers),
             codings,
             wire: masker,
             settings: &self.gate.settings,
         };
-        let body = if empty {
-            http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
-        } else if let BodyClass::Inspect { cap } = allowed.decision.body {
-            carry.body(self.hold(body, cap).await?).map_err(body_unreadable)?
-        } else {
-            carry.body(body).map_err(body_unreadable)?
+        let head = || conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable);
+        let body = match allowed.decision.body {
+            BodyClass::Inspect { cap } if !empty => {
+                let held = self.hold(body, cap).await?;
+                // The head is recorded as one that goes out, which it does only now.
+                head()?;
+                carry.body(held).map_err(body_unreadable)?
+            }
+            _ if empty => {
+                head()?;
+                http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
+            }
+            _ => {
+                head()?;
+                carry.body(body).map_err(body_unreadable)?
+            }
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
@@ -273,14 +286,23 @@ impl<F: Forward> Steps<'_, F> {
                 let stop = Stop::denied(StatusCode::PAYLOAD_TOO_LARGE, "body-over-inspect-limit");
                 Err(self.refuse(&self.gate.policies.current(), stop).await)
             }
-            Ok(Err(error)) => {
-                let status = StatusCode::BAD_REQUEST;
-                Err(Stop::failed(Side::Downstream, status, "body-aborted", error.to_string()))
-            }
-            Err(_) => {
-                let status = StatusCode::REQUEST_TIMEOUT;
-                Err(Stop::failed(Side::Downstream, status, "body-idle", String::new()))
-            }
+            Ok(Err(error)) => Err(match error.downcast::<hyper::Error>() {
+                Ok(error) => self.late(BodyError::Read(*error).stop()).await,
+                Err(error) => {
+                    let status = StatusCode::BAD_REQUEST;
+                    Stop::failed(Side::Downstream, status, "body-aborted", error.to_string())
+                }
+            }),
+            Err(_) => Err(self.late(BodyError::Idle.stop()).await),
+        }
+    }
+
+    /// What is wrong with a body shows after the verdict of the head, and is one of
+    /// its own.
+    async fn late(&self, stop: Stop) -> Stop {
+        match stop.kind {
+            Kind::Denied => self.refuse(&self.gate.policies.current(), stop).await,
+            Kind::Failed(_) => stop,
         }
     }
 

@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::mask::Masker;
 use crate::session::{Direction, Side};
 
-use super::body::Carry;
+use super::body::{Carry, Said};
 use super::{Conn, Gate, Stop, WireBody, headers, request};
 
 pub(super) struct Delivery<'a> {
@@ -49,6 +49,7 @@ impl Delivery<'_> {
             conn: self.conn,
             statement: self.statement,
             direction: Direction::Response,
+            said: Said::of(parts.version, &parts.headers),
             codings,
             wire: self.masker,
             settings: &self.gate.settings,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::mask::{Masked, StreamMasker};
 use crate::protocol::http::coding::Decoder;
@@ -111,7 +112,11 @@ impl Tap {
         self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
     }
 
+    /// Nothing follows. May be called again.
     pub fn end(&mut self) -> Result<(), BodyError> {
+        if self.ended {
+            return Ok(());
+        }
         if let Some(decoder) = &mut self.decoder {
             decoder.finish();
             self.decoded()?;
@@ -125,14 +130,22 @@ impl Tap {
         Ok(())
     }
 
+    pub fn trailers(&self, trailers: &HeaderMap) -> Result<(), BodyError> {
+        Ok(self.conn.trailers(self.statement, self.direction, trailers)?)
+    }
+
     pub fn abort(&mut self, error: &BodyError) {
-        self.conn.error(side_of(self.direction), "body-aborted", &error.to_string());
+        self.conn.error(side_of(self.direction), error.reason(), &error.to_string());
         self.close(false);
     }
 
     fn close(&mut self, complete: bool) {
         if std::mem::replace(&mut self.ended, true) {
             return;
+        }
+        // What is held back could be the beginning of a secret: it is not kept.
+        if self.masker.as_ref().is_some_and(|masker| masker.held() > 0) {
+            self.truncate("aborted");
         }
         self.conn.note(&Event::BodyEnd {
             statement: self.statement,

@@ -124,6 +124,12 @@ pub enum Event {
         /// False: it was aborted midway.
         complete: bool,
     },
+    /// Fields that follow a body.
+    Trailers {
+        statement: u32,
+        direction: Direction,
+        headers: Vec<(MaskedText, MaskedText)>,
+    },
     Findings {
         statement: Option<u32>,
         direction: Direction,

@@ -121,7 +121,7 @@ fn describe(name: &str, value: &Value) -> (String, String) {
                 if value["statement"].is_null() { String::new() } else { format!("#{}", get("statement")) };
             join(&[what, get("verdict").to_uppercase(), get("rule"), get("reason")])
         }
-        "head" => {
+        "head" | "trailers" => {
             for pair in value["headers"].as_array().map_or(&[][..], Vec::as_slice) {
                 let part = |at: usize| visible(pair[at].as_str().unwrap_or_default());
                 writeln!(below, "{}: {}", part(0), part(1)).ok();

@@ -31,6 +31,17 @@ const SWITCHED: u8 = 1;
 /// The upgrade was answered as any other request.
 const DECLINED: u8 = 2;
 
+/// What a reader gets in place of the rest of a malformed body.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the body is malformed: {0}")]
+struct Broken(Reason);
+
+/// Why the body was broken off whose reading ended in this error, if it was.
+pub fn broken(error: &hyper::Error) -> Option<Reason> {
+    let io = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+    io.get_ref()?.downcast_ref::<Broken>().map(|broken| broken.0)
+}
+
 /// The service's view of the validator.
 #[derive(Debug, Clone)]
 pub struct Monitor(Arc<Shared>);
@@ -96,6 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StrictIo<S> {
         std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
         self.ended = buffer.filled().is_empty();
         self.validator.push(buffer.filled());
+        if self.ended {
+            self.validator.end();
+        }
         self.note();
         Poll::Ready(Ok(()))
     }
@@ -136,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictIo<S> {
             }
             if this.validator.is_broken() {
                 let reason = this.validator.reason().unwrap_or("http-broken");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Broken(reason))));
             }
             if this.ended || this.validator.is_refused() {
                 return Poll::Ready(Ok(()));

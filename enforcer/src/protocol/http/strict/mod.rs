@@ -23,7 +23,7 @@ mod tests;
 
 use bytes::{Buf, BytesMut};
 
-pub use io::{Monitor, StrictIo};
+pub use io::{Monitor, StrictIo, broken};
 
 /// The method of the request that stands for a refused one.
 pub const REFUSED_METHOD: &str = "ENFORCER-REFUSED";
@@ -115,6 +115,13 @@ impl Validator {
         }
         self.held.extend_from_slice(bytes);
         while self.step() {}
+    }
+
+    /// The client sends nothing more: what was begun of a head is no request.
+    pub fn end(&mut self) {
+        if self.state == State::Head && !self.held.is_empty() {
+            self.refuse("http-incomplete-head");
+        }
     }
 
     /// What has been validated.

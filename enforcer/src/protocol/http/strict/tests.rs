@@ -121,6 +121,18 @@ fn bad_requests_are_refused_in_every_cut_and_nothing_of_them_goes_on() {
 }
 
 #[test]
+fn a_head_without_an_end_is_refused_at_the_end_of_the_bytes() {
+    let good = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for cut in 0..=good.len() {
+        let mut validator = Validator::new(Limits::default(), "nonce".to_owned());
+        validator.push(&good.as_bytes()[..cut]);
+        validator.end();
+        let wanted = (1..good.len()).contains(&cut).then_some("http-incomplete-head");
+        assert_eq!(validator.reason(), wanted, "cut at {cut}");
+    }
+}
+
+#[test]
 fn broken_bodies_are_broken_off_in_every_cut() {
     let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (raw, reason) in BROKEN {
