@@ -134,8 +134,12 @@ pub struct Kit {
     pub drain: Option<enforcer::drain::Drain>,
 }
 
+/// Starts another upstream than the usual one; it is given what it needs for TLS.
+pub type Start = Box<dyn FnOnce(Option<Arc<rustls::ServerConfig>>) -> origin::Origin>;
+
 #[derive(Default)]
 pub struct Options {
+    pub upstream: Option<Start>,
     pub expired: bool,
     pub untrusted: bool,
     pub plain: bool,
@@ -154,10 +158,13 @@ impl Kit {
         let signed = Arc::new(AtomicUsize::new(0));
         let issuer = if options.untrusted { Arc::new(Authority::new()) } else { Arc::clone(&public) };
         let alpn: &[&[u8]] = if options.h1_only { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
-        let names = ["allowed.test", "masked.test", "unread.test"];
+        let names = ["allowed.test", "held.test", "masked.test", "unread.test"];
         let tls = (!options.plain).then(|| issuer.server(&names, options.expired, alpn));
         let signal = Arc::new(tokio::sync::Notify::new());
-        let origin = origin::Origin::start(tls, Arc::clone(&signal)).await;
+        let origin = match options.upstream {
+            Some(start) => start(tls),
+            None => origin::Origin::start(tls, Arc::clone(&signal)).await,
+        };
 
         let recordings = tempfile::tempdir().unwrap();
         let recording = Recording::open(recordings.path(), RecordingOptions::default()).unwrap();
