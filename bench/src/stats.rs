@@ -30,10 +30,10 @@ pub fn spread(values: &[f64]) -> f64 {
     range(values).map_or(0.0, |(min, max)| ((max - min) / middle).abs())
 }
 
-/// `one / other`, if both are there and the other is not nothing.
+/// `one / other`, if both are there and more than nothing: what a proxy adds can
+/// drown in the noise, and says nothing then.
 pub fn ratio(one: Option<f64>, other: Option<f64>) -> Option<f64> {
-    let other = other.filter(|other| *other != 0.0)?;
-    Some(one? / other)
+    Some(one.filter(|one| *one > 0.0)? / other.filter(|other| *other > 0.0)?)
 }
 
 /// The order in which a repetition goes through its targets: each begins one further.
@@ -84,6 +84,8 @@ mod tests {
     fn ratios_need_both_sides() {
         assert_eq!(ratio(Some(3.0), Some(2.0)), Some(1.5));
         assert_eq!(ratio(Some(3.0), Some(0.0)), None);
+        assert_eq!(ratio(Some(3.0), Some(-2.0)), None);
+        assert_eq!(ratio(Some(-3.0), Some(2.0)), None);
         assert_eq!(ratio(None, Some(2.0)), None);
         assert_eq!(ratio(Some(1.0), None), None);
     }

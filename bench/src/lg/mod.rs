@@ -21,6 +21,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::{machine, stats, tls};
+use h1::H1;
+
+/// The time within which event streams begin: some of the times between two events.
+const STAGGER: Duration = Duration::from_millis(100);
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -131,6 +135,16 @@ impl Target {
     }
 }
 
+impl Target {
+    async fn ask_once(&self, h2: bool) -> Result<u64> {
+        if h2 {
+            h2::get(&h2::open(self).await?, &self.host, "/s").await
+        } else {
+            H1::new(self.open().await?, &self.host, "/s").get().await
+        }
+    }
+}
+
 /// What the tasks of one run add up.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -202,6 +216,8 @@ pub fn run(args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
+        // The first connection mints, and haproxy even closes it after that.
+        drop(target.ask_once(args.mode == Mode::H2).await);
         if args.mode == Mode::Idle {
             return idle::run(&target, &args.path, args.connections).await;
         }
@@ -225,7 +241,7 @@ async fn window(args: &Args, target: &Arc<Target>) -> Result<Measured> {
         Mode::H2 => run.multiplexed(args.connections, args.streams),
         Mode::Connect => run.connections(args.connections),
         Mode::Rate => run.at_rate(args.connections, args.rate),
-        Mode::Sse => run.events(args.connections),
+        Mode::Sse => run.events(args.connections, STAGGER),
         Mode::Download | Mode::Idle => {}
     }
     tokio::time::sleep(Duration::from_secs_f64(args.warm)).await;

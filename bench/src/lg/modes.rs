@@ -180,9 +180,13 @@ impl Run {
         }
     }
 
-    pub fn events(&self, connections: usize) {
-        for task in (0..connections).map(|_| self.task()) {
+    /// The streams begin one after the other within `period`, so that their events
+    /// do not come all at once.
+    pub fn events(&self, connections: usize, period: Duration) {
+        let count = u32::try_from(connections).unwrap_or(u32::MAX);
+        for (at, task) in (0..count).map(|at| (at, self.task())) {
             spawn_local(async move {
+                tokio::time::sleep(period * at / count).await;
                 loop {
                     let done = task.events().await;
                     task.note(done).await;

@@ -114,6 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
+    peers::forget_squid()?;
     results.write(&args.dir.join("results.json"), &plan.scenarios)?;
     if let Some(path) = &args.json {
         results.write(path, &plan.scenarios)?;

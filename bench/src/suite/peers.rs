@@ -69,12 +69,27 @@ pub fn version(kind: Kind, program: &Path) -> String {
 
 /// The first word that has numbers with a dot between them, without what stands around.
 fn number_in(text: &str) -> Option<String> {
+    let text = text.split_once("ersion").map_or(text, |(_, rest)| rest);
     text.split(|c: char| c.is_whitespace() || c == '/').find_map(|word| {
         let from = word.find(|c: char| c.is_ascii_digit())?;
         let number: String = word[from..].chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
         let number = number.trim_end_matches('.');
         number.contains('.').then(|| number.to_owned())
     })
+}
+
+/// What squid calls its shared memory after.
+const SQUID_NAME: &str = "enforcerbench";
+
+/// Removes what a killed squid leaves behind, which the next one would trip over.
+pub fn forget_squid() -> Result<()> {
+    for entry in std::fs::read_dir("/dev/shm")? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SQUID_NAME) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A peer that runs.
@@ -199,6 +214,7 @@ impl Place<'_> {
                 bail!("squid's certificates: {}", String::from_utf8_lossy(&made.stderr));
             }
         }
+        forget_squid()?;
         let config = self.write(
             "squid.conf",
             &format!(
@@ -218,7 +234,7 @@ impl Place<'_> {
         let given = Command::new("chown").args(["-R", USER]).arg(self.dir).status()?;
         ensure!(given.success(), "squid's folder cannot be given to {USER}");
         let mut command = pinned(1, program);
-        command.arg("-N").arg("-f").arg(config);
+        command.args(["-N", "-n", SQUID_NAME, "-f"]).arg(config);
         Ok(command)
     }
 
@@ -272,7 +288,10 @@ impl Place<'_> {
                 "transport_socket": {"name": "tls", "typed_config": {
                     "@type": kind("transport_sockets.tls.v3.UpstreamTlsContext"),
                     "sni": NAME,
-                    "common_tls_context": {"alpn_protocols": [alpn], "validation_context": {
+                    // As a client it would stay with TLS 1.2.
+                    "common_tls_context": {"alpn_protocols": [alpn], "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3",
+                    }, "validation_context": {
                         "trusted_ca": cert("ca.pem"),
                         "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": NAME}}]}},
                 }},
@@ -299,7 +318,7 @@ mod tests {
             ("nginx version: nginx/1.22.1", "1.22.1"),
             ("Squid Cache: Version 5.7\n", "5.7"),
             ("Mitmproxy: 11.0.2\nPython: 3.11.2", "11.0.2"),
-            ("/x/envoy  version: 0a1b2c3d/1.40.0/Clean/RELEASE", "1.40.0"),
+            ("/x/python3.11/envoy  version: 0a1b2c3d/1.40.0/Clean/RELEASE", "1.40.0"),
         ] {
             assert_eq!(number_in(text).as_deref(), Some(version), "{text}");
         }

@@ -108,7 +108,7 @@ impl Results {
         let (scenario, target) = (scenario.key, target.name());
         let (values, foreign, error) = match done {
             Ok(sample) => (sample.values, sample.foreign, None),
-            Err(error) => (BTreeMap::new(), 0.0, Some(format!("{error:#}"))),
+            Err(error) => (BTreeMap::new(), 0.0, format!("{error:#}").lines().next().map(str::to_owned)),
         };
         match &error {
             None => eprintln!("{repetition} {scenario:14} {target:15} {values:?} foreign {foreign:.3}"),
