@@ -16,7 +16,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("wget", "wget", "test client"),
     ("git", "git", "test client and server"),
     ("go", "golang-go", "compiles a test client"),
-    ("node", "nodejs", "runs test clients"),
+    ("node", "nodejs", "runs npm, and the demonstration's client"),
     ("npm", "npm", "test client"),
     ("java", "default-jdk-headless", "runs a test client"),
     ("jlink", "default-jdk-headless", "makes a Java with a store of its own"),

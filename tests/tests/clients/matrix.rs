@@ -126,11 +126,17 @@ const CLIENTS: &[Client] = &[
         "grpc: OK",
         false,
     ),
-    client("Node fetch", "node --version", "node $NODE/probe.mjs fetch", MASKED, false),
-    client("Node https", "node --version", "node $NODE/probe.mjs https", MASKED, false),
-    client("Node openai, streaming", "node --version", "node $NODE/probe.mjs openai", MASKED, false),
-    client("Node anthropic, streaming", "node --version", "node $NODE/probe.mjs anthropic", MASKED, false),
-    client("Node ws", "node --version", "node $NODE/probe.mjs ws", MASKED, false),
+    client("Node fetch", "$NODEJS --version", "$NODEJS $NODE/probe.mjs fetch", MASKED, false),
+    client("Node https", "$NODEJS --version", "$NODEJS $NODE/probe.mjs https", MASKED, false),
+    client("Node openai, streaming", "$NODEJS --version", "$NODEJS $NODE/probe.mjs openai", MASKED, false),
+    client(
+        "Node anthropic, streaming",
+        "$NODEJS --version",
+        "$NODEJS $NODE/probe.mjs anthropic",
+        MASKED,
+        false,
+    ),
+    client("Node ws", "$NODEJS --version", "$NODEJS $NODE/probe.mjs ws", MASKED, false),
 ];
 
 /// The script of the client whose name begins so.
@@ -214,7 +220,7 @@ fn roots_that_are_compiled_in_are_refused_by_name_and_nothing_is_sent() {
     // One that looks at the certificate after the handshake, and says nothing.
     for version in ["1.2", "1.3"] {
         let job = format!("node{version}");
-        let outcome = world.run(&job, &format!("node --tls-max-v{version} $NODE/probe.mjs https"), false);
+        let outcome = world.run(&job, &format!("$NODEJS --tls-max-v{version} $NODE/probe.mjs https"), false);
         assert_eq!((outcome.code, outcome.reached), (Some(1), 0), "{}", outcome.text);
         assert!(!outcome.refused.is_empty(), "Node by TLS {version}: {}", outcome.text);
     }

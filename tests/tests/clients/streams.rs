@@ -19,7 +19,7 @@ fn each_event_arrives_before_the_next_is_sent() {
         let outcome = world.run("live", &script, true);
         assert_eq!(outcome.text, want, "{version} {query}");
     }
-    for client in ["$PYTHON $CLIENTS/python/live.py", "node $NODE/probe.mjs live"] {
+    for client in ["$PYTHON $CLIENTS/python/live.py", "$NODEJS $NODE/probe.mjs live"] {
         let outcome = world.run("live", client, true);
         assert_eq!(outcome.text, want, "{client}");
     }

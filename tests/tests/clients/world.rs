@@ -106,6 +106,7 @@ impl World {
             ("PATH", std::env::var("PATH").unwrap()),
             ("PYTHON", text(installed("python/bin/python"))),
             ("NODE", text(installed("node"))),
+            ("NODEJS", text(node())),
             ("GO", text(installed("go"))),
             ("RUST", env!("CARGO_BIN_EXE_enforcer-client").to_owned()),
             ("CLIENTS", text(clients(""))),
@@ -134,6 +135,12 @@ impl World {
 /// A file of this folder's clients.
 pub fn clients(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+/// Node as nodejs.org builds it: with roots of its own, which Debian's has not.
+fn node() -> PathBuf {
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    installed(&format!("node/node_modules/node-linux-{arch}/bin/node"))
 }
 
 /// What `cargo xtask setup` installed.
