@@ -116,9 +116,8 @@ mod tests {
     fn work_is_seen_in_the_cpu_time() {
         let own = [std::process::id()];
         let before = cpu_ns(&own).unwrap();
-        let until = monotonic_ns() + 30_000_000;
-        while monotonic_ns() < until {}
-        assert!(cpu_ns(&own).unwrap() - before > 5_000_000);
+        // The kernel counts in ticks, and a busy machine may give this thread few.
+        while cpu_ns(&own).unwrap() - before < 5_000_000 {}
         assert!(cpu_ns(&[u32::MAX]).is_err());
     }
 

@@ -10,7 +10,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
 use crate::mask::{MaskError, Masker, StreamMasker};
+use crate::protocol::grpc;
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
 use crate::protocol::http::strict;
 use crate::session::{Direction, SessionError, Side};
@@ -41,6 +42,8 @@ pub enum BodyError {
     Coding(#[from] CodingError),
     #[error("recording the body: {0}")]
     Recording(#[from] SessionError),
+    #[error("a secret stands in a message whose length may not change")]
+    Message,
     /// A body that an earlier step has given an error for.
     #[error(transparent)]
     Inner(Box<BodyError>),
@@ -53,6 +56,7 @@ impl BodyError {
             BodyError::Read(error) => strict::broken(error).unwrap_or("body-aborted"),
             BodyError::Idle => "body-idle",
             BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
+            BodyError::Message => "secret-in-message",
             BodyError::Recording(_) => "log-unavailable",
             BodyError::Inner(error) => error.reason(),
         }
@@ -63,6 +67,7 @@ impl BodyError {
         let status = match self {
             BodyError::Inner(error) => return error.stop(),
             BodyError::Recording(error) => return Stop::log_unavailable(error),
+            BodyError::Message => return Stop::denied(StatusCode::FORBIDDEN, self.reason()),
             BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
             BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) => StatusCode::BAD_REQUEST,
         };
@@ -115,6 +120,10 @@ impl Said {
     }
 }
 
+/// What is to be said of a request whose body broke off here. The HTTP/2 client of its
+/// upstream only tells that the stream was reset.
+pub type Broken = Arc<OnceLock<Stop>>;
+
 /// How one body is carried.
 pub struct Carry<'a> {
     pub conn: &'a Arc<Conn>,
@@ -123,6 +132,9 @@ pub struct Carry<'a> {
     pub said: Said,
     /// `None` if a coding is not understood: nothing of the body is recorded then.
     pub codings: Option<Vec<Coding>>,
+    pub broken: Broken,
+    /// Set if no message in it may change its length.
+    pub messages: Option<grpc::Framing>,
     /// What is masked on the wire.
     pub wire: Option<&'a Masker>,
     pub settings: &'a Settings,
@@ -146,7 +158,13 @@ impl Carry<'_> {
                 hint = SizeHint::default();
                 let encoder = (!codings.is_empty()).then(|| Encoder::new(&codings));
                 let stream = masker.stream();
-                Some(Wire { decoder, stream, encoder, masker: masker.clone() })
+                Some(Wire {
+                    decoder,
+                    stream,
+                    encoder,
+                    masker: masker.clone(),
+                    rigid: self.messages.is_some(),
+                })
             }
             None => {
                 tap.decode_with(decoder);
@@ -160,7 +178,25 @@ impl Carry<'_> {
         let state = State::Reading;
         let left = self.said.length;
         let said = self.said;
-        Ok(Screened { inner, tap, wire, idle, hint, left, said, trailers: None, state }.boxed_unsync())
+        // HTTP/2 takes trailers at any time.
+        let answers_call = self.direction == Direction::Response
+            && self.messages == Some(grpc::Framing::Call)
+            && said.trailers.is_none();
+        let caller = answers_call.then(|| Arc::clone(self.conn));
+        Ok(Screened {
+            caller,
+            broken: self.broken,
+            inner,
+            tap,
+            wire,
+            idle,
+            hint,
+            left,
+            said,
+            trailers: None,
+            state,
+        }
+        .boxed_unsync())
     }
 }
 
@@ -170,6 +206,24 @@ struct Wire {
     stream: StreamMasker,
     encoder: Option<Encoder>,
     masker: Masker,
+    /// Nothing in it may change its length.
+    rigid: bool,
+}
+
+impl Wire {
+    fn mask(&mut self, bytes: Bytes) -> Result<Bytes, BodyError> {
+        let masked = self.stream.push(bytes)?.into_bytes();
+        self.unless_broken(masked)
+    }
+
+    fn finish(&mut self) -> Result<Bytes, BodyError> {
+        let masked = self.stream.finish()?.into_bytes();
+        self.unless_broken(masked)
+    }
+
+    fn unless_broken(&self, masked: Bytes) -> Result<Bytes, BodyError> {
+        if self.rigid && !self.stream.findings().is_empty() { Err(BodyError::Message) } else { Ok(masked) }
+    }
 }
 
 enum State {
@@ -183,6 +237,9 @@ enum State {
 /// A body that is recorded, and masked if policy says so.
 struct Screened<B> {
     inner: B,
+    /// Set if the answer's end can say in gRPC why it ends.
+    caller: Option<Arc<Conn>>,
+    broken: Broken,
     tap: Tap,
     wire: Option<Wire>,
     idle: Idle,
@@ -272,7 +329,7 @@ where
             }
             None => {
                 self.tap.push(&bytes)?;
-                let masked = wire.stream.push(bytes)?.into_bytes();
+                let masked = wire.mask(bytes)?;
                 Ok((!masked.is_empty()).then_some(masked))
             }
         }
@@ -280,13 +337,11 @@ where
 
     /// What the decoder has: decoded, recorded, masked, encoded again.
     fn pieces(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let Some(Wire { decoder: Some(decoder), stream, encoder, .. }) = &mut self.wire else {
-            return Ok(None);
-        };
-        while let Some(piece) = decoder.next()? {
+        let Some(wire) = &mut self.wire else { return Ok(None) };
+        while let Some(piece) = wire.decoder.as_mut().map_or(Ok(None), Decoder::next)? {
             self.tap.push(&piece)?;
-            let mut out = stream.push(piece)?.into_bytes();
-            if let Some(encoder) = encoder {
+            let mut out = wire.mask(piece)?;
+            if let Some(encoder) = &mut wire.encoder {
                 // Flushed, since the next piece may be an event that comes much later.
                 out = encoder.push(out, true)?;
             }
@@ -301,7 +356,7 @@ where
     fn tail(&mut self) -> Result<Bytes, BodyError> {
         self.tap.end()?;
         let Some(wire) = &mut self.wire else { return Ok(Bytes::new()) };
-        let tail = wire.stream.finish()?.into_bytes();
+        let tail = wire.finish()?;
         let Some(encoder) = &mut wire.encoder else { return Ok(tail) };
         let first = encoder.push(tail, false)?;
         let last = encoder.finish()?;
@@ -331,6 +386,11 @@ where
                     // recording says that the body is partial.
                     this.state = State::Done;
                     this.tap.abort(&error);
+                    this.broken.get_or_init(|| error.stop());
+                    if let (Some(conn), BodyError::Message) = (&this.caller, &error) {
+                        let end = error.stop().grpc_end(conn.id());
+                        return Poll::Ready(Some(Ok(Frame::trailers(end))));
+                    }
                     return Poll::Ready(Some(Err(error)));
                 }
             }

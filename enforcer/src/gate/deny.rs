@@ -3,18 +3,37 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
 use crate::policy::Decision;
-use crate::protocol::git;
+use crate::protocol::{git, grpc};
 use crate::session::Side;
 
 use super::WireBody;
 
 /// The header in which machines find the decision.
 pub const DECISION_HEADER: &str = "x-enforcer-decision";
+
+/// In which protocol a refusal is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Http,
+    Git(git::Service),
+    Grpc,
+}
+
+impl Dialect {
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        match git::Service::of(request.method(), request.uri(), kind) {
+            Some(service) => Self::Git(service),
+            None if grpc::Framing::of(request.headers()) == Some(grpc::Framing::Call) => Self::Grpc,
+            None => Self::Http,
+        }
+    }
+}
 
 /// A request that is not answered by its upstream.
 ///
@@ -95,6 +114,9 @@ fn explained(reason: &str) -> Option<&'static str> {
         "coding-unsupported" | "body-unreadable" => {
             "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"
         }
+        "secret-in-message" => {
+            "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
+        }
         "log-unavailable" => "the session recording cannot be written, so nothing is let through",
         "body-aborted" | "body-idle" => "the request's body ended, or stood still, before its end",
         malformed if malformed.starts_with("http-") => {
@@ -132,19 +154,41 @@ impl Stop {
         Self { close: true, ..self }
     }
 
-    /// What the sender gets, in git's own form if it is git.
-    pub fn response_to(&self, git: Option<git::Service>, session: &str) -> Response<WireBody> {
+    /// What the sender gets, in its own protocol.
+    pub fn response_in(&self, dialect: Dialect, session: &str) -> Response<WireBody> {
         let mut response = self.response(session);
-        let (Some(service), Kind::Denied) = (git, self.kind) else { return response };
-        let rule = self.rule.as_deref().map_or_else(String::new, |rule| format!("rule {rule}, "));
-        let text = format!("enforcer: {} ({rule}session {session})", self.detail_text());
-        let (kind, body) = service.refusal(&text);
-        if service != git::Service::Discovery {
-            *response.status_mut() = StatusCode::OK;
-        }
+        let (kind, body) = match dialect {
+            Dialect::Git(service) if self.kind == Kind::Denied => {
+                if service != git::Service::Discovery {
+                    *response.status_mut() = StatusCode::OK;
+                }
+                service.refusal(&self.line(session))
+            }
+            Dialect::Grpc => {
+                *response.status_mut() = StatusCode::OK;
+                response.headers_mut().extend(self.grpc_end(session));
+                ("application/grpc", Vec::new())
+            }
+            Dialect::Http | Dialect::Git(_) => return response,
+        };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         *response.body_mut() = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
         response
+    }
+
+    /// The fields that tell a caller by gRPC.
+    pub fn grpc_end(&self, session: &str) -> HeaderMap {
+        let status = match self.kind {
+            Kind::Denied => grpc::Status::PermissionDenied,
+            Kind::Failed(_) => grpc::Status::Unavailable,
+        };
+        grpc::ended(status, &self.line(session))
+    }
+
+    /// All that a person is told, in one line.
+    fn line(&self, session: &str) -> String {
+        let rule = self.rule.as_deref().map_or_else(String::new, |rule| format!("rule {rule}, "));
+        format!("enforcer: {} ({rule}session {session})", self.detail_text())
     }
 
     /// What it means, for people.

@@ -3,6 +3,7 @@
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 
 use crate::mask::{Findings, MaskedText, Masker, Place};
+use crate::protocol::grpc;
 
 /// Fields of one connection only (RFC 9110, section 7.6.1), and of proxies.
 const HOP_BY_HOP: &[&str] = &[
@@ -46,8 +47,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// A part of a masked whole cannot be told from a part of the whole.
+/// A part of a masked whole cannot be told from a part of the whole, and what is coded
+/// by itself cannot be masked.
 pub fn ask_for_the_whole(headers: &mut HeaderMap) {
+    headers.remove(grpc::ACCEPT);
     headers.remove(header::RANGE);
     headers.remove(header::IF_RANGE);
 }

@@ -13,13 +13,13 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::mask::{Masker, Place};
 use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
-use crate::protocol::git;
 use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts};
+use crate::protocol::{git, grpc};
 use crate::session::{Direction, Outcome, Side};
 
-use super::body::{BodyError, Carry, Said};
-use super::deny::Kind;
+use super::body::{BodyError, Broken, Carry, Said};
+use super::deny::{Dialect, Kind};
 use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
 
 /// Bytes of a refused request that are read after all; beyond, its stream is reset.
@@ -35,14 +35,13 @@ pub async fn exchange<F: Forward>(
     request: Request<Incoming>,
 ) -> Response<WireBody> {
     let statement = scope.conn.next_statement();
-    let kind = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let git = git::Service::of(request.method(), request.uri(), kind);
-    let steps = Steps { gate, scope, forward, statement, git };
+    let dialect = Dialect::of(&request);
+    let steps = Steps { gate, scope, forward, statement, dialect };
     match Box::pin(steps.run(request)).await {
         Ok(response) => response,
         Err(stop) => {
             steps.stopped(&stop);
-            stop.response_to(git, scope.conn.id())
+            stop.response_in(dialect, scope.conn.id())
         }
     }
 }
@@ -52,7 +51,7 @@ struct Steps<'a, F> {
     scope: &'a Scope,
     forward: &'a F,
     statement: u32,
-    git: Option<git::Service>,
+    dialect: Dialect,
 }
 
 /// A request that was allowed, with what policy wants done to it.
@@ -76,7 +75,8 @@ impl<F: Forward> Steps<'_, F> {
             }
         };
         let head = parts.method == http::Method::HEAD;
-        let outgoing = self.prepare(parts, body, &allowed).await?;
+        let broken = Broken::default();
+        let outgoing = self.prepare(parts, body, &allowed, &broken).await?;
         let to = Destination {
             host: &allowed.facts.host,
             port: allowed.facts.port,
@@ -86,7 +86,7 @@ impl<F: Forward> Steps<'_, F> {
         };
         let mut answer = match self.forward.send(to, outgoing).await {
             Ok(answer) => answer,
-            Err(stop) => return Err(self.late(stop).await),
+            Err(stop) => return Err(self.late(broken.get().cloned().unwrap_or(stop)).await),
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upstream = answer.extensions_mut().remove::<OnUpgrade>();
@@ -181,9 +181,9 @@ impl<F: Forward> Steps<'_, F> {
             let mut body = Limited::new(body, DISCARD_MAX_BYTES);
             while let Some(Ok(_)) = body.frame().await {}
         });
-        match self.git {
-            Some(_) => drop(reading.await),
-            None => drop(tokio::spawn(reading)),
+        match self.dialect {
+            Dialect::Git(_) => drop(reading.await),
+            Dialect::Http | Dialect::Grpc => drop(tokio::spawn(reading)),
         }
     }
 
@@ -200,6 +200,7 @@ impl<F: Forward> Steps<'_, F> {
         mut parts: Parts,
         body: Incoming,
         allowed: &Allowed,
+        broken: &Broken,
     ) -> Result<Request<WireBody>, Stop> {
         let conn = &self.scope.conn;
         let masker = allowed.request_masker.as_ref();
@@ -239,6 +240,8 @@ impl<F: Forward> Steps<'_, F> {
             direction: Direction::Request,
             said: Said::of(parts.version, &parts.headers),
             codings,
+            broken: Arc::clone(broken),
+            messages: grpc::Framing::of(&parts.headers),
             wire: masker,
             settings: &self.gate.settings,
         };
@@ -360,6 +363,9 @@ impl<F: Forward> Steps<'_, F> {
 
 /// The content codings of a body; `None` if one of them cannot be read.
 pub(super) fn codings(headers: &http::HeaderMap) -> Option<Vec<Coding>> {
+    if grpc::is_coded(headers) {
+        return None;
+    }
     coding::parse_codings(headers).ok()
 }
 

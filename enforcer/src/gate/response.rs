@@ -6,9 +6,10 @@ use http::{Response, StatusCode, header};
 use http_body::Body;
 
 use crate::mask::Masker;
+use crate::protocol::grpc;
 use crate::session::{Direction, Side};
 
-use super::body::{Carry, Said};
+use super::body::{Broken, Carry, Said};
 use super::{Conn, Gate, Stop, WireBody, headers, request};
 
 pub(super) struct Delivery<'a> {
@@ -27,7 +28,7 @@ impl Delivery<'_> {
         let codings = request::codings(&parts.headers);
         if codings.is_none() && self.masker.is_some() && !empty {
             let coding = parts.headers.get(header::CONTENT_ENCODING);
-            let detail = format!("the response is coded as {coding:?}");
+            let detail = format!("the response is coded as {coding:?}, or its messages are");
             let status = StatusCode::BAD_GATEWAY;
             return Err(Stop::failed(Side::Upstream, status, "coding-unsupported", detail));
         }
@@ -51,6 +52,8 @@ impl Delivery<'_> {
             direction: Direction::Response,
             said: Said::of(parts.version, &parts.headers),
             codings,
+            broken: Broken::default(),
+            messages: grpc::Framing::of(&parts.headers),
             wire: self.masker,
             settings: &self.gate.settings,
         };

@@ -2,4 +2,5 @@
 
 pub mod dns;
 pub mod git;
+pub mod grpc;
 pub mod http;

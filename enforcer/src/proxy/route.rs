@@ -1,6 +1,5 @@
 //! The way of one client connection's requests to their upstream.
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -180,11 +179,6 @@ fn shape_h2(request: &mut Request<WireBody>, uri: &Uri) {
 
 /// What the sender of a request is told when its upstream cannot be reached.
 pub fn stop(error: &ProxyError) -> Stop {
-    if let ProxyError::UpstreamHttp(error) = error
-        && let Some(body) = body_error(error)
-    {
-        return body.stop();
-    }
     let status = match error {
         ProxyError::ConnectTimeout | ProxyError::UpstreamTimeout | ProxyError::UpstreamHandshakeTimeout => {
             StatusCode::GATEWAY_TIMEOUT
@@ -193,18 +187,6 @@ pub fn stop(error: &ProxyError) -> Stop {
         _ => StatusCode::BAD_GATEWAY,
     };
     Stop::failed(side(error.side()), status, error.reason(), error.to_string())
-}
-
-/// The error of the request's body, if that is why sending it failed.
-fn body_error(error: &hyper::Error) -> Option<&BodyError> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(body) = cause.downcast_ref() {
-            return Some(body);
-        }
-        next = cause.source();
-    }
-    None
 }
 
 pub fn side(side: Side) -> crate::session::Side {

@@ -6,13 +6,21 @@ import grpc
 
 credentials = grpc.ssl_channel_credentials()
 with grpc.secure_channel(os.environ["URL"].removeprefix("https://"), credentials) as channel:
-    if sys.argv[1:] == ["token"]:
-        # Its message would have another length than its frame says.
-        try:
-            answer = channel.unary_unary("/probe.Echo/Token")(b"", timeout=20)
-            print("no message" if answer is None else answer)
-        except grpc.RpcError as error:
-            print("no message:", error.code(), error.details())
+    if sys.argv[1:] == ["secrets"]:
+        secret = os.environ["SECRET"].encode()
+        calls = {
+            "answer": lambda: channel.unary_unary("/probe.Echo/Token")(b"", timeout=20),
+            "request": lambda: channel.unary_unary("/probe.Echo/Unary")(b"x" + secret, timeout=20),
+            "coded": lambda: channel.unary_unary("/probe.Echo/Unary")(
+                secret * 9, timeout=20, compression=grpc.Compression.Gzip
+            ),
+            "denied": lambda: channel.unary_unary("/elsewhere/Unary")(b"", timeout=20),
+        }
+        for name, call in calls.items():
+            try:
+                print(name, "was not refused:", call())
+            except grpc.RpcError as error:
+                print(name, error.code().name, error.details())
         sys.exit()
     unary = channel.unary_unary("/probe.Echo/Unary")
     message = b"hello" * 10_000

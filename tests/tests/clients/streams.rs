@@ -41,10 +41,20 @@ fn trailers_and_answers_without_a_body_arrive() {
     }
 }
 
+/// A message stands behind its length, so it is masked by nobody.
 #[test]
-fn a_secret_in_a_message_of_grpc_does_not_reach_the_client() {
+fn a_secret_in_a_message_of_grpc_ends_the_call_with_a_status() {
     let world = World::start();
-    let outcome = world.run("grpc", "$PYTHON $CLIENTS/python/grpc_probe.py token", true);
+    let script = format!("SECRET={} $PYTHON $CLIENTS/python/grpc_probe.py secrets", super::world::token());
+    let outcome = world.run("grpc", &script, true);
+    let lines: Vec<&str> = outcome.text.lines().collect();
+    let [answer, request, coded, denied] = lines[..] else { panic!("{}", outcome.text) };
+    let known = "PERMISSION_DENIED enforcer: a secret stands in a message of gRPC";
+    assert!(answer.starts_with(&format!("answer {known}")), "{answer}");
+    assert!(request.starts_with(&format!("request {known}")), "{request}");
+    assert!(coded.starts_with("coded PERMISSION_DENIED enforcer: the body cannot be read"), "{coded}");
+    assert!(denied.starts_with("denied PERMISSION_DENIED enforcer: ask for the other host"), "{denied}");
     assert!(!outcome.text.contains(&super::world::token()), "{}", outcome.text);
-    assert!(outcome.text.contains("no message"), "{}", outcome.text);
+    let written = world.service.written().unwrap();
+    assert!(!written.windows(40).any(|window| window == super::world::token().as_bytes()));
 }
