@@ -21,7 +21,8 @@ pub struct Args {
     /// Write all that was measured here, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Run only the scenarios whose key contains this
+    /// Run only the scenarios whose key contains this: h1, h2, connect-reuse,
+    /// connect-fresh, download, download-text, rate, sse, idle
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured

@@ -2,6 +2,7 @@
 //! as a job in a tagged cgroup, redirected by the kernel.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -66,7 +67,7 @@ impl Enforcer {
         make_readable(dir.path())?;
         let log = std::fs::File::create(base.join("enforcer.log"))?;
         let mut command = process::pinned(1, program);
-        command.arg("--config").arg(&config).arg("daemon").stdin(Stdio::null());
+        command.arg("--config").arg(&config).arg("daemon").stdin(Stdio::null()).process_group(0);
         let mut daemon = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let mut lines = BufReader::new(daemon.stdout.take().context("no output")?).lines();
         let ready = lines.next().transpose()?;

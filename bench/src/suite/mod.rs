@@ -6,6 +6,7 @@ mod process;
 mod report;
 mod run;
 mod scenario;
+mod stop;
 
 use std::path::PathBuf;
 
@@ -93,6 +94,7 @@ fn plan(args: &Args) -> Result<Plan> {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the benchmark attaches programs to a cgroup: run it as root");
     let plan = plan(args)?;
+    let stop = stop::Stop::watch()?;
     let bench = Bench::new(&args.dir, &args.enforcer, &args.object)?;
     let mut results = report::Results::new(args.quick, &plan.targets, &args.enforcer);
     for left_out in &args.left_out {
@@ -102,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
     for repetition in 0..plan.repetitions {
         for (at, scenario) in plan.scenarios.iter().enumerate() {
             for target in stats::rotated(&plan.targets, repetition + at) {
-                if !scenario.is_for(&target) || results.is_left_out(target.name()) {
+                let skipped = stop.is_wanted() || results.is_left_out(target.name());
+                if skipped || !scenario.is_for(&target) {
                     continue;
                 }
                 match bench.measure(scenario, &target, !args.quick) {
@@ -122,6 +125,7 @@ pub fn run(args: &Args) -> Result<()> {
     let table = report::table(&results, &plan.scenarios);
     std::fs::write(args.dir.join("table.md"), &table)?;
     println!("{table}");
+    ensure!(!stop.is_wanted(), "ended early");
     for target in &plan.targets[..3] {
         ensure!(results.has(target.name()), "{} was measured nowhere", target.name());
     }

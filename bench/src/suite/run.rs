@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -143,6 +144,7 @@ impl Bench {
         if !pids.is_empty() {
             command.args(["--proxy", &pids.join(",")]);
         }
+        command.process_group(0);
         command
     }
 }

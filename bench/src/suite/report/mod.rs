@@ -214,8 +214,8 @@ pub fn table(results: &Results, scenarios: &[Scenario]) -> String {
     let versions: Vec<String> =
         results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let text = format!(
-        "{}, {}; {}.\nThe proxy alone on CPU 1, load and upstream on CPU 0, {}; {repetitions} \
-         repetitions{kind}.\nMedians; `~`: (max - min) / median is over {SPREAD}; `!`: others used over \
+        "{}, {}; {}.\nThe proxy alone on CPU 1, load and upstream on CPU 0, {}; \
+         repetitions: {repetitions}{kind}.\nMedians; `~`: (max - min) / median is over {SPREAD}; `!`: others used over \
          {FOREIGN} of the machine meanwhile; `-`: not done, or not at that rate.\nThe enforcer's policy, masking \
          of text and recording are on. Latencies are what is added to direct's; for direct itself the whole.\n",
         results.date,
