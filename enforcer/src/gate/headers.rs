@@ -1,8 +1,9 @@
 //! Which header fields cross the proxy, and how they are changed on the way.
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use hyper::ext::ReasonPhrase;
 
-use crate::mask::{Findings, MaskedText, Masker, Place};
+use crate::mask::{Findings, Masker, Place};
 use crate::protocol::grpc;
 
 /// Fields of one connection only (RFC 9110, section 7.6.1), and of proxies.
@@ -86,16 +87,21 @@ pub fn strip_detours(headers: &mut HeaderMap) {
 }
 
 /// Masks every value; gives what was found. A value that can no longer stand in
-/// a header is taken away.
+/// a header is taken away, and so is a field whose name is a secret.
 pub fn mask(headers: &mut HeaderMap, masker: &Masker) -> Findings {
     let mut all = Findings::default();
     let mut broken = Vec::new();
     for (name, value) in headers.iter_mut() {
+        let (place, found) = masker.text(name.as_str());
+        if !found.is_empty() {
+            all.merge(&found.at(&Place::Header(place)));
+            broken.push(name.clone());
+            continue;
+        }
         let (masked, findings) = masker.mask(value.as_bytes());
         if findings.is_empty() {
             continue;
         }
-        let place: MaskedText = masker.text(name.as_str()).0;
         all.merge(&findings.at(&Place::Header(place)));
         match HeaderValue::from_bytes(masked.as_bytes()) {
             Ok(masked) => *value = masked,
@@ -106,6 +112,16 @@ pub fn mask(headers: &mut HeaderMap, masker: &Masker) -> Findings {
         headers.remove(name);
     }
     all
+}
+
+/// Takes a reason phrase away that holds a secret: HTTP/1.1 would carry it as it came.
+pub fn mask_reason(extensions: &mut http::Extensions, masker: &Masker) -> Findings {
+    let found =
+        extensions.get::<ReasonPhrase>().map(|reason| masker.mask(reason.as_bytes()).1).unwrap_or_default();
+    if !found.is_empty() {
+        extensions.remove::<ReasonPhrase>();
+    }
+    found
 }
 
 #[cfg(test)]

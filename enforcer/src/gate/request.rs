@@ -330,7 +330,9 @@ impl<F: Forward> Steps<'_, F> {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         if let Some(masker) = &allowed.response_masker {
-            headers::mask(&mut parts.headers, masker);
+            let mut found = headers::mask(&mut parts.headers, masker);
+            found.merge(&headers::mask_reason(&mut parts.extensions, masker));
+            conn.findings(self.statement, Direction::Response, found);
         }
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
         recorded.map_err(Stop::log_unavailable)?;

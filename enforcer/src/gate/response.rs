@@ -35,7 +35,8 @@ impl Delivery<'_> {
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_detours(&mut parts.headers);
         if let Some(masker) = self.masker {
-            let found = headers::mask(&mut parts.headers, masker);
+            let mut found = headers::mask(&mut parts.headers, masker);
+            found.merge(&headers::mask_reason(&mut parts.extensions, masker));
             self.conn.findings(self.statement, Direction::Response, found);
             if !empty || self.head {
                 headers::forget_the_bytes(&mut parts.headers);

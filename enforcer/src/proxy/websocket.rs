@@ -2,7 +2,7 @@
 //!
 //! Frames are parsed and written anew on both sides (RFC 6455); extensions were
 //! not negotiated, so a message is what it looks like. Pings are answered here
-//! and sent on; pongs end here.
+//! and sent on empty; pongs end here.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::gate::{Conn, WebSocketRelay};
@@ -20,6 +20,8 @@ use crate::session::{Direction, Event, Side};
 
 /// How long one side may take to close after the other did.
 const CLOSING: Duration = Duration::from_secs(5);
+/// The longest reason that a close frame has room for (RFC 6455, section 5.5).
+const REASON_MAX_BYTES: usize = 123;
 
 /// Relays until both sides are closed.
 pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketRelay, message_bytes: usize) {
@@ -89,33 +91,39 @@ impl Way<'_> {
 
     /// The message that goes on in place of this one; recorded before it does.
     fn message(&self, message: Message) -> Result<Option<Message>, String> {
-        let (bytes, text) = match message {
-            Message::Text(text) => (Bytes::from(text), true),
-            Message::Binary(bytes) => (bytes, false),
-            Message::Close(_) | Message::Ping(_) => return Ok(Some(message)),
-            Message::Pong(_) | Message::Frame(_) => return Ok(None),
-        };
+        match message {
+            Message::Text(text) => {
+                let bytes = self.pass(Bytes::from(text), false)?;
+                Ok(Some(Message::Text(as_text(bytes)?)))
+            }
+            Message::Binary(bytes) => Ok(Some(Message::Binary(self.pass(bytes, true)?))),
+            Message::Close(Some(frame)) if !frame.reason.is_empty() => {
+                let reason = self.pass(Bytes::from(frame.reason), false)?;
+                let fits = reason.len() <= REASON_MAX_BYTES;
+                let reason = if fits { as_text(reason)? } else { Utf8Bytes::default() };
+                Ok(Some(Message::Close(Some(CloseFrame { code: frame.code, reason }))))
+            }
+            Message::Close(_) => Ok(Some(message)),
+            // What it carries means something to its sender alone, who has its answer
+            // from here.
+            Message::Ping(_) => Ok(Some(Message::Ping(Bytes::new()))),
+            Message::Pong(_) | Message::Frame(_) => Ok(None),
+        }
+    }
+
+    /// Records what a message says, and gives what goes on of it.
+    fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, String> {
         let (recorded, _) = self.conn.subject.everything().mask(&bytes);
-        let event = Event::Message {
-            statement: self.statement,
-            direction: self.direction,
-            binary: !text,
-            bytes: recorded,
-        };
+        let (statement, direction) = (self.statement, self.direction);
+        let event = Event::Message { statement, direction, binary, bytes: recorded };
         self.conn.record(&event).map_err(|error| error.to_string())?;
-        let Some(masker) = &self.masker else {
-            return pack(bytes, text).map(Some);
-        };
+        let Some(masker) = &self.masker else { return Ok(bytes) };
         let (masked, findings) = masker.mask(&bytes);
-        self.conn.findings(self.statement, self.direction, findings.at(&Place::WebSocket));
-        pack(masked.into_bytes(), text).map(Some)
+        self.conn.findings(statement, direction, findings.at(&Place::WebSocket));
+        Ok(masked.into_bytes())
     }
 }
 
-fn pack(bytes: Bytes, text: bool) -> Result<Message, String> {
-    if !text {
-        return Ok(Message::Binary(bytes));
-    }
-    let text = Utf8Bytes::try_from(bytes).map_err(|error| error.to_string())?;
-    Ok(Message::Text(text))
+fn as_text(bytes: Bytes) -> Result<Utf8Bytes, String> {
+    Utf8Bytes::try_from(bytes).map_err(|error| error.to_string())
 }

@@ -149,6 +149,8 @@ pub struct Options {
     /// The client thinks that it speaks to a name server.
     pub dns: bool,
     pub limits: Limits,
+    /// What the upstream answers to everything, byte for byte, over HTTP/1.1.
+    pub script: Option<&'static [u8]>,
 }
 
 impl Kit {
@@ -157,13 +159,14 @@ impl Kit {
         let authority = Arc::new(Authority::new());
         let signed = Arc::new(AtomicUsize::new(0));
         let issuer = if options.untrusted { Arc::new(Authority::new()) } else { Arc::clone(&public) };
-        let alpn: &[&[u8]] = if options.h1_only { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
+        let h1_only = options.h1_only || options.script.is_some();
+        let alpn: &[&[u8]] = if h1_only { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
         let names = ["allowed.test", "held.test", "masked.test", "unread.test"];
         let tls = (!options.plain).then(|| issuer.server(&names, options.expired, alpn));
         let signal = Arc::new(tokio::sync::Notify::new());
         let origin = match options.upstream {
             Some(start) => start(tls),
-            None => origin::Origin::start(tls, Arc::clone(&signal)).await,
+            None => origin::Origin::start(tls, Arc::clone(&signal), options.script).await,
         };
 
         let recordings = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
@@ -32,7 +32,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub async fn start(tls: Option<Arc<rustls::ServerConfig>>, signal: Arc<Notify>) -> Self {
+    /// With a script every request gets these bytes, whatever it asks for.
+    pub async fn start(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        signal: Arc<Notify>,
+        script: Option<&'static [u8]>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -49,12 +54,29 @@ impl Origin {
                     let Some(tls) = tls else { return serve(stream, false, signal, seen).await };
                     let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await;
                     let Ok(stream) = accepted else { return };
+                    if let Some(script) = script {
+                        return recite(stream, script).await;
+                    }
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     serve(stream, h2, signal, seen).await;
                 });
             }
         });
         Self { address, accepted, requests }
+    }
+}
+
+/// The end of each head gets the script.
+async fn recite<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: &[u8]) {
+    let mut head = Vec::new();
+    while let Ok(byte) = stream.read_u8().await {
+        head.push(byte);
+        if head.ends_with(b"\r\n\r\n") {
+            head.clear();
+            if stream.write_all(script).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

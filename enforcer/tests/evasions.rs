@@ -1,0 +1,135 @@
+//! Ways past the masking and the policy that an upstream or a job could try, each
+//! with what becomes of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod kit;
+
+use std::sync::Arc;
+
+use enforcer::policy::{Policy, PolicyStore};
+use futures_util::{SinkExt, StreamExt};
+use kit::{Kit, Options, SECRET};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+const POLICY: &str = r#"
+version: 1
+name: test
+rules:
+  - id: secrets
+    when: { host: masked.test }
+    mask: { request: [exact], response: [exact] }
+  - id: loopback
+    when: { host: "**.test" }
+    addresses: [loopback]
+  - id: delete
+    when: { host: masked.test, method: DELETE }
+    deny: nothing is deleted from here
+  - id: run
+    when: { host: masked.test, path: "/v1/*:run" }
+    deny: nothing is run from here
+  - id: rest
+    when: { host: "**.test" }
+    allow: true
+"#;
+
+fn policies() -> Arc<PolicyStore> {
+    Arc::new(PolicyStore::fixed(Policy::from_text("test.yaml", POLICY).unwrap()))
+}
+
+/// Everything that comes back for these bytes, until nothing more comes.
+async fn raw(kit: &Kit, request: &str) -> String {
+    let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
+    let request = request.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    drop(tokio::time::timeout(std::time::Duration::from_secs(5), reading).await);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHOST\r\nconnection: close\r\n\r\n";
+
+/// What a client gets of an upstream that answers so.
+async fn scripted(script: &'static str) -> String {
+    let kit = Kit::start(Options { script: Some(script.as_bytes()), ..Options::default() }).await;
+    let answer = raw(&kit, GET).await;
+    assert!(answer.starts_with("HTTP/1.1 "), "{script:?}: {answer:?}");
+    let recorded = kit.recorded_text("\"event\":\"verdict\"").await;
+    assert!(!recorded.contains(SECRET), "{script:?} is recorded");
+    answer
+}
+
+#[tokio::test]
+async fn no_part_of_an_answer_carries_a_secret() {
+    let mut leaks = Vec::new();
+    for script in [
+        "HTTP/1.1 200 obviously-fake-deploy-key-0123456789\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nx-obviously-fake-deploy-key-0123456789: 1\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nlocation: /?k=obviously-fake-deploy-key-0123456789\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 103 Early Hints\r\nlink: <obviously-fake-deploy-key-0123456789>\r\n\r\n\
+         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+         2;k=obviously-fake-deploy-key-0123456789\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-k\r\n\r\n2\r\nok\r\n0\r\n\
+         x-k: obviously-fake-deploy-key-0123456789\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: obviously-fake-deploy-key-0123456789\r\n\r\n\
+         2\r\nok\r\n0\r\nobviously-fake-deploy-key-0123456789: 1\r\n\r\n",
+    ] {
+        let answer = scripted(script).await;
+        assert!(answer.contains("200") && answer.contains("ok"), "{answer}");
+        if answer.contains(SECRET) {
+            leaks.push(answer);
+        }
+    }
+    assert!(leaks.is_empty(), "{leaks:#?}");
+}
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHOST\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[tokio::test]
+async fn control_frames_of_a_websocket_carry_no_secret() {
+    // A ping, a pong that nobody asked for, and a close with its reason.
+    let script = b"HTTP/1.1 101 obviously-fake-deploy-key-0123456789\r\nconnection: upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\
+        \x89\x24obviously-fake-deploy-key-0123456789\x8a\x24obviously-fake-deploy-key-0123456789\
+        \x88\x26\x03\xe8obviously-fake-deploy-key-0123456789";
+    let kit = Kit::start(Options { script: Some(script), ..Options::default() }).await;
+    let answer = raw(&kit, UPGRADE).await;
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("[MASKED:DEPLOY_KEY]"), "{answer}");
+    assert!(!answer.contains(SECRET), "{answer}");
+    let recorded = kit.recorded_text("\"event\":\"message\"").await;
+    assert!(!recorded.contains(SECRET) && recorded.contains("[MASKED:DEPLOY_KEY]"));
+}
+
+#[tokio::test]
+async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
+    let head = UPGRADE.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    socket.send(Message::Ping(SECRET.into())).await.unwrap();
+    // The ping is answered by the proxy, and the upstream, which sends everything back,
+    // shows what it got of it.
+    let (mut pong, mut ping) = (None, None);
+    while pong.is_none() || ping.is_none() {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Pong(bytes) => pong = Some(bytes),
+            Message::Ping(bytes) => ping = Some(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((pong.unwrap(), ping.unwrap()), (SECRET.into(), "".into()));
+    let reason = CloseFrame { code: CloseCode::Normal, reason: format!("bye {SECRET}").into() };
+    socket.close(Some(reason)).await.unwrap();
+    let recorded = kit.recorded_text("bye [MASKED:DEPLOY_KEY]").await;
+    assert!(!recorded.contains(SECRET));
+}
