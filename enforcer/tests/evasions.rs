@@ -7,6 +7,7 @@ mod kit;
 use std::sync::Arc;
 
 use enforcer::policy::{Policy, PolicyStore};
+use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
 use kit::{Kit, Options, SECRET};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -132,4 +133,29 @@ async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
     socket.close(Some(reason)).await.unwrap();
     let recorded = kit.recorded_text("bye [MASKED:DEPLOY_KEY]").await;
     assert!(!recorded.contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_websocket_counts_as_a_connection_until_it_ends() {
+    let limits = Limits { max_connections_per_workload: 1, ..Limits::default() };
+    let kit = Kit::start(Options { limits, ..Options::default() }).await;
+    let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
+    let head = UPGRADE.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    // Longer than the exchange takes to hand the connection over.
+    for _ in 0..20 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert!(kit.tls("masked.test", &[b"http/1.1"]).await.is_err(), "more than the limit are open");
+    }
+    drop(stream);
+    for _ in 0..500 {
+        if kit.tls("masked.test", &[b"http/1.1"]).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the place was never given back");
 }

@@ -15,6 +15,7 @@ use crate::session::{Event, Outcome, SessionKind};
 use crate::tls::hello::Hello;
 use crate::workload::Workload;
 
+use super::admission::Permit;
 use super::detect::{Detected, detect};
 use super::error::{ProxyError, Side};
 use super::plan::{Plan, Planner};
@@ -27,6 +28,8 @@ pub(super) struct Carried {
     pub conn: Arc<Conn>,
     pub original: SocketAddr,
     pub watch: Watch,
+    /// Shared with what outlives the exchange of requests: a WebSocket.
+    pub permit: Arc<Permit>,
 }
 
 pub(super) type ClientStream = Prefixed<TcpStream>;
@@ -64,8 +67,8 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
             return;
         }
     };
-    let _permit = match admitted {
-        Ok(permit) => permit,
+    let permit = match admitted {
+        Ok(permit) => Arc::new(permit),
         Err(refused) => {
             conn.error(crate::session::Side::Internal, refused.reason(), "");
             conn.settle(Outcome::Denied { reason: refused.reason() });
@@ -74,7 +77,7 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
     };
     let original = flow.orig_dst.0;
     let mut cut = watch.clone();
-    let carried = Carried { shared, conn: Arc::clone(&conn), original, watch };
+    let carried = Carried { shared, conn: Arc::clone(&conn), original, watch, permit };
     let done = tokio::select! {
         biased;
         () = cut.immediate() => Err(ProxyError::Draining),

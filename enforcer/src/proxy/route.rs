@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::drain::Watch;
 use crate::gate::{BodyError, Destination, Forward, Forwarding, Stop, WebSocketRelay, WireBody};
 
+use super::admission::Permit;
 use super::error::{ProxyError, Side};
 use super::pool::{Connected, Key, Offer, Sender};
 use super::{Shared, upstream, websocket};
@@ -26,6 +27,7 @@ pub struct Route {
     pub original: IpAddr,
     pub offer: Offer,
     pub watch: Watch,
+    pub permit: Arc<Permit>,
 }
 
 enum Sent {
@@ -42,12 +44,15 @@ impl Forward for Route {
     fn websocket(&self, downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketRelay) {
         let bytes = self.shared.limits.websocket_message_bytes;
         let mut watch = self.watch.clone();
+        // The connection counts as one until the relay ends.
+        let permit = Arc::clone(&self.permit);
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = watch.immediate() => {}
                 () = websocket::relay(downstream, upstream, relay, bytes) => {}
             }
+            drop(permit);
         });
     }
 }

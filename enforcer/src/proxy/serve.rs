@@ -41,6 +41,7 @@ impl Service {
             original: carried.original.ip(),
             offer,
             watch: carried.watch.clone(),
+            permit: Arc::clone(&carried.permit),
         };
         Self { shared: Arc::clone(&carried.shared), scope, route }
     }
