@@ -11,6 +11,8 @@ use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
 use kit::{Kit, Options, SECRET};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
@@ -106,9 +108,8 @@ async fn control_frames_of_a_websocket_carry_no_secret() {
     assert!(!recorded.contains(SECRET) && recorded.contains("[MASKED:DEPLOY_KEY]"));
 }
 
-#[tokio::test]
-async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
-    let kit = Kit::start(Options::default()).await;
+/// A WebSocket to an upstream that sends every message back.
+async fn echoing(kit: &Kit) -> tokio_tungstenite::WebSocketStream<TlsStream<TcpStream>> {
     let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
     let head = UPGRADE.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -116,7 +117,26 @@ async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
     while !answer.ends_with(b"\r\n\r\n") {
         answer.push(stream.read_u8().await.unwrap());
     }
-    let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    assert!(answer.starts_with(b"HTTP/1.1 101"));
+    tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+}
+
+#[tokio::test]
+async fn a_message_longer_than_a_record_passes_and_its_beginning_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
+    let message = [b"begin", &vec![0xfe; 3 << 20][..], SECRET.as_bytes()].concat();
+    socket.send(Message::Binary(message.clone().into())).await.unwrap();
+    let back = socket.next().await.unwrap().unwrap().into_data();
+    assert!(back.ends_with(b"[MASKED:DEPLOY_KEY]") && back.len() > 3 << 20);
+    let recorded = kit.recorded_text("recording-limit").await;
+    assert!(recorded.len() < 1 << 20 && recorded.contains("\"event\":\"message\""));
+}
+
+#[tokio::test]
+async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
     socket.send(Message::Ping(SECRET.into())).await.unwrap();
     // The ping is answered by the proxy, and the upstream, which sends everything back,
     // shows what it got of it.

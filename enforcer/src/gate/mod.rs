@@ -115,6 +115,8 @@ pub struct WebSocketRelay {
     pub statement: u32,
     pub request: Option<crate::mask::Masker>,
     pub response: Option<crate::mask::Masker>,
+    /// Bytes of one message that are recorded.
+    pub keep: usize,
 }
 
 /// The side from which bytes of this direction come.

@@ -341,6 +341,7 @@ impl<F: Forward> Steps<'_, F> {
             statement: self.statement,
             request: allowed.request_masker.clone(),
             response: allowed.response_masker.clone(),
+            keep: self.gate.settings.body_bytes,
         };
         self.forward.websocket(downstream, upstream, relay);
         Ok(Response::from_parts(parts, body))

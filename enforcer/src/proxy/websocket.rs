@@ -40,9 +40,9 @@ pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketR
     let server = WebSocketStream::from_raw_socket(server, Role::Client, Some(config)).await;
     let (to_client, from_client) = client.split();
     let (to_server, from_server) = server.split();
-    let WebSocketRelay { conn, statement, request, response } = relay;
-    let up = Way { conn: &conn, statement, direction: Direction::Request, masker: request };
-    let down = Way { conn: &conn, statement, direction: Direction::Response, masker: response };
+    let WebSocketRelay { conn, statement, request, response, keep } = relay;
+    let up = Way { conn: &conn, statement, direction: Direction::Request, masker: request, keep };
+    let down = Way { conn: &conn, statement, direction: Direction::Response, masker: response, keep };
     let mut up = Box::pin(up.pump(from_client, to_server));
     let mut down = Box::pin(down.pump(from_server, to_client));
     // When one way has ended, the other has a moment to answer the close.
@@ -58,6 +58,8 @@ struct Way<'a> {
     statement: u32,
     direction: Direction,
     masker: Option<Masker>,
+    /// Bytes of one message that are recorded.
+    keep: usize,
 }
 
 impl Way<'_> {
@@ -115,8 +117,14 @@ impl Way<'_> {
     fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, String> {
         let (recorded, _) = self.conn.subject.everything().mask(&bytes);
         let (statement, direction) = (self.statement, self.direction);
+        let over = recorded.len() > self.keep;
+        let recorded = if over { recorded.slice(..self.keep) } else { recorded };
         let event = Event::Message { statement, direction, binary, bytes: recorded };
         self.conn.record(&event).map_err(|error| error.to_string())?;
+        if over {
+            let (kept, reason) = (self.keep as u64, "recording-limit");
+            self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
+        }
         let Some(masker) = &self.masker else { return Ok(bytes) };
         let (masked, findings) = masker.mask(&bytes);
         self.conn.findings(statement, direction, findings.at(&Place::WebSocket));
