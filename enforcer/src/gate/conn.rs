@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::mask::{Findings, MaskedText};
 use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
+use crate::protocol::http::canonical;
 use crate::protocol::http::request::RequestFacts;
 use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader};
 
@@ -79,7 +80,7 @@ impl Conn {
             method: self.text(facts.method.as_str()),
             authority: self.text(&facts.authority()),
             path: self.text(&facts.path),
-            query: facts.query.as_deref().map(|query| self.text(query)),
+            query: facts.query.as_deref().map(|query| self.text(&canonical::query(query))),
             version: facts.version,
         })
     }

@@ -110,6 +110,8 @@ fn explained(reason: &str) -> Option<&'static str> {
         "secret-in-path" => {
             "a known secret stands in the path or the query: send it in a header or in the body"
         }
+        "secret-in-name" => "a known secret stands in the host name, which is told to name servers",
+        "length-invalid" => "the length of the body has to be given once, as a number",
         "body-over-inspect-limit" => "a rule has to see the whole body, and this one is too long for that",
         "coding-unsupported" | "body-unreadable" => {
             "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"

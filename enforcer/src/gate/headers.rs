@@ -1,6 +1,7 @@
 //! Which header fields cross the proxy, and how they are changed on the way.
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::StatusCode;
 use hyper::ext::ReasonPhrase;
 
 use crate::mask::{Findings, Masker, Place};
@@ -52,8 +53,27 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// by itself cannot be masked.
 pub fn ask_for_the_whole(headers: &mut HeaderMap) {
     headers.remove(grpc::ACCEPT);
-    headers.remove(header::RANGE);
-    headers.remove(header::IF_RANGE);
+    for name in ["range", "if-range", "x-ms-range"] {
+        headers.remove(name);
+    }
+}
+
+/// Why the body of an answer cannot be masked, although its codings are known.
+pub fn unmaskable(status: StatusCode, headers: &HeaderMap) -> Option<&'static str> {
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let parts = |kind: &HeaderValue| {
+        kind.as_bytes().get(..20).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/byteranges"))
+    };
+    if !headers.get_all(header::TRANSFER_ENCODING).iter().all(chunked) {
+        Some("its transfer coding is not chunked")
+    } else if status == StatusCode::PARTIAL_CONTENT
+        && (headers.contains_key(header::CONTENT_RANGE)
+            || headers.get(header::CONTENT_TYPE).is_some_and(parts))
+    {
+        Some("it is a part of a whole")
+    } else {
+        None
+    }
 }
 
 /// A body that is changed has no known length, no digest, and only a weak tag.

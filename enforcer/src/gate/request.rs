@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 
 use crate::mask::{Masker, Place};
 use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
+use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts};
 use crate::protocol::{git, grpc};
@@ -128,11 +129,18 @@ impl<F: Forward> Steps<'_, F> {
             return Err(Stop::policy(&decision));
         }
         let masker = |selection| conn.subject.masker(selection).map_err(mask_unavailable);
+        // A name is a message to whoever serves the zone; behind TLS it was looked at
+        // before anybody was asked for it.
+        if !facts.tls && conn.subject.reveals(&facts.host) {
+            let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-name");
+            return Err(self.refuse(&policy, stop).await);
+        }
         let request_masker = masker(&decision.request_mask)?;
         let response_masker = masker(&decision.response_mask)?;
         if let Some(masker) = &request_masker {
-            // A path cannot be masked: it would be another one than policy allowed.
-            let (_, findings) = masker.text(&facts.path);
+            // Neither can be masked: it would be another one than policy allowed.
+            let mut findings = masker.text(&facts.path).1;
+            findings.merge(&masker.text(facts.method.as_str()).1);
             if !findings.is_empty() {
                 conn.findings(self.statement, Direction::Request, findings.at(&Place::Path));
                 let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-path");
@@ -225,6 +233,9 @@ impl<F: Forward> Steps<'_, F> {
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         let mut query = allowed.facts.query.clone();
+        if masker.is_some() {
+            query = query.map(|query| canonical::query(&query));
+        }
         let empty = body.is_end_stream();
         if let Some(masker) = masker {
             let found = headers::mask(&mut parts.headers, masker);

@@ -32,6 +32,12 @@ impl Delivery<'_> {
             let status = StatusCode::BAD_GATEWAY;
             return Err(Stop::failed(Side::Upstream, status, "coding-unsupported", detail));
         }
+        let unmaskable = headers::unmaskable(parts.status, &parts.headers);
+        if let (Some(why), Some(_), false) = (unmaskable, self.masker, empty) {
+            let status = StatusCode::BAD_GATEWAY;
+            let detail = format!("the response cannot be masked: {why}");
+            return Err(Stop::failed(Side::Upstream, status, "coding-unsupported", detail));
+        }
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_detours(&mut parts.headers);
         if let Some(masker) = self.masker {

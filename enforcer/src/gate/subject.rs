@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::mask::{ExactValue, MaskError, Masker, Selection};
+use crate::mask::{ExactValue, MaskError, Masker, Place, Selection};
 use crate::policy::WorkloadFacts;
 use crate::workload::Workload;
 
@@ -39,6 +39,11 @@ impl Subject {
     /// Masks everything that is known; for what is recorded.
     pub fn everything(&self) -> &Masker {
         &self.everything
+    }
+
+    /// Whether anything that is known as a secret stands in a host name.
+    pub fn reveals(&self, name: &str) -> bool {
+        !self.everything.text_at(name, Place::Dns).1.is_empty()
     }
 
     /// Masks what policy selected; `None` if that is nothing.

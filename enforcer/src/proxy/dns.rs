@@ -17,7 +17,6 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use crate::gate::{Conn, Opened, Subject};
-use crate::mask::Place;
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Stage};
 use crate::protocol::dns::{self, Kind, Question, Transport};
@@ -221,8 +220,8 @@ async fn ask(
         Feasibility::Never(decision) => Some(decision.reason.as_str()),
         // A name is a message to whoever serves the zone.
         Feasibility::Possible => {
-            let found = subject.everything().text_at(&question.name, Place::Dns).1;
-            (!found.is_empty()).then_some("secret-in-name")
+            let reveals = subject.reveals(&question.name) || subject.reveals(&question.asked());
+            reveals.then_some("secret-in-name")
         }
     };
     if let Some(reason) = denied {

@@ -33,6 +33,8 @@ pub enum ProxyError {
         "the client may name another server in an encrypted ClientHello, and policy passes this one through unread"
     )]
     EncryptedHello,
+    #[error("a known secret stands in the name that the client asks for")]
+    SecretInName,
     #[error("the client offers no application protocol that is understood")]
     NoAlpn,
     #[error("the client does not trust this host's CA: {0}")]
@@ -86,6 +88,7 @@ impl ProxyError {
             | E::BadHello(_)
             | E::NoSni
             | E::EncryptedHello
+            | E::SecretInName
             | E::NoAlpn
             | E::ClientPinsRoots(_)
             | E::ClientHandshake(_)
@@ -118,6 +121,7 @@ impl ProxyError {
             E::BadHello(_) => "bad-client-hello",
             E::NoSni => "sni-missing",
             E::EncryptedHello => "encrypted-client-hello",
+            E::SecretInName => "secret-in-name",
             E::NoAlpn => "alpn-unsupported",
             E::ClientPinsRoots(_) => "client-pins-roots",
             E::ClientHandshake(_) => "client-handshake",

@@ -123,6 +123,12 @@ impl Planner<'_> {
             let denied = if named { denied } else { Stop { reason: "sni-missing", ..denied } };
             return Ok(Plan::Deny { host, offer, denied });
         }
+        if self.conn.subject.reveals(&host) {
+            let denied = Stop::denied(http::StatusCode::FORBIDDEN, "secret-in-name");
+            let recorded = self.conn.refused(None, &policy, &denied).await;
+            recorded.map_err(Stop::log_unavailable)?;
+            return Ok(Plan::Deny { host, offer, denied });
+        }
         if !offer.h1 && !offer.h2 {
             let alert = Some(Alert::NoApplicationProtocol);
             return Ok(Plan::Close { error: ProxyError::NoAlpn, alert });
@@ -134,6 +140,7 @@ impl Planner<'_> {
         // What is relayed unread goes to a name, and the name stands in the hello.
         let policy = self.gate.policies.current();
         let unclear = match (&hello.sni, hello.ech) {
+            (Some(sni), _) if self.conn.subject.reveals(sni) => Some(ProxyError::SecretInName),
             (None, _) => Some(ProxyError::NoSni),
             // It may be noise (see `tls::hello`); here nobody could tell.
             (Some(_), true) => Some(ProxyError::EncryptedHello),

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 
 type Out = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// Method and path of every request that arrived.
+/// Method, path and query of every request that arrived.
 pub type Requests = Arc<std::sync::Mutex<Vec<(String, String)>>>;
 
 pub struct Origin {
@@ -87,7 +87,8 @@ where
     let io = TokioIo::new(stream);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let signal = Arc::clone(&signal);
-        let line = (request.method().to_string(), request.uri().path().to_owned());
+        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+        let line = (request.method().to_string(), target.to_owned());
         seen.lock().unwrap().push(line);
         async move { Ok::<_, Infallible>(answer(request, signal).await) }
     });

@@ -134,6 +134,11 @@ fn host_name(name: &Name) -> Result<String, Malformed> {
 }
 
 impl Question {
+    /// The name in the case in which it was asked for.
+    pub fn asked(&self) -> String {
+        self.query.name().to_ascii()
+    }
+
     /// The addresses of the asked family, for `ttl` seconds. None is an empty
     /// answer: the name exists, the type does not (RFC 2308, NODATA).
     pub fn addresses(&self, addresses: &[IpAddr], ttl: u32, over: Transport) -> Vec<u8> {

@@ -111,9 +111,7 @@ fn unreserved(raw: &[u8]) -> Result<String, NotCanonical> {
         let byte = high << 4 | low;
         match byte {
             b'/' | b'\\' | 0..=0x1f | 0x7f => return Err(NotCanonical::EncodedDelimiter),
-            byte if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') => {
-                out.push(char::from(byte));
-            }
+            byte if is_unreserved(byte) => out.push(char::from(byte)),
             byte => out.push_str(&format!("%{byte:02X}")),
         }
         meant.push(byte);
@@ -122,6 +120,39 @@ fn unreserved(raw: &[u8]) -> Result<String, NotCanonical> {
         return Err(NotCanonical::NotUtf8);
     }
     Ok(out)
+}
+
+/// The query with nothing escaped that needs no escape (RFC 3986, 6.2.2.2): the same
+/// query, in which a value stands as it is looked for. With a percent sign that is no
+/// escape it stays as it is: behind it an escape could become another one.
+pub fn query(raw: &str) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(raw.len());
+    let bytes = raw.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => u8::try_from(high << 4 | low).ok(),
+            (b'%', ..) => return raw.to_owned(),
+            _ => None,
+        };
+        match escaped.filter(|meant| is_unreserved(*meant)) {
+            Some(meant) => {
+                out.push(meant);
+                at += 3;
+            }
+            None => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    // Only ASCII was put in place of ASCII.
+    String::from_utf8(out).unwrap_or_else(|_| raw.to_owned())
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// The canonical host and port of `host[:port]`.
@@ -228,6 +259,22 @@ mod tests {
         }
         assert!(path(&format!("/{}", "a".repeat(MAX_PATH - 1))).is_ok());
         assert_eq!(path(&format!("/{}", "a".repeat(MAX_PATH))), Err(NotCanonical::TooLong));
+    }
+
+    #[test]
+    fn queries_are_unescaped_where_they_need_no_escape() {
+        for (raw, want) in [
+            ("", ""),
+            ("a=%61%2D%7e", "a=a-~"),
+            ("a=%2526%26%3d", "a=%2526%26%3d"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%%41", "%%41"),
+            ("%41%g1%c3%a9", "%41%g1%c3%a9"),
+            ("%c3%a9\u{e9}%41", "%c3%a9\u{e9}A"),
+        ] {
+            assert_eq!(query(raw), want, "{raw}");
+        }
     }
 
     #[test]

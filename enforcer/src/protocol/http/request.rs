@@ -42,6 +42,8 @@ pub enum HeadError {
     BadPath(String),
     #[error("only WebSocket upgrades are carried")]
     Upgrade,
+    #[error("the length of the body is given more than once, or not as a number")]
+    BadLength,
 }
 
 impl HeadError {
@@ -53,6 +55,7 @@ impl HeadError {
             HeadError::Misdirected => "authority-mismatch",
             HeadError::BadPath(_) => "path-not-canonical",
             HeadError::Upgrade => "upgrade-refused",
+            HeadError::BadLength => "length-invalid",
         }
     }
 
@@ -62,7 +65,7 @@ impl HeadError {
             HeadError::Connect => S::METHOD_NOT_ALLOWED,
             HeadError::NoAuthority | HeadError::BadAuthority(_) => S::BAD_REQUEST,
             HeadError::Misdirected => S::MISDIRECTED_REQUEST,
-            HeadError::BadPath(_) => S::BAD_REQUEST,
+            HeadError::BadPath(_) | HeadError::BadLength => S::BAD_REQUEST,
             HeadError::Upgrade => S::NOT_IMPLEMENTED,
         }
     }
@@ -87,6 +90,9 @@ impl RequestFacts {
         let path =
             canonical::path(parts.uri.path()).map_err(|error| HeadError::BadPath(error.to_string()))?;
         let websocket = upgrade(parts)?;
+        if !one_length(parts) {
+            return Err(HeadError::BadLength);
+        }
         Ok(Self {
             method: parts.method.clone(),
             host: authority.host,
@@ -136,6 +142,14 @@ fn authority(parts: &Parts) -> Result<&str, HeadError> {
         (None, Some(host)) if !host.is_empty() => Ok(host),
         (None, _) => Err(HeadError::NoAuthority),
     }
+}
+
+/// Over HTTP/2 the frames say how long a body is, and this field is what a server
+/// behind an HTTP/1.1 connection would go by.
+fn one_length(parts: &Parts) -> bool {
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return true };
+    !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit) && lengths.next().is_none()
 }
 
 fn scheme_agrees(uri: &Uri, tls: bool) -> bool {
