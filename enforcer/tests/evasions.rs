@@ -1,6 +1,7 @@
 //! Ways past the masking and the policy that an upstream or a job could try, each
 //! with what becomes of it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(dead_code, reason = "this suite uses a part of the kit")]
 
 mod kit;
 

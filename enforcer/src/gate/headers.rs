@@ -1,7 +1,7 @@
 //! Which header fields cross the proxy, and how they are changed on the way.
 
-use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use hyper::ext::ReasonPhrase;
 
 use crate::mask::{Findings, Masker, Place};
