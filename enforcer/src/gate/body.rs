@@ -291,6 +291,7 @@ where
         loop {
             match Pin::new(&mut self.inner).poll_frame(cx) {
                 Poll::Pending => {
+                    self.tap.flush()?;
                     ready!(self.idle.poll(cx));
                     return Poll::Ready(Err(BodyError::Idle));
                 }

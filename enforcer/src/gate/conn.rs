@@ -67,6 +67,22 @@ impl Conn {
         }
     }
 
+    /// Records an event together with the next one, or with [`Conn::flush`].
+    pub fn draft(&self, event: &Event) -> Result<(), SessionError> {
+        match &self.session {
+            Some(session) => session.draft(event),
+            None => Ok(()),
+        }
+    }
+
+    /// What was drafted is in the page cache when this returns.
+    pub fn flush(&self) -> Result<(), SessionError> {
+        match &self.session {
+            Some(session) => session.flush(),
+            None => Ok(()),
+        }
+    }
+
     pub async fn record_durable(&self, event: &Event) -> Result<(), SessionError> {
         match &self.session {
             Some(session) => session.record_durable(event).await,
@@ -74,8 +90,9 @@ impl Conn {
         }
     }
 
+    /// Drafts what is asked for.
     pub fn statement(&self, id: u32, facts: &RequestFacts) -> Result<(), SessionError> {
-        self.record(&Event::Statement {
+        self.draft(&Event::Statement {
             statement: id,
             method: self.text(facts.method.as_str()),
             authority: self.text(&facts.authority()),
@@ -85,7 +102,8 @@ impl Conn {
         })
     }
 
-    /// Records what policy said; on disk before it returns if that is wanted.
+    /// Drafts what policy said; on disk before it returns if it is a denial, or if
+    /// that is wanted.
     pub async fn verdict(
         &self,
         statement: Option<u32>,
@@ -102,7 +120,7 @@ impl Conn {
             audit: decision.audit.as_ref().map(|audit| self.audit(audit)),
         };
         let durable = decision.verdict == Verdict::Deny || decision.durability == Durability::Fsync;
-        if durable { self.record_durable(&event).await } else { self.record(&event) }
+        if durable { self.record_durable(&event).await } else { self.draft(&event) }
     }
 
     /// Records a denial that the proxy itself pronounces, on disk.
@@ -124,12 +142,14 @@ impl Conn {
         .await
     }
 
+    /// Drafts the head that goes out.
     pub fn request_head(&self, statement: u32, headers: &HeaderMap) -> Result<(), SessionError> {
         let headers = self.header_texts(headers);
         let direction = Direction::Request;
-        self.record(&Event::Head { statement, direction, status: None, headers })
+        self.draft(&Event::Head { statement, direction, status: None, headers })
     }
 
+    /// Drafts the head that comes back.
     pub fn response_head(
         &self,
         statement: u32,
@@ -138,7 +158,7 @@ impl Conn {
     ) -> Result<(), SessionError> {
         let headers = self.header_texts(headers);
         let direction = Direction::Response;
-        self.record(&Event::Head { statement, direction, status: Some(status.as_u16()), headers })
+        self.draft(&Event::Head { statement, direction, status: Some(status.as_u16()), headers })
     }
 
     pub fn trailers(

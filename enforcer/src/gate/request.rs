@@ -85,6 +85,8 @@ impl<F: Forward> Steps<'_, F> {
             addresses: &allowed.decision.addresses,
             upgrade: allowed.facts.websocket,
         };
+        // From here on the verdict survives this process.
+        self.scope.conn.flush().map_err(Stop::log_unavailable)?;
         let mut answer = match self.forward.send(to, outgoing).await {
             Ok(answer) => answer,
             Err(stop) => return Err(self.late(broken.get().cloned().unwrap_or(stop)).await),
@@ -259,6 +261,7 @@ impl<F: Forward> Steps<'_, F> {
         let head = || conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable);
         let body = match allowed.decision.body {
             BodyClass::Inspect { cap } if !empty => {
+                conn.flush().map_err(Stop::log_unavailable)?;
                 let held = self.hold(body, cap).await?;
                 // The head is recorded as one that goes out, which it does only now.
                 head()?;
@@ -346,7 +349,7 @@ impl<F: Forward> Steps<'_, F> {
             conn.findings(self.statement, Direction::Response, found);
         }
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
-        recorded.map_err(Stop::log_unavailable)?;
+        recorded.and_then(|()| conn.flush()).map_err(Stop::log_unavailable)?;
         let relay = WebSocketRelay {
             conn: Arc::clone(conn),
             statement: self.statement,

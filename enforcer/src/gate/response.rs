@@ -51,6 +51,7 @@ impl Delivery<'_> {
         let recorded = self.conn.response_head(self.statement, parts.status, &parts.headers);
         recorded.map_err(Stop::log_unavailable)?;
         if empty {
+            self.conn.flush().map_err(Stop::log_unavailable)?;
             return Ok(Response::from_parts(parts, body));
         }
         let carry = Carry {

@@ -94,7 +94,7 @@ impl Tap {
             let offset = self.kept as u64;
             self.kept += bytes.len();
             let (statement, direction) = (self.statement, self.direction);
-            self.conn.record(&Event::Body { statement, direction, offset, bytes })?;
+            self.conn.draft(&Event::Body { statement, direction, offset, bytes })?;
         }
         if over {
             self.truncate("recording-limit");
@@ -128,6 +128,11 @@ impl Tap {
         }
         self.close(true);
         Ok(())
+    }
+
+    /// What was pushed so far is in the page cache when this returns.
+    pub fn flush(&self) -> Result<(), BodyError> {
+        Ok(self.conn.flush()?)
     }
 
     pub fn trailers(&self, trailers: &HeaderMap) -> Result<(), BodyError> {

@@ -153,7 +153,7 @@ impl Planner<'_> {
             return Ok(Plan::Close { error, alert: Some(Alert::AccessDenied) });
         }
         let recorded = self.conn.verdict(None, &policy, &decision).await;
-        recorded.map_err(Stop::log_unavailable)?;
+        recorded.and_then(|()| self.conn.flush()).map_err(Stop::log_unavailable)?;
         Ok(Plan::Passthrough { host, decision: Box::new(decision) })
     }
 }

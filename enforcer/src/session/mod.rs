@@ -109,12 +109,8 @@ impl Recording {
 
     /// Begins a session; its header is in the page cache when this returns.
     pub fn begin(&self, header: SessionHeader) -> Result<Session, SessionError> {
-        let mut session = Session {
-            recording: self.clone(),
-            id: SessionId::new(),
-            chain: Mutex::new(Chain::default()),
-            closed: false,
-        };
+        let mut session =
+            Session { recording: self.clone(), id: SessionId::new(), state: Mutex::default(), closed: false };
         // Nobody has seen the session yet, so it has no end to record either.
         match session.append(Kind::Begin, [&header]) {
             Ok(_) => Ok(session),
@@ -142,13 +138,23 @@ thread_local! {
 
 /// Buffers that have grown beyond this are given back.
 const BUFFER_KEPT: usize = 128 << 10;
+/// Drafts beyond this are written at once, in bytes.
+const DRAFTS_MAX: usize = 32 << 10;
 
 /// One session; dropping it without `close` records that it was cancelled.
 pub struct Session {
     recording: Recording,
     id: SessionId,
-    chain: Mutex<Chain>,
+    state: Mutex<State>,
     closed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    chain: Chain,
+    /// Records that are written with the next one. They stay here if that fails, so
+    /// that nobody who drafted one is told that it is written.
+    drafts: Vec<u8>,
 }
 
 impl Session {
@@ -162,9 +168,28 @@ impl Session {
         self.append(Kind::Event, [event.borrow()]).map(drop)
     }
 
-    /// Records several events with one write: all of them or none.
-    pub fn record_batch(&self, events: &[Event]) -> Result<(), SessionError> {
-        self.append(Kind::Event, events).map(drop)
+    /// Puts an event where the next one that is recorded takes it along, in one write.
+    /// Until then, or until [`Session::flush`], it is in this process's memory only.
+    pub fn draft(&self, event: &Event) -> Result<(), SessionError> {
+        let mut state = self.lock();
+        let before = state.drafts.len();
+        if let Err(error) = self.encode(&mut state.drafts, Kind::Event, [event]) {
+            state.drafts.truncate(before);
+            return Err(error);
+        }
+        if state.drafts.len() > DRAFTS_MAX {
+            self.write(&mut state, &mut Vec::new(), Kind::Event)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was drafted.
+    pub fn flush(&self) -> Result<(), SessionError> {
+        let mut state = self.lock();
+        if state.drafts.is_empty() {
+            return Ok(());
+        }
+        self.write(&mut state, &mut Vec::new(), Kind::Event).map(drop)
     }
 
     /// Records an event and waits until it is on disk; waiters share an fsync.
@@ -181,7 +206,19 @@ impl Session {
     /// Ends the session with its outcome.
     pub fn close(mut self, outcome: impl Borrow<Outcome>) -> Result<(), SessionError> {
         self.closed = true;
-        self.append(Kind::End, [outcome.borrow()]).map(drop)
+        self.end(outcome.borrow())
+    }
+
+    /// There may be room for the end alone, and nobody waits for the drafts any more.
+    fn end(&self, outcome: &Outcome) -> Result<(), SessionError> {
+        let drafted = !self.lock().drafts.is_empty();
+        match self.append(Kind::End, [outcome]) {
+            Err(_) if drafted => {
+                self.lock().drafts.clear();
+                self.append(Kind::End, [outcome]).map(drop)
+            }
+            done => done.map(drop),
+        }
     }
 
     fn append<'a, P: serde::Serialize + 'a>(
@@ -191,15 +228,33 @@ impl Session {
     ) -> Result<u64, SessionError> {
         let mut buffer = BUFFER.take();
         buffer.clear();
-        let done = self.encode(&mut buffer, kind, payloads).and_then(|()| {
-            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut writer = self.recording.lock();
-            writer.append(&self.recording.shared.sync, &mut buffer, &mut chain, kind)
-        });
+        let done = self
+            .encode(&mut buffer, kind, payloads)
+            .and_then(|()| self.write(&mut self.lock(), &mut buffer, kind));
         if buffer.capacity() <= BUFFER_KEPT {
             BUFFER.set(buffer);
         }
         done
+    }
+
+    /// Writes drafts and records with one write.
+    fn write(&self, state: &mut State, records: &mut Vec<u8>, kind: Kind) -> Result<u64, SessionError> {
+        let State { chain, drafts } = state;
+        let drafted = drafts.len();
+        let batch = if drafted == 0 {
+            records
+        } else {
+            drafts.extend_from_slice(records);
+            &mut *drafts
+        };
+        let done = self.recording.lock().append(&self.recording.shared.sync, batch, chain, kind);
+        drafts.truncate(if done.is_ok() { 0 } else { drafted });
+        drafts.shrink_to(2 * DRAFTS_MAX);
+        done
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn encode<'a, P: serde::Serialize + 'a>(
@@ -222,7 +277,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if !self.closed
-            && let Err(error) = self.append(Kind::End, [&Outcome::Cancelled])
+            && let Err(error) = self.end(&Outcome::Cancelled)
         {
             tracing::error!(session = %self.id, %error, "the end of a session is not recorded");
         }

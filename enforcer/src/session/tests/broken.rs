@@ -45,11 +45,35 @@ fn healed(recording: &Recording) {
 }
 
 #[test]
+fn a_draft_that_cannot_be_written_is_written_to_nobody() {
+    let disk = Tiny::new("512k", MsFlags::empty());
+    let recording = open(disk.path());
+    let session = recording.begin(header()).unwrap();
+    session.draft(&event(1)).unwrap();
+    (0..).find_map(|n| session.record(big(n)).err()).unwrap();
+    session.draft(&event(2)).unwrap();
+    // Whoever asks is told so, not only the first.
+    for _ in 0..3 {
+        assert!(session.flush().is_err());
+    }
+    mount(None::<&str>, disk.path(), None::<&str>, MsFlags::MS_REMOUNT, Some("size=4m")).unwrap();
+    healed(&recording);
+    session.flush().unwrap();
+    session.close(Outcome::Completed).unwrap();
+    assert_eq!(problems(disk.path()), []);
+    assert_eq!(read::ls(disk.path()).unwrap()[0].statements, 2);
+}
+
+#[test]
 fn a_full_disk_stops_the_recording_whole_and_space_brings_it_back() {
     let disk = Tiny::new("512k", MsFlags::empty());
     let recording = open(disk.path());
     let session = recording.begin(header()).unwrap();
     let error = (0..).find_map(|n| session.record(big(n)).err()).unwrap();
+    // More than the reserve has room for: the end goes without it.
+    for n in 0..5 {
+        assert_eq!(session.draft(&big(n)).is_ok(), n < 4);
+    }
     let text = error.to_string();
     assert!(text.contains("No space left") && text.contains("free space"), "{text}");
     assert!(recording.healthy().is_err());

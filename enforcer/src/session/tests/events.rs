@@ -23,7 +23,8 @@ fn segments_rotate_and_stay_one_chain() {
     for n in 0..50 {
         session.record(event(n)).unwrap();
     }
-    session.record_batch(&[event(50), event(51)]).unwrap();
+    session.draft(&event(50)).unwrap();
+    session.draft(&event(51)).unwrap();
     session.close(Outcome::Completed).unwrap();
     let report = read::verify(dir.path()).unwrap();
     assert_eq!(report.problems, []);
@@ -55,11 +56,11 @@ fn an_event_over_the_limit_is_refused_and_nothing_is_lost() {
     let frame = serde_json::to_vec(&make(0)).unwrap().len();
     session.record(make(room - frame)).unwrap();
     assert!(matches!(session.record(make(room - frame + 1)), Err(SessionError::TooLong { .. })));
-    let batch = session.record_batch(&[event(1), make(room)]);
-    assert!(matches!(batch, Err(SessionError::TooLong { .. })));
+    session.draft(&event(1)).unwrap();
+    assert!(matches!(session.draft(&make(room)), Err(SessionError::TooLong { .. })));
     session.close(Outcome::Completed).unwrap();
     assert_eq!(problems(dir.path()), []);
-    assert_eq!(read::ls(dir.path()).unwrap()[0].records, 3);
+    assert_eq!(read::ls(dir.path()).unwrap()[0].records, 4);
 }
 
 /// The events of a body of `length` bytes, recorded up to 1000.
@@ -103,7 +104,8 @@ fn bytes_that_are_no_text_are_base64_and_say_so() {
         offset: 0,
         bytes: masked(bytes),
     };
-    session.record_batch(&[make(b"\xff\x00"), make("\u{fc}".as_bytes())]).unwrap();
+    session.record(make(b"\xff\x00")).unwrap();
+    session.record(make("\u{fc}".as_bytes())).unwrap();
     session.close(Outcome::Completed).unwrap();
     let (_, entries) = read::show(dir.path(), "").unwrap();
     assert_eq!(entries[1].payload["base64"], "/wA=");
@@ -116,21 +118,10 @@ fn what_a_terminal_would_obey_is_made_visible() {
     let dir = tempfile::tempdir().unwrap();
     let session = open(dir.path()).begin(header()).unwrap();
     let evil = "\x1b[2J\x1b]0;owned\x07\r\u{202e}\u{9b}31m\nend 99 completed\u{200b}";
-    session
-        .record_batch(&[
-            Event::Body {
-                statement: 1,
-                direction: Direction::Response,
-                offset: 0,
-                bytes: masked(evil.as_bytes()),
-            },
-            Event::Error {
-                side: Side::Upstream,
-                reason: "test",
-                detail: Masker::builtin_all().unwrap().text(evil).0,
-            },
-        ])
-        .unwrap();
+    let (direction, bytes) = (Direction::Response, masked(evil.as_bytes()));
+    session.record(Event::Body { statement: 1, direction, offset: 0, bytes }).unwrap();
+    let detail = Masker::builtin_all().unwrap().text(evil).0;
+    session.record(Event::Error { side: Side::Upstream, reason: "test", detail }).unwrap();
     session.close(Outcome::Completed).unwrap();
     let (_, entries) = read::show(dir.path(), "").unwrap();
     for entry in &entries {
@@ -195,4 +186,36 @@ fn a_list_is_filtered_and_limited() {
     assert_eq!(names(read::Filter { limit: Some(1), ..all() }), ["alphabet"]);
     assert_eq!(names(read::Filter { outcome: Some("cut".into()), ..all() }), [""; 0]);
     assert_eq!(names(read::Filter { verdict: Some("deny".into()), ..all() }), [""; 0]);
+}
+
+#[test]
+fn drafts_are_written_with_what_follows_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    let session = recording.begin(header()).unwrap();
+    let length = || fs::metadata(segment(dir.path(), 1)).unwrap().len();
+    let before = length();
+    session.draft(&event(1)).unwrap();
+    session.draft(&event(2)).unwrap();
+    assert_eq!(length(), before);
+    session.record(event(3)).unwrap();
+    assert!(length() > before);
+    session.draft(&event(4)).unwrap();
+    session.flush().unwrap();
+    let before = length();
+    session.flush().unwrap();
+    assert_eq!(length(), before);
+    // A process has only so much in memory that nobody else has seen.
+    let written = (0..u64::MAX).find(|_| {
+        session.draft(&event(5)).unwrap();
+        length() > before
+    });
+    assert!((10..1000).contains(&written.unwrap()));
+    session.draft(&event(6)).unwrap();
+    let id = session.id();
+    session.close(Outcome::Completed).unwrap();
+    let (_, entries) = read::show(dir.path(), &id.to_string()).unwrap();
+    let numbers: Vec<_> = entries.iter().filter_map(|entry| entry.payload["statement"].as_u64()).collect();
+    assert!(numbers.is_sorted() && numbers.starts_with(&[1, 2, 3, 4]) && numbers.ends_with(&[5, 6]));
+    assert_eq!(problems(dir.path()), []);
 }
