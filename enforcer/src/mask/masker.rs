@@ -83,17 +83,12 @@ impl Masker {
     /// Masks a whole value that stands at a place; without a finding nothing is copied.
     /// A value that cannot be masked (a limit of the stream) is replaced as a whole.
     pub fn mask_at(&self, value: Bytes, place: Place) -> (Masked, Findings) {
-        let mut stream = StreamMasker::new(self.0.clone(), place.clone());
-        let parts = stream.push(value).and_then(|first| Ok((first, stream.finish()?)));
-        match parts {
-            Ok((first, rest)) if rest.is_empty() => (first, stream.findings().clone()),
-            Ok((first, rest)) if first.is_empty() => (rest, stream.findings().clone()),
-            Ok((first, rest)) => {
-                let whole = Bytes::from([first.as_bytes(), rest.as_bytes()].concat());
-                (Masked::new(whole), stream.findings().clone())
-            }
-            Err(_) => whole(&Entity::new("UNMASKABLE"), &place),
+        if self.is_noop() {
+            return (Masked::new(value), Findings::default());
         }
+        StreamMasker::new(self.0.clone(), place.clone())
+            .whole(&value)
+            .unwrap_or_else(|_| whole(&Entity::new("UNMASKABLE"), &place))
     }
 
     /// Masks a text.

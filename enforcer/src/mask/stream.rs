@@ -83,6 +83,12 @@ impl StreamMasker {
         Ok(self.emit(&held))
     }
 
+    /// Masks a value of which nothing came before and nothing follows, in one look.
+    pub(super) fn whole(mut self, value: &Bytes) -> Result<(Masked, Findings), MaskError> {
+        self.advance(value, true)?;
+        Ok((self.emit(value), self.findings))
+    }
+
     /// How many bytes are held back now.
     pub fn held(&self) -> usize {
         self.held.len()
