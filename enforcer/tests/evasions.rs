@@ -283,3 +283,25 @@ async fn a_method_over_http2_carries_no_secret_and_a_request_has_one_length() {
 fn body(text: &'static str) -> kit::client::Sent {
     http_body_util::Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
+
+#[tokio::test]
+async fn no_field_names_another_method_or_path_than_policy_judged() {
+    let kit = Kit::start(Options::default()).await;
+    for (line, field, want) in [
+        ("POST /", "x-http-method-override: DELETE", "403"),
+        ("POST /", "x-http-method: delete", "403"),
+        ("POST /", "x-method-override: GET\r\nx-method-override: DELETE", "403"),
+        ("POST /?a=b&_method=delete", "", "403"),
+        ("delete /", "", "403"),
+        ("POST /v1/x%3Arun", "", "403"),
+        ("POST /", "x-http-method-override: PATCH", "200"),
+    ] {
+        let field = if field.is_empty() { String::new() } else { format!("{field}\r\n") };
+        let fields = format!("content-length: 0\r\n{field}");
+        assert_eq!(status(&kit, line, &fields).await, want, "{line} {field}");
+    }
+    let fields = "x-original-url: /v1/x:run\r\nx-rewrite-url: /v1/x:run\r\n";
+    let request = format!("GET /headers HTTP/1.1\r\nHOST\r\nconnection: close\r\n{fields}\r\n");
+    let answer = raw(&kit, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains(":run"), "{answer}");
+}

@@ -49,6 +49,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What some servers take in place of the path that policy has judged.
+pub fn strip_rewrites(headers: &mut HeaderMap) {
+    headers.remove("x-original-url");
+    headers.remove("x-rewrite-url");
+}
+
 /// A part of a masked whole cannot be told from a part of the whole, and what is coded
 /// by itself cannot be masked.
 pub fn ask_for_the_whole(headers: &mut HeaderMap) {

@@ -15,7 +15,7 @@ use crate::mask::{Masker, Place};
 use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
 use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
-use crate::protocol::http::request::{Established, RequestFacts};
+use crate::protocol::http::request::{Established, RequestFacts, claimed_methods};
 use crate::protocol::{git, grpc};
 use crate::session::{Direction, Outcome, Side};
 
@@ -124,7 +124,7 @@ impl<F: Forward> Steps<'_, F> {
         if let Some(stop) = &self.scope.denied {
             return Err(self.refuse(&policy, stop.clone()).await);
         }
-        let decision = self.decide(&policy, &facts);
+        let decision = self.decide(&policy, &facts, &claimed_methods(parts));
         let recorded = conn.verdict(Some(self.statement), &policy, &decision).await;
         recorded.map_err(Stop::log_unavailable)?;
         if decision.verdict == Verdict::Deny {
@@ -152,7 +152,7 @@ impl<F: Forward> Steps<'_, F> {
         Ok(Allowed { facts, decision, request_masker, response_masker })
     }
 
-    fn decide(&self, policy: &Policy, facts: &RequestFacts) -> Decision {
+    fn decide(&self, policy: &Policy, facts: &RequestFacts, claimed: &[String]) -> Decision {
         let begun = git::begun_push(&facts.method, &facts.path, facts.query.as_deref());
         let decide = |method, path| {
             policy.decide(&Facts {
@@ -173,7 +173,10 @@ impl<F: Forward> Steps<'_, F> {
                 return push;
             }
         }
-        decide(facts.method.as_str(), &facts.path)
+        // Whichever method the server goes by, it has to be allowed.
+        let claims = claimed.iter().map(|method| decide(method, &facts.path));
+        let denied = claims.into_iter().find(|decision| decision.verdict == Verdict::Deny);
+        denied.unwrap_or_else(|| decide(facts.method.as_str(), &facts.path))
     }
 
     /// Reads the rest of a request that was refused, and drops it: many clients look at
@@ -221,6 +224,7 @@ impl<F: Forward> Steps<'_, F> {
             return Err(self.refuse(&self.gate.policies.current(), stop).await);
         }
         headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_rewrites(&mut parts.headers);
         coding::restrict_accept_encoding(&mut parts.headers);
         parts.headers.remove(header::HOST);
         // hyper answers `100 Continue` by itself when the body is first asked for,

@@ -2,6 +2,7 @@
 //!
 //! Both are anchored at both ends and linear in the text, whatever the pattern.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -190,7 +191,7 @@ impl TextGlob {
 
     /// A glob over canonical paths.
     pub fn parse_path(text: &str) -> Result<Self, GlobError> {
-        let glob = Self::parse(text)?;
+        let glob = Self::parse(&undelimited(text))?;
         if !text.starts_with('/') && !text.starts_with("**") {
             return Err(GlobError::PathStart);
         }
@@ -211,6 +212,33 @@ impl TextGlob {
             TextPattern::Regex(regex) => regex.is_match(text.as_bytes()),
         }
     }
+}
+
+/// A path in which delimiters stand as they are, escaped or not (RFC 3986, 2.2): most
+/// servers read both as the same. An asterisk would mean something else in a glob.
+pub(super) fn undelimited(path: &str) -> Cow<'_, str> {
+    const DELIMITERS: &[u8] = b":@!$&'()+,=";
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let meant = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match meant.filter(|byte| DELIMITERS.contains(byte)) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &after[2..];
+            }
+            None => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 impl fmt::Display for TextGlob {

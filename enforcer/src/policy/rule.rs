@@ -8,7 +8,7 @@ use crate::mask::Selection;
 use super::decision::{AddressRules, Durability, RuleId};
 use super::facts::{Fact, Facts, Protocol, Stage};
 use super::file::Mode;
-use super::glob::{Host, HostGlob, TextGlob};
+use super::glob::{Host, HostGlob, TextGlob, undelimited};
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -128,19 +128,28 @@ impl Rule {
             ),
             (
                 "method",
-                fact(!when.method.is_empty(), facts.method, |method| {
-                    when.method.iter().any(|wanted| wanted == method)
-                }),
+                fact(!when.method.is_empty(), facts.method, |method| self.method(method)),
             ),
             ("path", fact(!when.path.is_empty(), facts.path, |path| self.path(path))),
             ("passthrough", self.passthrough(facts)),
         ]
     }
 
+    /// Methods are case-sensitive, but not for every server: what denies does not trust it.
+    fn method(&self, method: &str) -> bool {
+        let exact = matches!(self.deciding, Some(Deciding::Allow | Deciding::Passthrough));
+        let same = |wanted: &String| match exact {
+            true => wanted == method,
+            false => wanted.eq_ignore_ascii_case(method),
+        };
+        self.when.method.iter().any(same)
+    }
+
     /// Some servers cut parameters off a segment (`/admin;x/`, RFC 3986, section
     /// 3.3), others do not: what allows has to match both readings, everything else
     /// matches either.
     fn path(&self, path: &str) -> bool {
+        let path = &*undelimited(path);
         let matches = |path: &str| self.when.path.iter().any(|glob| glob.matches(path));
         let Some(plain) = without_parameters(path) else { return matches(path) };
         match self.deciding {

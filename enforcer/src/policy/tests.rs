@@ -74,6 +74,34 @@ fn the_first_deciding_rule_decides_and_adding_ones_add() {
 }
 
 #[test]
+fn another_spelling_hides_nothing_from_a_denial() {
+    let text = "
+version: 1
+name: p
+rules:
+  - {id: run, when: {host: h.test, path: ['/v1/*:run', '/x/%40scope/**']}, deny: no}
+  - {id: delete, when: {host: h.test, method: DELETE}, deny: no}
+  - {id: get, when: {host: get.test, method: GET, path: '/a:b'}, allow: true}
+  - {id: all, when: {host: h.test}, allow: true}
+";
+    let workload = WorkloadFacts::default();
+    let policy = Policy::from_text("p.yaml", text).unwrap();
+    let rule = |host, method, path| {
+        let decision = policy.decide(&request(&workload, host, method, path));
+        decision.rule.map(|rule| rule.local().to_owned())
+    };
+    for path in ["/v1/m:run", "/v1/m%3Arun", "/v1/m%3Arun;x", "/x/@scope/y", "/x/%40scope/y"] {
+        assert_eq!(rule("h.test", "GET", path).as_deref(), Some("run"), "{path}");
+    }
+    assert_eq!(rule("h.test", "GET", "/v1/m%253Arun").as_deref(), Some("all"));
+    for method in ["DELETE", "delete", "Delete"] {
+        assert_eq!(rule("h.test", method, "/").as_deref(), Some("delete"), "{method}");
+    }
+    assert_eq!(rule("get.test", "GET", "/a%3Ab").as_deref(), Some("get"));
+    assert_eq!(rule("get.test", "get", "/a:b"), None);
+}
+
+#[test]
 fn parameters_of_a_path_hide_nothing_from_a_denial_and_widen_no_allow() {
     let text = "
 version: 1

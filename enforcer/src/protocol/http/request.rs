@@ -125,6 +125,16 @@ impl RequestFacts {
     }
 }
 
+/// Methods that some servers take in place of the one in the request line.
+pub fn claimed_methods(parts: &Parts) -> Vec<String> {
+    const FIELDS: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+    let fields = FIELDS.iter().flat_map(|name| parts.headers.get_all(*name));
+    let fields = fields.map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_uppercase());
+    let pairs = parts.uri.query().unwrap_or_default().split('&');
+    let query = pairs.filter_map(|pair| pair.strip_prefix("_method=")).map(str::to_ascii_uppercase);
+    fields.chain(query).collect()
+}
+
 /// The one authority that a head names: URI and `Host` must not differ.
 fn authority(parts: &Parts) -> Result<&str, HeadError> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
