@@ -305,3 +305,17 @@ async fn no_field_names_another_method_or_path_than_policy_judged() {
     let answer = raw(&kit, &request).await;
     assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains(":run"), "{answer}");
 }
+
+#[tokio::test]
+async fn malformed_questions_do_not_fill_the_recording() {
+    let kit = Kit::start(Options { dns: true, ..Options::default() }).await;
+    for _ in 0..1500 {
+        let mut stream = TcpStream::connect(kit.proxy).await.unwrap();
+        stream.write_all(&[0, 3, 1, 2, 3]).await.unwrap();
+        // No answer, and the connection ends.
+        assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+    }
+    let recorded = kit.recorded_text("dns-rate-limit").await;
+    let noted = recorded.matches("dns-unparsed").count();
+    assert!((100..1400).contains(&noted), "{noted}");
+}

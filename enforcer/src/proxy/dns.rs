@@ -143,13 +143,15 @@ impl DnsServer {
         let Some(shared) = self.shared.upgrade() else { return Vec::new() };
         let Some(subject) = shared.gate.subjects.get(flow.tag) else { return Vec::new() };
         let Some(conn) = self.session(&shared, &subject, flow) else { return Vec::new() };
+        // What is malformed counts, too: each is recorded.
+        let within = self.rates.check_key(&flow.tag).is_ok();
         match dns::parse(query) {
-            Ok(question) if self.rates.check_key(&flow.tag).is_err() => {
+            question if !within => {
                 if self.notes.check_key(&flow.tag).is_ok() {
                     let detail = format!("more than {RATE} questions a second");
                     conn.error(crate::session::Side::Downstream, "dns-rate-limit", &detail);
                 }
-                question.failed(over)
+                question.map(|question| question.failed(over)).unwrap_or_default()
             }
             Ok(question) => ask(&shared, &subject, &conn, &question, over).await,
             Err(malformed) => {

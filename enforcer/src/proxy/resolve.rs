@@ -3,9 +3,13 @@
 //! **Invariant**: an address is checked after it was resolved, and the one that
 //! was checked is the one that is dialled; nobody resolves a second time.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::policy::AddressRules;
 
@@ -38,14 +42,40 @@ pub trait Resolve: Send + Sync {
     fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a>;
 }
 
+/// Names that the library looks up for one workload at the same time.
+const MAX_OPEN: usize = 96;
+
 /// Asks the host's own resolver library.
+///
+/// It keeps a thread busy until its own timeouts are over, whoever has gone by then,
+/// and there are not many: one workload may not take them all.
 #[derive(Debug, Default)]
-pub struct SystemResolve;
+pub struct SystemResolve {
+    open: Mutex<HashMap<u64, Arc<Semaphore>>>,
+}
+
+impl SystemResolve {
+    /// The right to look one name up; `None`: the workload has too many under way.
+    fn turn(&self, tag: u64) -> Option<OwnedSemaphorePermit> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|other, turns| *other == tag || turns.available_permits() < MAX_OPEN);
+        let turns = open.entry(tag).or_insert_with(|| Arc::new(Semaphore::new(MAX_OPEN)));
+        Arc::clone(turns).try_acquire_owned().ok()
+    }
+}
 
 impl Resolve for SystemResolve {
-    fn resolve<'a>(&'a self, _tag: u64, name: &'a str) -> Resolving<'a> {
+    fn resolve<'a>(&'a self, tag: u64, name: &'a str) -> Resolving<'a> {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name, 0)).await;
+            let busy = || ResolveError::Failed(format!("{MAX_OPEN} names of this workload are open"));
+            let turn = self.turn(tag).ok_or_else(busy)?;
+            let name = name.to_owned();
+            let asking = tokio::spawn(async move {
+                let found = tokio::net::lookup_host((name, 0)).await;
+                drop(turn);
+                found
+            });
+            let found = asking.await.map_err(|error| ResolveError::Failed(error.to_string()))?;
             let found = found.map_err(|error| ResolveError::Failed(error.to_string()))?;
             let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
             addresses.dedup();
@@ -166,6 +196,19 @@ fn reserved6(s: [u16; 8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_workload_leaves_room_for_others() {
+        let system = SystemResolve::default();
+        let turns: Vec<_> = (0..MAX_OPEN).map(|_| system.turn(1).unwrap()).collect();
+        assert!(system.turn(1).is_none());
+        assert!(system.turn(2).is_some());
+        drop(turns);
+        assert!(system.turn(1).is_some());
+        assert!(system.turn(3).is_some());
+        // Those that have nothing under way are forgotten.
+        assert_eq!(system.open.lock().unwrap().len(), 1);
+    }
 
     fn found(text: &str) -> Option<Special> {
         special(text.parse().unwrap())
