@@ -11,7 +11,7 @@ use enforcer::policy::{Policy, PolicyStore};
 use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
-use kit::client::empty;
+use kit::client::{Client, Sent, empty};
 use kit::{Kit, Options, SECRET};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +30,9 @@ rules:
   - id: loopback
     when: { host: "**.test" }
     addresses: [loopback]
+  - id: held
+    when: { host: masked.test, path: /echo/held }
+    body: inspect
   - id: delete
     when: { host: masked.test, method: DELETE }
     deny: nothing is deleted from here
@@ -56,6 +59,8 @@ async fn raw(kit: &Kit, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Bodies of unknown length that are held for one workload.
+const HELD_AT_ONCE: usize = 8;
 const GET: &str = "GET / HTTP/1.1\r\nHOST\r\nconnection: close\r\n\r\n";
 
 /// What a client gets of an upstream that answers so.
@@ -280,7 +285,7 @@ async fn a_method_over_http2_carries_no_secret_and_a_request_has_one_length() {
     assert!(seen.is_empty(), "{seen:?}");
 }
 
-fn body(text: &'static str) -> kit::client::Sent {
+fn body(text: &'static str) -> Sent {
     http_body_util::Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
@@ -318,4 +323,58 @@ async fn malformed_questions_do_not_fill_the_recording() {
     let recorded = kit.recorded_text("dns-rate-limit").await;
     let noted = recorded.matches("dns-unparsed").count();
     assert!((100..1400).contains(&noted), "{noted}");
+}
+
+#[tokio::test]
+async fn denied_names_do_not_use_up_the_signer() {
+    use std::sync::atomic::Ordering;
+    let kit = Kit::start(Options::default()).await;
+    let mut refused = 0;
+    for number in 0..400 {
+        match kit.tls(&format!("n{number}.denied"), &[b"http/1.1"]).await {
+            Ok(_) => {}
+            Err(error) => {
+                assert!(error.to_string().contains("AccessDenied"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    let signed = kit.signed.load(Ordering::Relaxed);
+    assert!(signed >= 200 && refused > 0 && signed + refused == 400, "{signed} {refused}");
+    // Who is denied by an alert is denied in the recording.
+    kit.recorded_text("too-many-denials").await;
+}
+
+type Answering = tokio::task::JoinHandle<hyper::Result<http::Response<hyper::body::Incoming>>>;
+
+/// Sends over HTTP/2 without waiting for the answer.
+async fn begin(client: &mut Client, request: http::Request<Sent>) -> Answering {
+    let Client::H2(sender) = client else { panic!("only HTTP/2 has several at once") };
+    sender.ready().await.unwrap();
+    tokio::spawn(sender.send_request(request))
+}
+
+#[tokio::test]
+async fn held_bodies_of_a_workload_have_one_budget() {
+    let kit = Kit::start(Options::default()).await;
+    let mut client = kit.h2("masked.test").await;
+    // Bodies of unknown length may each become as long as one may be.
+    let mut open = Vec::new();
+    for _ in 0..HELD_AT_ONCE {
+        let (to, body) = kit::origin::fed();
+        let request = kit.request("masked.test", "/echo/held").method("POST");
+        let request = request.body(BodyExt::boxed_unsync(body)).unwrap();
+        to.send(Ok(http_body::Frame::data("a".into()))).await.unwrap();
+        open.push((to, begin(&mut client, request).await));
+    }
+    let (to, fed) = kit::origin::fed();
+    let request = kit.request("masked.test", "/echo/held").method("POST");
+    let mut late = begin(&mut client, request.body(BodyExt::boxed_unsync(fed)).unwrap()).await;
+    drop(to);
+    let soon = std::time::Duration::from_millis(300);
+    assert!(tokio::time::timeout(soon, &mut late).await.is_err(), "it was held beside all others");
+    let (to, first) = open.pop().unwrap();
+    drop(to);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(late.await.unwrap().unwrap().status(), 200);
 }

@@ -15,6 +15,7 @@ pub mod body;
 mod conn;
 mod deny;
 mod headers;
+mod held;
 mod request;
 mod response;
 mod subject;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Collected, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -21,6 +20,7 @@ use crate::session::{Direction, Outcome, Side};
 
 use super::body::{BodyError, Broken, Carry, Said};
 use super::deny::{Dialect, Kind};
+use super::held::Held;
 use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
 
 /// Bytes of a refused request that are read after all; beyond, its stream is reset.
@@ -298,12 +298,18 @@ impl<F: Forward> Steps<'_, F> {
     }
 
     /// Holds a whole body before anything goes out.
-    async fn hold(&self, body: Incoming, cap: u64) -> Result<Collected<Bytes>, Stop> {
-        let cap = usize::try_from(cap).unwrap_or(usize::MAX);
-        let held = tokio::time::timeout(self.gate.settings.body_idle, Limited::new(body, cap).collect());
+    async fn hold(&self, body: Incoming, cap: u64) -> Result<Held, Stop> {
+        let most = body.size_hint().exact().unwrap_or(cap).min(cap);
+        let [cap, most] = [cap, most].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let held = tokio::time::timeout(self.gate.settings.body_idle, async {
+            let room = self.scope.conn.subject.held.room(most).await;
+            Ok(Held::new(Limited::new(body, cap).collect().await?, room))
+        });
         match held.await {
             Ok(Ok(held)) => Ok(held),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Ok(Err::<_, Box<dyn std::error::Error + Send + Sync>>(error))
+                if error.is::<LengthLimitError>() =>
+            {
                 let stop = Stop::denied(StatusCode::PAYLOAD_TOO_LARGE, "body-over-inspect-limit");
                 Err(self.refuse(&self.gate.policies.current(), stop).await)
             }

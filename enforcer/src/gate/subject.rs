@@ -1,15 +1,24 @@
 //! A workload as the gate sees it: facts for policy and compiled maskers.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::mask::{ExactValue, MaskError, Masker, Place, Selection};
 use crate::policy::WorkloadFacts;
 use crate::workload::Workload;
 
+use super::held::Budget;
+
 /// Maskers of one workload that are kept; policies use a handful of selections.
 const MASKERS: usize = 32;
+/// Denials of one workload that are told on a leaf of their own, in a second and at once
+/// after a pause; others get an alert.
+const TOLD_PER_SECOND: NonZeroU32 = NonZeroU32::new(25).expect("not 0");
+const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(250).expect("not 0");
 
 /// A workload with what was compiled for it.
 pub struct Subject {
@@ -17,6 +26,10 @@ pub struct Subject {
     pub facts: WorkloadFacts,
     /// Connections that are open now.
     pub connections: Arc<AtomicUsize>,
+    /// Bodies that are held now.
+    pub held: Budget,
+    /// Denials that are told on a leaf of their own.
+    told: DefaultDirectRateLimiter,
     exact: Vec<ExactValue>,
     everything: Masker,
     maskers: Mutex<Vec<(Selection, Masker)>>,
@@ -32,13 +45,28 @@ impl Subject {
             labels: workload.labels.clone(),
         };
         let everything = Masker::new(&Selection::All, &exact)?;
-        let connections = Arc::default();
-        Ok(Self { workload, facts, connections, exact, everything, maskers: Mutex::default() })
+        let told = RateLimiter::direct(Quota::per_second(TOLD_PER_SECOND).allow_burst(TOLD_AT_ONCE));
+        Ok(Self {
+            workload,
+            facts,
+            connections: Arc::default(),
+            held: Budget::default(),
+            told,
+            exact,
+            everything,
+            maskers: Mutex::default(),
+        })
     }
 
     /// Masks everything that is known; for what is recorded.
     pub fn everything(&self) -> &Masker {
         &self.everything
+    }
+
+    /// Whether one more denial may be told on a leaf of its own: the signer is there
+    /// for all workloads.
+    pub fn may_be_told(&self) -> bool {
+        self.told.check().is_ok()
     }
 
     /// Whether anything that is known as a secret stands in a host name.

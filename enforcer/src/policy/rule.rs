@@ -126,10 +126,7 @@ impl Rule {
                 "protocol",
                 fact(!when.protocol.is_empty(), facts.protocol, |protocol| when.protocol.contains(&protocol)),
             ),
-            (
-                "method",
-                fact(!when.method.is_empty(), facts.method, |method| self.method(method)),
-            ),
+            ("method", fact(!when.method.is_empty(), facts.method, |method| self.method(method))),
             ("path", fact(!when.path.is_empty(), facts.path, |path| self.path(path))),
             ("passthrough", self.passthrough(facts)),
         ]

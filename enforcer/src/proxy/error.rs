@@ -35,6 +35,8 @@ pub enum ProxyError {
     EncryptedHello,
     #[error("a known secret stands in the name that the client asks for")]
     SecretInName,
+    #[error("the workload was denied too often within a short time to be told why")]
+    TooManyDenials,
     #[error("the client offers no application protocol that is understood")]
     NoAlpn,
     #[error("the client does not trust this host's CA: {0}")]
@@ -89,6 +91,7 @@ impl ProxyError {
             | E::NoSni
             | E::EncryptedHello
             | E::SecretInName
+            | E::TooManyDenials
             | E::NoAlpn
             | E::ClientPinsRoots(_)
             | E::ClientHandshake(_)
@@ -122,6 +125,7 @@ impl ProxyError {
             E::NoSni => "sni-missing",
             E::EncryptedHello => "encrypted-client-hello",
             E::SecretInName => "secret-in-name",
+            E::TooManyDenials => "too-many-denials",
             E::NoAlpn => "alpn-unsupported",
             E::ClientPinsRoots(_) => "client-pins-roots",
             E::ClientHandshake(_) => "client-handshake",

@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use crate::gate::Stop;
 use crate::mask::MaskedText;
 use crate::policy::AddressRules;
-use crate::session::{Event, Side};
+use crate::session::{Event, Outcome, Side};
 
 use super::connection::{Carried, ClientStream, alert_and_close};
 use super::error::ProxyError;
@@ -90,11 +90,16 @@ async fn serve(
 /// A leaf that serves only a denial.
 pub(super) async fn deny(
     carried: &Carried,
-    stream: ClientStream,
+    mut stream: ClientStream,
     host: Arc<str>,
     offer: Offer,
     denied: Stop,
 ) -> Result<(), ProxyError> {
+    if !carried.conn.subject.may_be_told() {
+        carried.conn.settle(Outcome::Denied { reason: denied.reason });
+        alert_and_close(&mut stream, Alert::AccessDenied).await;
+        return Err(ProxyError::TooManyDenials);
+    }
     let alpn: Option<&[u8]> = match offer {
         Offer { h2: true, .. } => Some(b"h2"),
         Offer { h1: true, .. } => Some(b"http/1.1"),
