@@ -111,6 +111,8 @@ pub struct Flow {
 pub const FLOW_REDIRECTED: u16 = 1;
 /// The rewritten destination is 127.0.0.1, whatever the family of the socket.
 pub const FLOW_OVER_IPV4: u16 = 2;
+/// The socket is a listener of the enforcer's own; nobody else's is sent anything.
+pub const FLOW_OWN: u16 = 4;
 
 /// Key of `FLOWS`: the source of a packet as the proxy sees it. The namespace
 /// and the address are part of it, because a port alone is forged by `bind(2)`.
@@ -226,5 +228,6 @@ named!(
         NoStorage = 9 "no-storage",
         NoIpv6 = 10 "no-ipv6-listener",
         LoopbackUdp = 11 "loopback-udp",
+        LoopbackTcp = 12 "loopback-tcp",
     }
 );

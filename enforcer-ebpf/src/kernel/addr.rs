@@ -3,11 +3,11 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{bpf_sock_addr, bpf_sock_tuple};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
 };
-use enforcer_common::{is_mapped, mapped, specified_loopback};
+use enforcer_common::{FLOW_OWN, is_mapped, mapped, specified_loopback};
 
 use super::maps::storage;
 use super::tag;
@@ -117,10 +117,18 @@ impl Address {
     }
 }
 
-/// The tag of the socket that would get what is sent to this loopback address:
-/// 0 when there is none, or when it belongs to nobody.
+/// The socket that would get what is sent to an address.
+#[derive(Clone, Copy)]
+pub struct Receiver {
+    /// 0 when it belongs to nobody.
+    pub tag: u64,
+    /// It is a listener of the enforcer's own.
+    pub own: bool,
+}
+
+/// The socket that would get what is sent to this loopback address.
 #[inline(always)]
-pub fn tag_of_listener(ctx: *mut c_void, tcp: bool, addr: &[u32; 4], port: u16) -> u64 {
+pub fn receiver(ctx: *mut c_void, tcp: bool, addr: &[u32; 4], port: u16) -> Option<Receiver> {
     let addr = specified_loopback(addr);
     // SAFETY: zero is valid for every variant of the union.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
@@ -143,13 +151,32 @@ pub fn tag_of_listener(ctx: *mut c_void, tcp: bool, addr: &[u32; 4], port: u16) 
             bpf_sk_lookup_udp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0)
         }
     };
+    // SAFETY: what a lookup has returned.
+    unsafe { released(found) }
+}
+
+/// The tag of the socket that would get what is sent to this loopback address:
+/// 0 when there is none, or when it belongs to nobody.
+#[inline(always)]
+pub fn tag_of_listener(ctx: *mut c_void, tcp: bool, addr: &[u32; 4], port: u16) -> u64 {
+    receiver(ctx, tcp, addr, port).map_or(0, |receiver| receiver.tag)
+}
+
+/// What is known about a socket that a lookup found; the socket is let go.
+///
+/// # Safety
+/// `found` is what a lookup returned, and not used afterwards.
+#[inline(always)]
+pub unsafe fn released(found: *mut bpf_sock) -> Option<Receiver> {
     if found.is_null() {
-        return 0;
+        return None;
     }
-    // SAFETY: a socket that the lookup found, released once.
+    // SAFETY: not null, and released once; the storage is checked before it is read.
     unsafe {
-        let who = tag::noted(storage(found.cast(), false));
+        let flow = storage(found.cast(), false);
+        let tag = tag::noted(flow).tag;
+        let own = !flow.is_null() && (*flow).flags & FLOW_OWN != 0;
         bpf_sk_release(found.cast());
-        who.tag
+        Some(Receiver { tag, own })
     }
 }

@@ -6,10 +6,10 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::{
     AF_INET6, DNS_PORT, FLOW_OVER_IPV4, FLOW_REDIRECTED, Flow, Hook, IPPROTO_TCP, IPPROTO_UDP, NETNS_NO_IPV6,
-    Reason, SOCK_DGRAM, SOCK_STREAM, cfg, is_loopback, is_mapped, mapped,
+    Reason, SOCK_DGRAM, SOCK_STREAM, cfg, is_loopback, is_mapped, mapped, specified_loopback,
 };
 
-use super::addr::{Address, LOOPBACK4, LOOPBACK6, tag_of_listener};
+use super::addr::{Address, LOOPBACK4, LOOPBACK6, receiver, tag_of_listener};
 use super::event::{Refused, refuse};
 use super::maps::{NETNS, config, storage};
 use super::tag::{self, Who};
@@ -175,6 +175,9 @@ fn try_redirect(address: &Address, who: Who, tcp: bool) -> Result<(), Reason> {
     let addr = address.get();
     let port = address.port();
     if tcp && is_loopback(&addr) && tag_of_listener(address.raw(), true, &addr, port) == who.tag {
+        // What the kernel makes of the unspecified address depends on where the
+        // socket is bound: it may be somebody else's listener than the one above.
+        address.set(&specified_loopback(&addr));
         return direct(address, who);
     }
     let netns = address.netns();
@@ -185,6 +188,12 @@ fn try_redirect(address: &Address, who: Who, tcp: bool) -> Result<(), Reason> {
         return Err(Reason::NoIpv6);
     }
     let listener = if tcp { served.tcp_port } else { served.dns_port };
+    let to = if over_ipv4 { mapped(LOOPBACK4) } else { LOOPBACK6 };
+    // Nobody there is a refused connection. Somebody else has taken the port where
+    // bind(2) does not see it: before we came, or by the kernel's choice of a port.
+    if receiver(address.raw(), tcp, &to, listener).is_some_and(|it| !it.own) {
+        return Err(Reason::EnforcerPort);
+    }
     // SAFETY: the socket of the context.
     let flow = unsafe { storage(address.sk(), true) };
     if flow.is_null() {
@@ -201,7 +210,7 @@ fn try_redirect(address: &Address, who: Who, tcp: bool) -> Result<(), Reason> {
         (*flow).protocol = address.protocol() as u16;
         (*flow).flags = FLOW_REDIRECTED | if over_ipv4 { FLOW_OVER_IPV4 } else { 0 };
     }
-    address.set(&if over_ipv4 { mapped(LOOPBACK4) } else { LOOPBACK6 });
+    address.set(&to);
     address.set_port(listener);
     Ok(())
 }

@@ -5,7 +5,7 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use enforcer_common::{Hook, Reason, socket_allowed};
+use enforcer_common::{FLOW_OWN, Hook, Reason, socket_allowed};
 
 use super::addr::Address;
 use super::event::{Refused, refuse};
@@ -95,6 +95,17 @@ fn bind(address: Address, hook: Hook) -> i32 {
             },
         );
         return DENY;
+    }
+    if taken {
+        // By this the connect hooks know that it is really ours who listens.
+        // SAFETY: the socket of the context.
+        let flow = unsafe { storage(address.sk(), true) };
+        if flow.is_null() {
+            return DENY;
+        }
+        // SAFETY: not null.
+        unsafe { (*flow).flags = FLOW_OWN };
+        return ALLOW;
     }
     if who.is_somebody() {
         // A socket made before the tag: from here on the packet hooks know it.

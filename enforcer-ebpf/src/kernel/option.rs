@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::ptr;
 
-use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::bindings::{BPF_TCP_CLOSE_WAIT, BPF_TCP_ESTABLISHED, BPF_TCP_SYN_RECV, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
@@ -149,20 +149,10 @@ pub fn own_getsockopt(ctx: SockoptContext) -> i32 {
             (*place).tag = 0;
         }
     } else {
-        let key = peer(c.cast(), sk);
-        // SAFETY: the value has room; the record is copied before it is removed.
-        unsafe {
-            match FLOWS.get(&key) {
-                Some(flow) => copy(value, flow),
-                None => (*value).tag = 0,
-            }
-        }
-        // A stale entry and a reused port would name the wrong workload. That
-        // there is none is the answer for a connection that nobody redirected.
-        if FLOWS.remove(&key).is_err() {
-            // SAFETY: the value has room.
-            unsafe { (*value).tag = 0 };
-        }
+        // SAFETY: a field of the socket of the context.
+        let state = unsafe { ptr::read_volatile(&raw const (*sk).state) };
+        // SAFETY: the socket of the context, and the value has room.
+        unsafe { take_record(c.cast(), sk, value, is_alive(state)) };
     }
     // SAFETY: fields of the context.
     unsafe {
@@ -171,6 +161,40 @@ pub fn own_getsockopt(ctx: SockoptContext) -> i32 {
         ptr::write_volatile(&raw mut (*c).retval, 0);
     }
     ALLOW
+}
+
+/// A connection that is over can still be accepted, but it has left its port to the
+/// next one, which may be another workload's. With Fast Open one is accepted in the
+/// first of these states.
+#[inline(always)]
+fn is_alive(state: u32) -> bool {
+    matches!(state, BPF_TCP_SYN_RECV | BPF_TCP_ESTABLISHED | BPF_TCP_CLOSE_WAIT)
+}
+
+/// The record of an accepted connection: there is one only once.
+///
+/// # Safety
+/// `sk` is the socket of the context, and `value` has room for a record.
+#[inline(always)]
+unsafe fn take_record(ctx: *mut c_void, sk: *mut bpf_sock, value: *mut Flow, alive: bool) {
+    // SAFETY: by the contract of this function.
+    unsafe { (*value).tag = 0 };
+    if !alive {
+        return;
+    }
+    let key = peer(ctx, sk);
+    // SAFETY: the value has room; the record is copied before it is removed.
+    unsafe {
+        if let Some(flow) = FLOWS.get(&key) {
+            copy(value, flow);
+        }
+    }
+    // A stale entry and a reused port would name the wrong workload. That
+    // there is none is the answer for a connection that nobody redirected.
+    if FLOWS.remove(&key).is_err() {
+        // SAFETY: the value has room.
+        unsafe { (*value).tag = 0 };
+    }
 }
 
 /// The other end of an accepted socket.

@@ -1,12 +1,13 @@
-//! The backstop: nothing of a tagged workload leaves but over loopback, and
-//! there no datagram reaches anybody but our resolver and the workload itself.
+//! The backstop: nothing of a tagged workload leaves but over loopback, and there
+//! no datagram and no connection reaches anybody but the enforcer and the workload
+//! itself.
 //! Also here, because only here the source port is known: the flow records.
 
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_sk_fullsock, bpf_sk_lookup_udp, bpf_sk_release, bpf_skb_load_bytes,
+    bpf_get_netns_cookie, bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skb_load_bytes,
 };
 use aya_ebpf::macros::{cgroup_skb, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
@@ -15,6 +16,7 @@ use enforcer_common::{
     mapped,
 };
 
+use super::addr::{Receiver, released};
 use super::event::{Refused, refuse_packet};
 use super::maps::{FLOWS, NETNS, config, storage};
 use super::tag::{self, Who};
@@ -24,7 +26,10 @@ const DROP: i32 = 0;
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 const CURRENT_NETNS: u64 = u64::MAX;
+const NEXT_TCP: u8 = 6;
 const NEXT_UDP: u8 = 17;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// On the parent of all jobs: also catches packets without a socket of their
 /// own making, and sockets that no hook has seen.
@@ -104,6 +109,8 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     let key = FlowKey { netns, addr, port, protocol: IPPROTO_TCP };
     // SAFETY: not null. Without a record the proxy closes the connection.
     if FLOWS.insert(&key, unsafe { &*flow }, 0).is_err() {
+        // An older one would name somebody else. That there is none is as good.
+        let _gone = FLOWS.remove(&key).is_err();
         return 0;
     }
     1
@@ -141,17 +148,22 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
         refuse_packet(who, flow, &about(skb, hook, Reason::OffLoopback, interface));
         return DROP;
     };
-    if packet.protocol != NEXT_UDP {
+    let udp = packet.protocol == NEXT_UDP;
+    let passes = if udp {
+        config(cfg::MODE) != cfg::MODE_DENY
+            && (to_resolver(flow, &packet) || packet.receiver(skb, false).is_some_and(|it| it.tag == who.tag))
+    } else {
+        // Where nobody listens, the kernel refuses.
+        !packet.opens || packet.receiver(skb, true).is_none_or(|it| it.own || it.tag == who.tag)
+    };
+    if passes {
         return PASS;
     }
-    if config(cfg::MODE) != cfg::MODE_DENY && (to_resolver(flow, &packet) || packet.receiver(skb) == who.tag)
-    {
-        return PASS;
-    }
-    let mut what = about(skb, hook, Reason::LoopbackUdp, interface);
+    let reason = if udp { Reason::LoopbackUdp } else { Reason::LoopbackTcp };
+    let mut what = about(skb, hook, reason, interface);
     what.addr = packet.to;
     what.port = packet.to_port;
-    what.protocol = IPPROTO_UDP as u16;
+    what.protocol = u16::from(packet.protocol);
     refuse_packet(who, flow, &what);
     DROP
 }
@@ -192,6 +204,8 @@ struct Packet {
     from_port: u16,
     to_port: u16,
     protocol: u8,
+    /// The first packet of a TCP connection.
+    opens: bool,
 }
 
 impl Packet {
@@ -213,9 +227,14 @@ impl Packet {
         // Offset 9; and fragments after the first carry no ports.
         let protocol = (u32::from_be(ip[2]) >> 16 & 0xff) as u8;
         let fragment = u32::from_be(ip[1]) & 0x1fff;
-        let mut packet = Self { from: mapped(ip[3]), to: mapped(ip[4]), from_port: 0, to_port: 0, protocol };
-        if protocol == NEXT_UDP && fragment == 0 {
-            packet.ports(skb, header)?;
+        let mut packet =
+            Self { from: mapped(ip[3]), to: mapped(ip[4]), from_port: 0, to_port: 0, protocol, opens: false };
+        if fragment == 0 {
+            match protocol {
+                NEXT_UDP => packet.ports(skb, header)?,
+                NEXT_TCP => packet.segment(skb, header)?,
+                _ => {}
+            }
         }
         Some(packet)
     }
@@ -233,11 +252,13 @@ impl Packet {
             from_port: 0,
             to_port: 0,
             protocol: next,
+            opens: false,
         };
         match next {
             NEXT_UDP => packet.ports(skb, 40)?,
-            // TCP and ICMPv6.
-            6 | 58 => {}
+            NEXT_TCP => packet.segment(skb, 40)?,
+            // ICMPv6.
+            58 => {}
             _ => return None,
         }
         Some(packet)
@@ -252,9 +273,18 @@ impl Packet {
         Some(())
     }
 
-    /// The tag of the socket that would get this datagram.
     #[inline(always)]
-    fn receiver(&self, skb: *mut __sk_buff) -> u64 {
+    fn segment(&mut self, skb: *mut __sk_buff, offset: u32) -> Option<()> {
+        self.ports(skb, offset)?;
+        let mut flags = [0_u8; 1];
+        load(skb, offset + 13, &mut flags)?;
+        self.opens = flags[0] & (SYN | ACK) == SYN;
+        Some(())
+    }
+
+    /// The socket that would get this packet.
+    #[inline(always)]
+    fn receiver(&self, skb: *mut __sk_buff, tcp: bool) -> Option<Receiver> {
         // SAFETY: zero is valid for every variant of the union.
         let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
         let size = if is_mapped(&self.to) {
@@ -272,13 +302,11 @@ impl Packet {
         };
         // SAFETY: the context, and a tuple of that size; what is found is released once.
         unsafe {
-            let found = bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0);
-            if found.is_null() {
-                return 0;
-            }
-            let who = tag::noted(storage(found.cast(), false));
-            bpf_sk_release(found.cast());
-            who.tag
+            released(if tcp {
+                bpf_sk_lookup_tcp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0)
+            } else {
+                bpf_sk_lookup_udp(skb.cast(), &raw mut tuple, size, CURRENT_NETNS, 0)
+            })
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
-use nix::sys::socket::{Backlog, listen};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, listen, socket};
 
 use super::{KernelError, Result};
 use crate::net::sys;
@@ -45,15 +45,32 @@ impl Listeners {
 }
 
 pub(super) fn open(netns: Option<&File>, tcp_port: u16, dns_port: u16) -> Result<Listeners> {
-    let Some(netns) = netns else { return open_here(tcp_port, dns_port) };
-    let netns = netns.try_clone().map_err(|source| KernelError::Listen { port: tcp_port, source })?;
+    inside(netns, tcp_port, move || open_here(tcp_port, dns_port))
+}
+
+/// By which the programs know the namespace.
+pub(super) fn cookie(netns: Option<&File>, port: u16) -> Result<u64> {
+    inside(netns, port, move || {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+        let socket = socket.map_err(|e| KernelError::Listen { port, source: e.into() })?;
+        sys::netns_cookie(socket.as_fd()).map_err(|source| KernelError::Listen { port, source })
+    })
+}
+
+fn inside<T: Send + 'static>(
+    netns: Option<&File>,
+    port: u16,
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let Some(netns) = netns else { return act() };
+    let netns = netns.try_clone().map_err(|source| KernelError::Listen { port, source })?;
     // A thread that ends afterwards: its namespace never has to be put back.
-    let opened = std::thread::spawn(move || {
+    let done = std::thread::spawn(move || {
         nix::sched::setns(netns, CloneFlags::CLONE_NEWNET)
-            .map_err(|e| KernelError::Listen { port: tcp_port, source: e.into() })?;
-        open_here(tcp_port, dns_port)
+            .map_err(|e| KernelError::Listen { port, source: e.into() })?;
+        act()
     });
-    opened.join().map_err(|_| KernelError::Thread)?
+    done.join().map_err(|_| KernelError::Thread)?
 }
 
 fn open_here(tcp_port: u16, dns_port: u16) -> Result<Listeners> {

@@ -227,13 +227,26 @@ impl Kernel {
     /// has to be in the enforcer's own cgroup: others may not take these ports,
     /// and accepted sockets belong to the cgroup of whoever opened the listener.
     pub fn open_listeners(&mut self, netns: Option<&File>) -> Result<Listeners> {
-        let listeners = listen::open(netns, self.config.tcp_port, self.config.dns_port)?;
-        let served = abi::Netns {
-            tcp_port: self.config.tcp_port,
-            dns_port: self.config.dns_port,
-            flags: if listeners.has_ipv6() { 0 } else { abi::NETNS_NO_IPV6 },
+        let (tcp_port, dns_port) = (self.config.tcp_port, self.config.dns_port);
+        let cookie = listen::cookie(netns, tcp_port)?;
+        let earlier = self.served.get(&cookie, 0).ok();
+        // Before they are opened: the bind hooks then notice that it is us.
+        let served = abi::Netns { tcp_port, dns_port, flags: abi::NETNS_NO_IPV6 };
+        self.served.insert(cookie, Plain(served), 0).map_err(map_error("NETNS"))?;
+        let listeners = match listen::open(netns, tcp_port, dns_port) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                // Whoever has the ports was there first, and keeps them.
+                if earlier.is_none() {
+                    self.forget_netns(cookie)?;
+                }
+                return Err(error);
+            }
         };
-        self.served.insert(listeners.netns, Plain(served), 0).map_err(map_error("NETNS"))?;
+        if listeners.has_ipv6() {
+            let served = abi::Netns { flags: 0, ..served };
+            self.served.insert(cookie, Plain(served), 0).map_err(map_error("NETNS"))?;
+        }
         Ok(listeners)
     }
 

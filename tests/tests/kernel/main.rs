@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "what a child does between fork and exec")]
 
 mod lifecycle;
+mod loopback;
 mod routes;
 mod world;
 

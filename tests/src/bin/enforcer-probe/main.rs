@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "raw system calls are the point")]
 #![allow(clippy::unwrap_used, reason = "a probe that cannot go on ends")]
 
+mod loopback;
 mod uring;
 
 use std::io::{self, BufRead, Read, Write};
@@ -68,6 +69,10 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
         "listen" => listen(to),
         "own-loopback" => own_loopback(to.ip()),
+        "unspecified" => loopback::unspecified(to),
+        "hold" => loopback::hold(to),
+        "reset-from" => loopback::from_port(to, extra, true),
+        "tcp-from" => loopback::from_port(to, extra, false),
         other => datagram(other, to, wait),
     }
 }
@@ -383,10 +388,14 @@ fn dns(to: SocketAddr, connected: bool) -> io::Result<String> {
 
 fn bind(to: SocketAddr, kind: i32) -> io::Result<OwnedFd> {
     let fd = socket(to, kind, 0)?;
+    bind_socket(&fd, to)?;
+    Ok(fd)
+}
+
+fn bind_socket(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
     let (address, length) = raw_address(to);
     // SAFETY: an address of that length.
-    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
-    Ok(fd)
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) }).map(drop)
 }
 
 /// Waits to be pulled from: the answer is the payload.
