@@ -18,6 +18,9 @@ use serde::de::DeserializeOwned;
 pub const MAX_MESSAGE: usize = 128 * 1024;
 /// The most descriptors of one message.
 pub const MAX_FDS: usize = 8;
+/// The most that the kernel passes (`SCM_MAX_FD`): there is room for them, since
+/// descriptors of a message that was cut would be ours and known to nobody.
+const KERNEL_MAX_FDS: usize = 253;
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl Channel {
     /// is an error: nobody acts on half of one.
     pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MAX_MESSAGE + 1];
-        let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
+        let mut control = nix::cmsg_space!([RawFd; KERNEL_MAX_FDS]);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         let received = loop {
@@ -76,8 +79,8 @@ impl Channel {
         if length == 0 {
             return Ok(None);
         }
-        if cut || length > MAX_MESSAGE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut"));
+        if cut || length > MAX_MESSAGE || fds.len() > MAX_FDS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is too large"));
         }
         Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
     }
@@ -211,6 +214,23 @@ mod tests {
         child.wait().unwrap();
         channel.with_peer(peer, Ok::<_, ()>).unwrap_err();
         drop(here);
+    }
+
+    #[test]
+    fn descriptors_of_a_message_with_too_many_are_closed() {
+        let (a, b) = Channel::pair().unwrap();
+        for many in [MAX_FDS + 1, KERNEL_MAX_FDS] {
+            let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+            let raw = vec![there.as_raw_fd(); many];
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let parts = [IoSlice::new(b"1")];
+            sendmsg::<()>(a.0.as_raw_fd(), &parts, &rights, MsgFlags::empty(), None).unwrap();
+            drop(there);
+            b.recv::<u8>().unwrap_err();
+            // The end is seen only when nobody has the other one any more.
+            here.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(here.read(&mut [0]).unwrap(), 0, "{many}");
+        }
     }
 
     #[test]
