@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::launch::FAILED;
+
 /// The configuration file that is read when `--config` is not given.
 pub const DEFAULT_CONFIG: &str = "/etc/enforcer/config.toml";
 
@@ -67,10 +69,28 @@ enum Verb {
     Signer(signer::Cmd),
 }
 
+/// Says what is wrong with the arguments. `run` has the codes below 125 to give for
+/// its command.
+fn misused(error: &clap::Error) -> ExitCode {
+    if let Err(error) = error.print() {
+        tracing::debug!(%error, "nobody is told");
+    }
+    let mut args = std::env::args_os().skip(1);
+    let mut verb = args.next();
+    while let Some(option) = verb.take_if(|arg| arg.as_encoded_bytes().starts_with(b"-")) {
+        verb = if option == "--config" { args.nth(1) } else { args.next() };
+    }
+    let of_run = verb.is_some_and(|verb| verb == "run") && error.exit_code() != 0;
+    ExitCode::from(if of_run { FAILED } else { u8::try_from(error.exit_code()).unwrap_or(1) })
+}
+
 /// Parses the arguments, runs the verb, and turns an error into a message on
 /// standard error and an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     let config = cli.config;
     let done = match cli.verb {
         Verb::Run(cmd) => return cmd.run(&config),
