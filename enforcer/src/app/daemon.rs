@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::stat::Mode;
 
 use crate::kernel::{Kernel, KernelConfig, Refusal, cgroup2_mount};
 use crate::net::ipc::Channel;
@@ -72,6 +73,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the service until it is told to stop.
 pub fn run(config: Config) -> Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "the service needs root: sudo enforcer daemon");
+    // Whatever ours is: others must not write where the sockets and the roots are.
+    nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mount = cgroup2_mount()?;
     let place = |path: &Path| mount.join(path.strip_prefix("/").unwrap_or(path));
     let (attach, own, jobs) =
@@ -155,10 +158,18 @@ impl Daemon {
         Ok(act(kernel)?)
     }
 
-    /// What a job that is root must not reach: pins, the CA's key, recordings.
+    /// What a job that is root must not reach: pins, the CA's key, recordings, and the
+    /// values that are masked.
     pub fn hidden(&self) -> Vec<PathBuf> {
-        let pins = self.config.kernel.pins.parent().map(Path::to_path_buf);
-        pins.into_iter().chain([self.config.ca.dir.clone(), self.config.recording.dir.clone()]).collect()
+        let config = &self.config;
+        let pins = config.kernel.pins.parent().map(Path::to_path_buf);
+        let ours = [&config.ca.dir, &config.recording.dir, &config.mask.secrets_dir].map(PathBuf::clone);
+        pins.into_iter().chain(ours).collect()
+    }
+
+    /// What a job that is root must not change: its policy, and what it trusts.
+    pub fn read_only(&self) -> Vec<PathBuf> {
+        vec![self.config.policy.dir.clone(), self.config.run.dir.clone()]
     }
 
     pub fn tag(&self, path: &Path, tag: u64) -> Result<u64> {
@@ -251,12 +262,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has a job that is not gone when its time is over looked after like an adopted one.
+    pub(super) fn end_later(&self, tag: u64, cgroup: u64, path: PathBuf) {
+        lock(&self.adopted).push((tag, cgroup, path));
+    }
+
     /// Adopted jobs have no waiting parent: an empty cgroup is their end.
     pub(super) fn end_adopted(&self) {
         let mut adopted = std::mem::take(&mut *lock(&self.adopted));
         adopted.retain(|(tag, cgroup, path)| {
             let empty = fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
-            let ended = empty && fs::remove_dir(path).is_ok();
+            let gone = |removed: std::io::Result<()>| match removed {
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+                Ok(()) => true,
+            };
+            let ended = !path.exists() || empty && gone(jobs::remove_cgroup(path));
             if ended {
                 self.forget(*tag, *cgroup, None);
             }

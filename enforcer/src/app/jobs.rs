@@ -3,29 +3,34 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 
 use crate::launch::{DEFAULT_UMASK, FAILED, JobSpec, LaunchSpec};
 use crate::net::ipc::{Channel, Peer};
-use crate::net::sys::{self, ResourceLimit};
+use crate::net::sys::{self, Caller};
 use crate::secret::SecretText;
 use crate::workload::wire::{SecretValue, WorkloadSpec};
 
 use super::daemon::Daemon;
-use crate::admin::request::{MAX_SPEC, RunReply, RunRequest, Signal};
+use super::follow::Running;
+use crate::admin::request::{MAX_SPEC, RunReply, RunRequest};
 
 /// How long the proxy may take to know a workload.
 const READY: Duration = Duration::from_secs(10);
 /// The longest name of a job, in bytes.
 const MAX_NAME: usize = 64;
+/// The longest name of a command that is recorded, in bytes.
+const MAX_COMMAND: usize = 4096;
 /// Shorter values are not masked: they would match everywhere.
 const MIN_SECRET: usize = 8;
 
@@ -46,7 +51,8 @@ struct Asked {
     job: JobSpec,
     stdio: [OwnedFd; 3],
     cwd: OwnedFd,
-    limits: Vec<ResourceLimit>,
+    caller: Caller,
+    groups: Vec<u32>,
 }
 
 fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
@@ -58,6 +64,11 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
         let kind = nix::sys::stat::fstat(fd)?.st_mode & nix::libc::S_IFMT;
         // From a folder of the host's mount namespace `..` leads out of the job's.
         ensure!(kind != nix::libc::S_IFDIR, "a folder is no input or output for a job");
+        // What is connected already passes no hook of ours.
+        ensure!(
+            kind != nix::libc::S_IFSOCK || socket_domain(fd)? == AddressFamily::UNIX,
+            "a socket of the network is no input or output for a job"
+        );
     }
     let name = &request.name;
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -71,39 +82,17 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     file.take(MAX_SPEC + 1).read_to_end(&mut text)?;
     ensure!(text.len() as u64 <= MAX_SPEC, "arguments and environment are longer than {MAX_SPEC} bytes");
     let job = serde_json::from_slice(&text)?;
-    let limits = channel.with_peer(peer, sys::limits_of)??;
-    Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd, limits })
+    let caller = channel.with_peer(peer, sys::caller)??;
+    let groups = sys::groups_of_peer(channel.as_fd())?;
+    Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd, caller, groups })
 }
 
 fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
     let asked = receive(daemon, channel, peer)?;
     let job = Job::make(daemon, &asked, peer)?;
-    let mut child = job.launch(asked, peer).inspect_err(|_| job.end(None))?;
-    // A client that is gone is noticed below, where its job is ended.
-    channel.send(&RunReply::Started { pid: child.id() }, &[]).ok();
-    let signals = channel.try_clone()?;
-    // Not by its number, which may come to mean another process once this one is
-    // waited for.
-    let pid = rustix::process::Pid::from_child(&child);
-    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    let cgroup = job.path.clone();
-    std::thread::spawn(move || follow(&signals, &process, &cgroup));
-    let status = child.wait()?;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    job.end(Some(code));
-    Ok(code)
-}
-
-/// Passes signals on; without its client a job does not go on.
-fn follow(channel: &Channel, process: &OwnedFd, cgroup: &Path) {
-    while let Ok(Some((Signal { number }, _))) = channel.recv::<Signal>() {
-        if let Some(signal) = rustix::process::Signal::from_named_raw(number)
-            && let Err(error) = rustix::process::pidfd_send_signal(process, signal)
-        {
-            tracing::debug!(%error, "a signal for a job that has ended");
-        }
-    }
-    kill_all(cgroup);
+    let code = job.run(channel, asked, peer);
+    job.end(code.as_ref().ok().copied());
+    code
 }
 
 fn kill_all(cgroup: &Path) {
@@ -128,7 +117,11 @@ impl<'a> Job<'a> {
         let tag = u64::try_from(now.as_nanos())?;
         let path = daemon.jobs().join(format!("{}-{tag:x}", asked.request.name));
         fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-        let cgroup = daemon.tag(&path, tag)?;
+        let cgroup = daemon.tag(&path, tag).inspect_err(|_| {
+            if let Err(error) = fs::remove_dir(&path) {
+                tracing::warn!(%error, cgroup = %path.display(), "the cgroup of no job stays");
+            }
+        })?;
         let job = Self { daemon, path, tag, cgroup };
         let spec = WorkloadSpec {
             tag,
@@ -137,7 +130,7 @@ impl<'a> Job<'a> {
             name: asked.request.name.clone(),
             labels: asked.request.labels.clone(),
             uid: peer.uid,
-            command: asked.job.argv.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect(),
+            command: shown(&asked.job.argv),
             secrets: secrets(&daemon.config().mask.env, &asked.job),
             started_unix_ms: u64::try_from(now.as_millis())?,
         };
@@ -146,6 +139,34 @@ impl<'a> Job<'a> {
             return Err(error);
         }
         Ok(job)
+    }
+
+    /// Starts the command and waits for its end; on an error nothing of it is left.
+    fn run(&self, channel: &Channel, asked: Asked, peer: Peer) -> Result<i32> {
+        let mut child = self.launch(asked, peer)?;
+        // A client that is gone is noticed by the thread that follows it.
+        channel.send(&RunReply::Started { pid: child.id() }, &[]).ok();
+        let status = match self.follow(channel, &child) {
+            Ok(running) => running.wait(&mut child)?,
+            Err(error) => {
+                kill_all(&self.path);
+                child.wait()?;
+                return Err(error);
+            }
+        };
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+
+    /// Without its client a job does not go on.
+    fn follow(&self, channel: &Channel, child: &Child) -> Result<Arc<Running>> {
+        let channel = channel.try_clone()?;
+        let running = Arc::new(Running::of(child)?);
+        let (followed, cgroup) = (Arc::clone(&running), self.path.clone());
+        std::thread::Builder::new().spawn(move || {
+            followed.follow(&channel);
+            kill_all(&cgroup);
+        })?;
+        Ok(running)
     }
 
     fn launch(&self, asked: Asked, peer: Peer) -> Result<Child> {
@@ -157,13 +178,13 @@ impl<'a> Job<'a> {
             cgroup: self.path.clone(),
             mounts: trust.mounts(java_home.as_deref()),
             job: asked.job,
-            cgroups: self.daemon.mount().to_path_buf(),
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             hidden: self.daemon.hidden(),
+            read_only: self.daemon.read_only(),
             uid: peer.uid,
             gid: peer.gid,
-            groups: groups_of(peer.uid, peer.gid),
-            limits: asked.limits,
+            groups: asked.groups,
+            caller: asked.caller,
         };
         let mut file = super::children::memory_file("launch")?;
         file.write_all(&serde_json::to_vec(&spec)?)?;
@@ -176,30 +197,45 @@ impl<'a> Job<'a> {
             .env_clear()
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::from(stdout))
-            .stderr(Stdio::from(stderr))
-            .process_group(0);
+            .stderr(Stdio::from(stderr));
+        // A session of its own: in ours it would have the terminal that the service
+        // may have been started from, and could type into it.
+        sys::before_exec(&mut command, || Ok(nix::unistd::setsid().map(drop)?));
         super::children::pass(&mut command, vec![(spec_fd, 10), (cwd_fd, 11)]);
         let child = command.spawn().context("starting the job")?;
         drop((file, asked.cwd));
         Ok(child)
     }
 
+    /// The tag is the last thing to go: whoever is killed in the middle of a system
+    /// call comes to its end before that, and may send something until then.
     fn end(&self, exit_code: Option<i32>) {
         kill_all(&self.path);
-        self.daemon.forget(self.tag, self.cgroup, exit_code);
         for _ in 0..200 {
-            match fs::remove_dir(&self.path) {
+            match remove_cgroup(&self.path) {
                 Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(error) => {
                     tracing::warn!(%error, cgroup = %self.path.display(), "the cgroup of a job stays");
-                    return;
+                    break;
                 }
-                Ok(()) => return,
+                Ok(()) => return self.daemon.forget(self.tag, self.cgroup, exit_code),
             }
         }
+        self.daemon.end_later(self.tag, self.cgroup, self.path.clone());
     }
+}
+
+/// Removes a cgroup, with those that its processes have made below it.
+pub(super) fn remove_cgroup(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
 }
 
 /// A job that an earlier loader started, as far as the kernel still knows it.
@@ -232,12 +268,12 @@ pub(super) fn adopted(daemon: &Daemon, path: &Path, tag: u64, cgroup: u64) -> Re
     })
 }
 
-/// The groups that the user database gives this user.
-fn groups_of(uid: u32, gid: u32) -> Vec<u32> {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
-    let name = user.and_then(|user| std::ffi::CString::new(user.name).ok());
-    let groups = name.and_then(|name| nix::unistd::getgrouplist(&name, nix::unistd::Gid::from_raw(gid)).ok());
-    groups.map_or_else(|| vec![gid], |groups| groups.into_iter().map(nix::unistd::Gid::as_raw).collect())
+/// The command without its arguments, which may be longer than a message. A name is
+/// not cut: what is left of a secret in it would not be masked.
+fn shown(argv: &[Vec<u8>]) -> Vec<String> {
+    let name = argv.first().map_or(&b""[..], Vec::as_slice);
+    let name = if name.len() > MAX_COMMAND { &b"..."[..] } else { name };
+    vec![String::from_utf8_lossy(name).into_owned()]
 }
 
 /// The values of variables that are named like secrets.

@@ -3,6 +3,7 @@
 mod children;
 pub mod config;
 pub mod daemon;
+mod follow;
 mod java;
 mod jobs;
 pub mod proxy;

@@ -16,6 +16,11 @@ use crate::admin::request::{RunReply, RunRequest, Signal};
 use crate::app::config::Config;
 use crate::launch::{FAILED, JobSpec};
 use crate::net::ipc::Channel;
+use crate::net::sys;
+
+/// What the terminal sends at `^Z`.
+const STOPPED: i32 = nix::libc::SIGTSTP;
+const CONTINUED: i32 = nix::libc::SIGCONT;
 
 /// Run a command in a tagged cgroup: all its traffic goes through policy
 ///
@@ -114,6 +119,8 @@ impl Cmd {
 fn forward_signals(channel: &Channel) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let channel = channel.try_clone()?;
+    // What we were told to ignore, by nohup(1) say, is not for the job either.
+    let ignored = sys::caller(std::process::id())?.ignored;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (told, tell) = tokio::sync::mpsc::unbounded_channel();
     let inside = runtime.enter();
@@ -125,7 +132,12 @@ fn forward_signals(channel: &Channel) -> Result<()> {
         SignalKind::window_change(),
         SignalKind::user_defined1(),
         SignalKind::user_defined2(),
+        SignalKind::from_raw(STOPPED),
+        SignalKind::from_raw(CONTINUED),
     ] {
+        if ignored.contains(&kind.as_raw_value()) {
+            continue;
+        }
         let (mut stream, told) = (signal(kind)?, told.clone());
         runtime.spawn(async move {
             while stream.recv().await.is_some() {
@@ -139,6 +151,10 @@ fn forward_signals(channel: &Channel) -> Result<()> {
         runtime.block_on(async {
             while let Some(number) = tell.recv().await {
                 channel.send(&Signal { number }, &[]).ok();
+                if number == STOPPED {
+                    // The job is stopped; now it is our turn.
+                    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).ok();
+                }
             }
         });
     });

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use enforcer_common::MAX_LEVEL;
 
 use super::{KernelError, Result, io_error};
+use crate::net::sys::unescape;
 
 /// The mount point of cgroup2, which may stand beside cgroup v1.
 pub fn cgroup2_mount() -> Result<PathBuf> {
@@ -80,15 +81,6 @@ fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
         }
         Some(PathBuf::from(unescape(left.next()?)))
     })
-}
-
-/// mountinfo writes a space as `\040`.
-pub(super) fn unescape(field: &str) -> String {
-    let mut text = field.to_owned();
-    for (escaped, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        text = text.replace(escaped, plain);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::cgroup::unescape;
 use super::{KernelError, Result, io_error, links};
+use crate::net::sys::unescape;
 
 /// Source of a bpffs that we mounted, by which release knows that it is ours.
 const MOUNT_SOURCE: &str = "enforcer";

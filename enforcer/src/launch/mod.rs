@@ -10,7 +10,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
-use crate::net::sys::{self, ResourceLimit};
+use crate::net::sys::{self, Caller};
 
 /// The exit code for failures of our own (as docker and env have it).
 pub const FAILED: u8 = 125;
@@ -44,18 +44,17 @@ pub struct JobSpec {
 pub struct LaunchSpec {
     pub job: JobSpec,
     pub cgroup: PathBuf,
-    /// Where cgroups are mounted: read-only for the job, which could leave its own.
-    pub cgroups: PathBuf,
     /// Mounted read-only: what, and over what.
     pub mounts: Vec<(PathBuf, PathBuf)>,
+    /// Folders that the job sees and does not change.
+    pub read_only: Vec<PathBuf>,
     pub variables: Vec<(String, String)>,
     /// Folders that the job is not to see.
     pub hidden: Vec<PathBuf>,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// The caller's resource limits.
-    pub limits: Vec<ResourceLimit>,
+    pub caller: Caller,
 }
 
 /// Why the command does not run.
@@ -95,20 +94,29 @@ pub fn become_job(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> LaunchError {
 
 fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     step("entering the job's cgroup", fs::write(spec.cgroup.join("cgroup.procs"), "0"))?;
-    step("a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
+    step("namespaces", unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP))?;
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
     step("a mount namespace", mount(None::<&str>, "/", None::<&str>, slave, None::<&str>))?;
     for (from, over) in &spec.mounts {
         read_only(from, over)?;
     }
-    read_only(&spec.cgroups, &spec.cgroups)?;
+    for kept in spec.read_only.iter().filter(|kept| kept.is_dir()) {
+        read_only(kept, kept)?;
+    }
+    cover_cgroups(&spec.cgroup)?;
     for hidden in spec.hidden.iter().filter(|hidden| hidden.is_dir()) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
         let done = mount(Some("none"), hidden, Some("tmpfs"), flags, Some("mode=0"));
         step(&format!("hiding {}", hidden.display()), done)?;
     }
     enter_folder(cwd)?;
-    for limit in &spec.limits {
+    // Ours says that the service is to be killed last; a job is not.
+    let score = spec.caller.oom_score_adj.to_string();
+    step("the caller's place for the OOM killer", fs::write("/proc/self/oom_score_adj", score))?;
+    step("signals", sys::reset_signals(&spec.caller.ignored))?;
+    // Before the limits, which may leave no room for a descriptor.
+    step("closing descriptors", sys::close_on_exec_from(3))?;
+    for limit in &spec.caller.limits {
         step("the caller's resource limits", sys::set_limit(limit))?;
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(spec.job.umask & 0o777));
@@ -124,9 +132,8 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
         let done = caps::clear(None, set).map_err(|error| io::Error::other(error.to_string()));
         step("giving up capabilities", done)?;
     }
-    step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
-    close_others();
-    Ok(())
+    step("a keyring", sys::join_new_keyring())?;
+    step("no new privileges", nix::sys::prctl::set_no_new_privs())
 }
 
 /// Enters the caller's folder by its path. The descriptor itself belongs to the
@@ -173,14 +180,21 @@ fn read_only(from: &Path, over: &Path) -> Result<(), LaunchError> {
     step(&doing, mount(None::<&str>, over, None::<&str>, flags, None::<&str>))
 }
 
-/// Everything above standard error closes at exec.
-fn close_others() {
-    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    for raw in open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok()) {
-        if raw > 2 {
-            sys::close_on_exec(raw);
+/// Over every mount of cgroups the job's own, read-only. That alone is not enough:
+/// clone3(2) with CLONE_INTO_CGROUP takes any folder that can be opened for reading,
+/// and so root in a job would leave its cgroup.
+fn cover_cgroups(own: &Path) -> Result<(), LaunchError> {
+    let mounts = step("reading mounts", fs::read_to_string("/proc/self/mountinfo"))?;
+    // By its descriptor: its path is covered with the first of them.
+    let opened = step("opening the job's cgroup", fs::File::open(own))?;
+    let own = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    for place in sys::mounts_of(&mounts, "cgroup2") {
+        // One may stand below something else that is mounted there.
+        if place.is_dir() {
+            read_only(&own, &place)?;
         }
     }
+    Ok(())
 }
 
 fn exec(job: &JobSpec, variables: &[(String, String)]) -> Result<std::convert::Infallible, LaunchError> {

@@ -9,10 +9,14 @@ use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use enforcer_common as abi;
-use serde::{Deserialize, Serialize};
-
 use super::OrigDst;
+use enforcer_common as abi;
+
+mod caller;
+
+pub use caller::{
+    Caller, caller, close_on_exec_from, join_new_keyring, mounts_of, reset_signals, set_limit, unescape,
+};
 
 const SO_NETNS_COOKIE: i32 = 71;
 /// Since Linux 6.5.
@@ -74,12 +78,6 @@ pub fn inherited(raw: std::os::fd::RawFd) -> io::Result<std::os::fd::OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     Ok(own(raw))
-}
-
-/// Marks a descriptor, by its number, to close at exec.
-pub fn close_on_exec(raw: std::os::fd::RawFd) {
-    // SAFETY: it changes a flag of the descriptor; a number that is none fails.
-    unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
 /// A copy of a descriptor, numbered `least` or above, that closes at exec. For
@@ -145,6 +143,35 @@ pub fn process_of_peer(fd: BorrowedFd<'_>, pid: rustix::process::Pid) -> io::Res
     }
 }
 
+/// The supplementary groups that the process had when it connected this Unix socket.
+pub fn groups_of_peer(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 64];
+    loop {
+        let size = groups.len() * size_of::<u32>();
+        let mut length = libc::socklen_t::try_from(size).unwrap_or(libc::socklen_t::MAX);
+        // SAFETY: the kernel writes at most `length` bytes, the size of `groups`.
+        let done = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let found = length as usize / size_of::<u32>();
+        if done == 0 {
+            groups.truncate(found);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || found <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(found, 0);
+    }
+}
+
 /// Takes a capability out of the bounding set, by its number; false if the kernel
 /// knows none with it.
 pub fn drop_bounding(capability: i32) -> io::Result<bool> {
@@ -153,50 +180,6 @@ pub fn drop_bounding(capability: i32) -> io::Result<bool> {
         0 => Ok(true),
         _ if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => Ok(false),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// One of the limits of getrlimit(2): its number there, soft and hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceLimit {
-    pub resource: u32,
-    pub soft: u64,
-    pub hard: u64,
-}
-
-/// The resource limits of a process, from `/proc/PID/limits`: prlimit(2) on another
-/// user's process asks for CAP_SYS_RESOURCE. Its lines are in the order of the
-/// numbers, its columns are as wide as fs/proc/base.c has them.
-pub fn limits_of(pid: u32) -> io::Result<Vec<ResourceLimit>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let column = |line: &str, at: usize| match line.get(at..)?.split_whitespace().next()? {
-        "unlimited" => Some(libc::RLIM64_INFINITY),
-        number => number.parse().ok(),
-    };
-    let limit = |(resource, line): (u32, &str)| {
-        Some(ResourceLimit { resource, soft: column(line, 26)?, hard: column(line, 47)? })
-    };
-    let limits: Option<Vec<_>> = (0..).zip(text.lines().skip(1)).map(limit).collect();
-    limits.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/limits has another form"))
-}
-
-/// Sets a limit of this process, no higher than the host lets it.
-pub fn set_limit(limit: &ResourceLimit) -> io::Result<()> {
-    let set = |soft, hard| {
-        let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-        // SAFETY: `new` is read, and lives longer than the call.
-        match unsafe { libc::setrlimit64(limit.resource, &raw const new) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    match set(limit.soft, limit.hard) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let own = limits_of(std::process::id())?;
-            let most = own.get(limit.resource as usize).map_or(0, |own| own.hard);
-            set(limit.soft.min(most), limit.hard.min(most))
-        }
-        other => other,
     }
 }
 

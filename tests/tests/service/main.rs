@@ -3,6 +3,7 @@
 
 mod deaths;
 mod escapes;
+mod jobs;
 mod splits;
 mod world;
 

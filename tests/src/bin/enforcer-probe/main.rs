@@ -59,6 +59,7 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         }
         "uring" => uring::connect_and_talk(to),
         "uring-sendmsg" => udp(to, wait, |fd| uring::send_msg(fd, to)),
+        "uring-flood" => uring::flood(to),
         "uring-setsockopt" => uring::set_options(to, extra.unwrap_or_default()),
         "donate-tcp" => donate(&socket(to, libc::SOCK_STREAM, 0)?),
         "donate-udp" => donate(&socket(to, libc::SOCK_DGRAM, 0)?),

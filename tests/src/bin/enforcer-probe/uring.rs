@@ -43,16 +43,21 @@ struct Uring {
 
 impl Uring {
     fn new() -> io::Result<Self> {
+        Self::with(4)
+    }
+
+    /// With room for this many entries.
+    fn with(entries: u32) -> io::Result<Self> {
         let mut params = [0_u32; 30];
         // SAFETY: 120 bytes, as the kernel's io_uring_params.
-        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) };
+        let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, params.as_mut_ptr()) };
         let fd = check(i32::try_from(fd).unwrap())?;
-        let map = |offset: i64| {
+        let map = |offset: i64, length: usize| {
             // SAFETY: a new mapping of the ring.
             let at = unsafe {
                 libc::mmap(
                     std::ptr::null_mut(),
-                    4096,
+                    length,
                     libc::PROT_READ | libc::PROT_WRITE,
                     libc::MAP_SHARED | libc::MAP_POPULATE,
                     fd,
@@ -61,7 +66,15 @@ impl Uring {
             };
             if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast::<u8>()) }
         };
-        Ok(Self { fd, sq: map(0)?, cq: map(0x800_0000)?, sqes: map(0x1000_0000)?, params })
+        let entries = entries as usize;
+        let ring = params[16] as usize + 4 * entries;
+        Ok(Self {
+            fd,
+            sq: map(0, ring)?,
+            cq: map(0x800_0000, ring)?,
+            sqes: map(0x1000_0000, 64 * entries)?,
+            params,
+        })
     }
 
     /// Submits the only entry of a new ring, and waits for what comes of it.
@@ -122,4 +135,36 @@ pub fn set_options(to: SocketAddr, what: &str) -> io::Result<String> {
     Uring::new()?.submit(&entry)?;
     super::send_to(&fd, to, 0)?;
     Ok("set".to_owned())
+}
+
+/// Submits datagrams in batches, without end: a single system call makes hundreds.
+pub fn flood(to: SocketAddr) -> io::Result<String> {
+    const ENTRIES: u32 = 1024;
+    let fd = socket(to, libc::SOCK_DGRAM, 0)?;
+    let (mut address, length) = raw_address(to);
+    let mut part = part();
+    let message = message(&mut address, length, &mut part);
+    let mut entry = Entry::new(SENDMSG, &fd);
+    entry.pointer(16, &raw const message);
+    entry.put(24, &1_u32.to_ne_bytes());
+    let ring = Uring::with(ENTRIES)?;
+    println!("ready");
+    // SAFETY: as in `submit`; the completions are taken unread.
+    unsafe {
+        let tail = ring.sq.add(ring.params[11] as usize).cast::<u32>();
+        let array = ring.sq.add(ring.params[16] as usize).cast::<u32>();
+        for n in 0..ENTRIES {
+            ring.sqes.add(n as usize * 64).copy_from_nonoverlapping(entry.0.as_ptr(), 64);
+            array.add(n as usize).write(n);
+        }
+        let taken = ring.cq.add(ring.params[20] as usize).cast::<u32>();
+        let made = ring.cq.add(ring.params[21] as usize).cast::<u32>();
+        loop {
+            tail.write_volatile(tail.read_volatile().wrapping_add(ENTRIES));
+            let none = std::ptr::null::<u8>();
+            let entered = libc::syscall(libc::SYS_io_uring_enter, ring.fd, ENTRIES, 0, 0, none, 0);
+            check(i32::try_from(entered).unwrap())?;
+            taken.write_volatile(made.read_volatile());
+        }
+    }
 }

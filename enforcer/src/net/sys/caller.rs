@@ -1,0 +1,178 @@
+//! What a command that is started for somebody takes from them, and what it must not
+//! take from us.
+#![allow(unsafe_code, reason = "close_range, keyctl, signal and setrlimit")]
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The signals that have names; behind them come those of the C library.
+const SIGNALS: i32 = 31;
+
+/// The state of a process that one which is started for it begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    pub limits: Vec<ResourceLimit>,
+    pub oom_score_adj: i32,
+    /// Signals that it ignores, by number.
+    pub ignored: Vec<i32>,
+}
+
+/// Reads it from `/proc/PID`.
+pub fn caller(pid: u32) -> io::Result<Caller> {
+    let other = || io::Error::new(io::ErrorKind::InvalidData, "a file of /proc/PID has another form");
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).ok_or_else(other)?;
+    let mask = u64::from_str_radix(mask.trim(), 16).map_err(|_| other())?;
+    // Our own client ignores SIGPIPE, as every program in Rust does.
+    let ignored = (1..=SIGNALS).filter(|signal| mask >> (signal - 1) & 1 == 1 && *signal != libc::SIGPIPE);
+    Ok(Caller {
+        limits: limits_of(pid)?,
+        oom_score_adj: score.trim().parse().map_err(|_| other())?,
+        ignored: ignored.collect(),
+    })
+}
+
+/// Marks every descriptor from this number on to close at exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: it changes a flag of descriptors. By number: the wrapper is younger than the libc we need.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nothing is blocked, and nothing ignored but these: at exec, what we ignore would
+/// stay ignored.
+pub fn reset_signals(ignored: &[i32]) -> io::Result<()> {
+    for signal in 1..=SIGNALS {
+        let what = if ignored.contains(&signal) { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: no function is installed. SIGKILL and SIGSTOP are refused.
+        unsafe { libc::signal(signal, what) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(io::Error::from)
+}
+
+/// A session keyring of its own: the service's would be shared by all that it starts.
+pub fn join_new_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: takes no memory; without a name it makes a new one.
+    if unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, no_name) } >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // A kernel without keyrings.
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Where file systems of this type are mounted, as mountinfo has it.
+pub fn mounts_of(mountinfo: &str, kind: &str) -> Vec<PathBuf> {
+    let place = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let at = left.split(' ').nth(4)?;
+        (right.split(' ').next()? == kind).then(|| PathBuf::from(unescape(at)))
+    };
+    mountinfo.lines().filter_map(place).collect()
+}
+
+/// mountinfo writes a space as `\\040`.
+pub fn unescape(field: &str) -> String {
+    let mut text = field.to_owned();
+    for (escaped, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        text = text.replace(escaped, plain);
+    }
+    text
+}
+
+/// One of the limits of getrlimit(2): its number there, soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// The resource limits of a process, from `/proc/PID/limits`: prlimit(2) on another
+/// user's process asks for CAP_SYS_RESOURCE. Its lines are in the order of the
+/// numbers, its columns are as wide as fs/proc/base.c has them.
+pub fn limits_of(pid: u32) -> io::Result<Vec<ResourceLimit>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let column = |line: &str, at: usize| match line.get(at..)?.split_whitespace().next()? {
+        "unlimited" => Some(libc::RLIM64_INFINITY),
+        number => number.parse().ok(),
+    };
+    let limit = |(resource, line): (u32, &str)| {
+        Some(ResourceLimit { resource, soft: column(line, 26)?, hard: column(line, 47)? })
+    };
+    let limits: Option<Vec<_>> = (0..).zip(text.lines().skip(1)).map(limit).collect();
+    limits.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/limits has another form"))
+}
+
+/// Sets a limit of this process, no higher than the host lets it.
+pub fn set_limit(limit: &ResourceLimit) -> io::Result<()> {
+    let set = |soft, hard| {
+        let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: `new` is read, and lives longer than the call.
+        match unsafe { libc::setrlimit64(limit.resource, &raw const new) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    match set(limit.soft, limit.hard) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let own = limits_of(std::process::id())?;
+            let most = own.get(limit.resource as usize).map_or(0, |own| own.hard);
+            set(limit.soft.min(most), limit.hard.min(most))
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_their_type() {
+        let text = "\
+30 24 0:27 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+90 30 0:28 /inner /mnt/in\\040ner rw shared:4 - cgroup2 cgroup2 rw
+31 30 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate
+";
+        let want = ["/mnt/in ner", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        assert_eq!(mounts_of(text, "cgroup2"), want);
+    }
+
+    #[test]
+    fn the_state_of_a_process_is_read() {
+        let own = caller(std::process::id()).unwrap();
+        assert_eq!(own.limits.len(), 16);
+        assert!(!own.ignored.contains(&libc::SIGPIPE));
+        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+        // SAFETY: the number is a descriptor, whose flag is cleared, marked, and read.
+        let marked = unsafe {
+            libc::fcntl(here.as_raw_fd(), libc::F_SETFD, 0);
+            close_on_exec_from(here.as_raw_fd().cast_unsigned()).unwrap();
+            libc::fcntl(here.as_raw_fd(), libc::F_GETFD)
+        };
+        assert_eq!(marked, libc::FD_CLOEXEC);
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "trap '' HUP; echo 4 > /proc/self/oom_score_adj; echo; read line"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let other = caller(child.id()).unwrap();
+        assert_eq!((other.ignored.contains(&libc::SIGHUP), other.oom_score_adj), (true, 4));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}

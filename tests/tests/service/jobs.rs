@@ -1,0 +1,293 @@
+//! What a job is given by its caller and by the service, what it must not be given, and
+//! what is left of it.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use enforcer_tests::service::{NOBODY, Service, Upstream};
+use enforcer_tests::sniffer::contains;
+use nix::sys::signal::Signal;
+
+use crate::world::{PAYLOAD, PROBE, World};
+use crate::{NAME, POLICY, start};
+
+/// Starts a process in the cgroup whose folder is named, which needs no more than to
+/// open it, and sends from there what is refused to every job.
+const INTO_CGROUP: &str = r"
+import ctypes, os, socket, sys
+fields = 'flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup'
+class Args(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in fields.split()]
+fd = os.open(sys.argv[1], os.O_RDONLY)
+args = Args(flags=0x200000000, exit_signal=17, cgroup=fd)
+pid = ctypes.CDLL(None).syscall(435, ctypes.byref(args), ctypes.sizeof(args))
+if pid == 0:
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.3', 9))
+    print('free', flush=True)
+    os._exit(0)
+";
+
+fn said(out: &std::process::Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr)
+}
+
+#[test]
+fn root_in_a_job_does_not_leave_its_cgroup_by_any_mount_of_cgroups() {
+    let (_upstream, service, _) = start();
+    let (script, second) = (service.dir.path().join("into.py"), service.dir.path().join("cgroups"));
+    std::fs::write(&script, INTO_CGROUP).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), &second, Some("cgroup2"), flags, None::<&str>).unwrap();
+    let group = service.cgroup.path();
+    let places = [group.to_path_buf(), second.join(group.file_name().unwrap())];
+    let done = std::panic::catch_unwind(|| {
+        for place in places {
+            let free = Command::new("python3").arg(&script).arg(&place).output().unwrap();
+            assert_eq!(said(&free), "free\n", "the attempt proves nothing");
+            let (text, _) =
+                service.job(&format!("python3 {} {}", script.display(), place.display())).unwrap();
+            assert!(!text.contains("free"), "{text}");
+            let (text, _) = service.job(&format!("echo 0 > {}/cgroup.procs", place.display())).unwrap();
+            assert!(!text.is_empty(), "{}: it was written", place.display());
+        }
+        // Its own it sees as a container does.
+        let mount = group.parent().unwrap().display();
+        let (text, _) =
+            service.job(&format!("cat {mount}/cgroup.procs | wc -l; cat /proc/self/cgroup")).unwrap();
+        assert!(text.contains("0::/\n") && !text.starts_with("0\n"), "{text}");
+    });
+    nix::mount::umount(&second).unwrap();
+    done.unwrap();
+}
+
+#[test]
+fn root_in_a_job_changes_neither_its_policy_nor_what_it_trusts_and_reads_no_registered_secret() {
+    let (_upstream, service, _) = start();
+    let secrets = service.dir.path().join("secrets.d");
+    std::fs::create_dir(&secrets).unwrap();
+    std::fs::write(secrets.join("DEPLOY"), "a registered value").unwrap();
+    let dir = service.dir.path().display();
+    for attempt in ["touch policies/x.yaml", "rm policies/test.yaml", "touch run/x", "rm run/run.sock"] {
+        let (text, code) = service.job(&format!("cd {dir}; {attempt}")).unwrap();
+        assert!(text.contains("ead-only") && code == Some(1), "{attempt}: {text}");
+    }
+    let (text, code) = service.job(&format!("cat {dir}/secrets.d/DEPLOY")).unwrap();
+    assert!(!text.contains("registered") && code == Some(1), "{text}");
+    assert_eq!(service.job("true").unwrap().1, Some(0));
+}
+
+/// A process that is killed comes to the end of its system call, which may go on for
+/// long: the tag has to be there until then.
+#[test]
+fn nothing_leaves_when_a_job_ends_in_the_middle_of_sending() {
+    let world = World::new();
+    let script = format!("{PROBE} uring-flood 10.77.0.2:4444 & sleep 0.2; kill -9 $!; exit 0");
+    world.untagged(&script);
+    let seen = world.leaked();
+    assert!(seen.iter().any(|it| contains(&it.bytes, PAYLOAD)), "the attempt proves nothing");
+    for _ in 0..15 {
+        world.nothing_leaves(&format!(
+            "for n in 1 2 3; do {PROBE} uring-flood 10.77.0.2:4444 > /dev/null & done; sleep 0.2"
+        ));
+    }
+}
+
+/// Becomes the service in a terminal of its own, which is killed last, ignores signals,
+/// has a keyring, and gives everybody every right to its files.
+const SURROUNDINGS: &str = r"
+import ctypes, fcntl, os, pty, signal, sys, termios
+os.setsid()
+master, terminal = pty.openpty()
+os.set_inheritable(master, True)
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+for ignored in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    signal.signal(ignored, signal.SIG_IGN)
+open('/proc/self/oom_score_adj', 'w').write('-900')
+ctypes.CDLL(None).syscall(250, 1, None)
+os.umask(0)
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+/// In the session keyring: adds a key of this name, or looks for it.
+const KEYRING: &str = r"
+import ctypes, sys
+call = ctypes.CDLL(None).syscall
+if sys.argv[1] == 'add':
+    print(call(248, b'user', b'shared', b'x', 1, -3) > 0, call(250, 10, -3, b'user', b'shared', 0) > 0)
+else:
+    print(call(250, 10, -3, b'user', b'shared', 0) > 0)
+";
+
+#[test]
+fn a_job_has_nothing_of_where_the_service_was_started() {
+    let upstream = Upstream::start(NAME, "hello\n".to_owned()).unwrap();
+    let names = [(NAME, upstream.address.ip())];
+    let wrapper = ["python3", "-c", SURROUNDINGS];
+    let service = Service::start_by(&wrapper, &names, &upstream.ca_pem, POLICY).unwrap();
+    let (text, _) = service.job(": < /dev/tty && echo a terminal").unwrap();
+    assert!(!text.contains("a terminal"), "{text}");
+    let (text, _) = service.job("cat /proc/self/oom_score_adj").unwrap();
+    assert_eq!(text.trim(), std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim());
+    let (text, _) = service.job("exec grep SigIgn /proc/self/status").unwrap();
+    let ignored = u64::from_str_radix(text.trim().trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    // Those with names.
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{text}");
+    let (text, _) = service.job("yes | head -1").unwrap();
+    assert_eq!(text, "y\n");
+    let script = service.dir.path().join("keys.py");
+    std::fs::write(&script, KEYRING).unwrap();
+    let (added, _) = service.job(&format!("python3 {} add", script.display())).unwrap();
+    assert_eq!(added, "True True\n", "the attempt proves nothing");
+    let (found, _) = service.job(&format!("python3 {} find", script.display())).unwrap();
+    assert_eq!(found, "False\n");
+    // Nobody else writes where the sockets and the roots are.
+    for path in ["run", "run/trust", "ca"] {
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(service.dir.path().join(path)).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o022, 0, "{path}: {mode:o}");
+    }
+}
+
+#[test]
+fn a_job_has_the_groups_and_the_ignored_signals_of_its_caller() {
+    let (_upstream, service, _) = start();
+    let enforcer = service.command(&["run", "--", "sh", "-c"]).unwrap();
+    let args: Vec<_> = enforcer.get_args().collect();
+    let out = Command::new("setpriv")
+        .args(["--groups", "4711,4712"])
+        .arg(enforcer.get_program())
+        .args(&args)
+        .arg("id -G")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(said(&out), "0 4711 4712\n");
+    // As `nohup` has it.
+    let out = Command::new("sh")
+        .args(["-c", "trap '' HUP; \"$@\" & client=$!; sleep 0.5; kill -HUP $client; wait $client", "sh"])
+        .arg(enforcer.get_program())
+        .args(&args)
+        .arg("sleep 1; echo alive")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(said(&out).contains("alive"), "{}", said(&out));
+}
+
+#[test]
+fn a_connected_socket_is_no_input_of_a_job() {
+    let (upstream, service, _) = start();
+    let stream = std::net::TcpStream::connect(upstream.address).unwrap();
+    let mut command = service.command(&["run", "--", "cat"]).unwrap();
+    let out = command.stdin(std::os::fd::OwnedFd::from(stream)).output().unwrap();
+    assert_eq!(out.status.code(), Some(125), "{}", said(&out));
+    assert!(said(&out).contains("socket"), "{}", said(&out));
+    // Pipes and sockets of the host are.
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    (&here).write_all(b"hello").unwrap();
+    drop(here);
+    let mut command = service.command(&["run", "--", "cat"]).unwrap();
+    let out = command.stdin(std::os::fd::OwnedFd::from(there)).output().unwrap();
+    assert_eq!(said(&out), "hello");
+}
+
+/// Sends messages with more descriptors than there may be.
+const RAW_CLIENT: &str = r#"
+import json, socket, sys
+request = json.dumps({'name': 'raw', 'labels': {}, 'no_env': False}).encode()
+for _ in range(20):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.connect(sys.argv[1])
+    socket.send_fds(s, [request], [0] * 40)
+    s.recv(9999)
+"#;
+
+#[test]
+fn a_client_of_its_own_making_leaves_no_descriptor_behind() {
+    let (_upstream, service, _) = start();
+    let socket = service.dir.path().join("run/run.sock");
+    let held = || std::fs::read_dir(format!("/proc/{}/fd", service.daemon_pid().unwrap())).unwrap().count();
+    let before = held();
+    let mut client = Command::new("python3");
+    client.args(["-c", RAW_CLIENT]).arg(&socket).stdin(Stdio::null());
+    assert_eq!(said(&client.uid(NOBODY).gid(NOBODY).output().unwrap()), "");
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    while held() > before + 2 {
+        assert!(std::time::Instant::now() < until, "{} descriptors more are held", held() - before);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(service.job("true").unwrap().1, Some(0));
+}
+
+/// `^C` and `^Z` at a terminal go to all that runs there; a shell that waits for its
+/// child would not end, nor stop, by itself.
+#[test]
+fn what_a_terminal_does_to_the_client_is_done_to_all_of_the_job() {
+    let (_upstream, service, _) = start();
+    let marker = service.dir.path().join("ticks");
+    let script = format!("while :; do echo >> {}; sleep 0.05; done; true", marker.display());
+    let nested = format!("bash -c '{script}'; echo the shell goes on");
+    let mut command = service.command(&["run", "--", "bash", "-c", &nested]).unwrap();
+    let client = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
+    let send = |signal| nix::sys::signal::kill(pid, signal).unwrap();
+    let ticks = || std::fs::metadata(&marker).map_or(0, |it| it.len());
+    let moves = || {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(400));
+        ticks() > before
+    };
+    while ticks() == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    send(Signal::SIGTSTP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!moves(), "it runs on while its client is stopped");
+    send(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(moves(), "it does not go on with its client");
+    send(Signal::SIGINT);
+    let out = client.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), said(&out).as_str()), (Some(130), ""));
+    assert!(!moves());
+}
+
+#[test]
+fn long_arguments_are_passed_and_wrong_ones_are_a_failure_of_ours() {
+    let (_upstream, service, _) = start();
+    let (text, code) = service.job("true").unwrap();
+    assert_eq!((text.as_str(), code), ("", Some(0)));
+    let long: Vec<String> = (0..40_000).map(|n| format!("argument{n}")).collect();
+    let mut command = service.command(&["run", "--", "sh", "-c", "echo $#", "sh"]).unwrap();
+    let out = command.args(&long).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(said(&out), "40000\n");
+    for wrong in [&["run"][..], &["run", "--name"], &["run", "--label", "x", "true"]] {
+        assert_eq!(service.output(wrong).unwrap().status.code(), Some(125), "{wrong:?}");
+    }
+    assert_eq!(service.output(&["run", "--help"]).unwrap().status.code(), Some(0));
+}
+
+/// What a job leaves: no process, no cgroup, and nothing that counts as one.
+#[test]
+fn what_a_job_started_ends_with_it() {
+    let (_upstream, service, _) = start();
+    let marker = service.dir.path().join("marker");
+    let script = format!(
+        "(trap '' HUP TERM INT; setsid sh -c 'sleep 3; touch {}' > /dev/null 2>&1 < /dev/null) & sleep 0.1",
+        marker.display()
+    );
+    let begun = std::time::Instant::now();
+    assert_eq!(service.job(&script).unwrap().1, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let jobs = service.cgroup.path().join("jobs");
+    let left =
+        |path: &Path| std::fs::read_dir(path).unwrap().flatten().filter(|it| it.path().is_dir()).count();
+    assert_eq!(left(&jobs), 0);
+    std::thread::sleep(Duration::from_secs(3).saturating_sub(begun.elapsed()) + Duration::from_millis(300));
+    assert!(!marker.exists());
+}
