@@ -11,7 +11,7 @@ use enforcer::policy::{Policy, PolicyStore};
 use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
-use kit::client::{Client, Sent, empty};
+use kit::client::{Client, Sent, empty, text};
 use kit::{Kit, Options, SECRET};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -377,4 +377,60 @@ async fn held_bodies_of_a_workload_have_one_budget() {
     drop(to);
     assert_eq!(first.await.unwrap().unwrap().status(), 200);
     assert_eq!(late.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn without_a_recording_every_request_is_refused_and_told_why() {
+    for plain in [false, true] {
+        let kit = Kit::start(Options { plain, ..Options::default() }).await;
+        let port = kit.upstream.port();
+        let get = format!("GET / HTTP/1.1\r\nhost: masked.test:{port}\r\n\r\n");
+        let mut open = TcpStream::connect(kit.proxy).await.unwrap();
+        if plain {
+            open.write_all(get.as_bytes()).await.unwrap();
+            assert_eq!(first_line(&mut open).await, "HTTP/1.1 200");
+        }
+        // What is written from now on would be found by nobody.
+        let moved = kit.recordings.path().with_extension("moved");
+        std::fs::rename(kit.recordings.path(), &moved).unwrap();
+        let mut refused = 0;
+        for _ in 0..200 {
+            let status = if plain {
+                let mut stream = TcpStream::connect(kit.proxy).await.unwrap();
+                stream.write_all(get.as_bytes()).await.unwrap();
+                first_line(&mut stream).await
+            } else {
+                let mut client = kit.client("masked.test", refused % 2 == 0).await;
+                let request = kit.request("masked.test", "/").body(empty()).unwrap();
+                let answer = client.send(request).await.unwrap();
+                let line = format!("HTTP/1.1 {}", answer.status().as_u16());
+                assert!(line.ends_with("200") || text(answer).await.contains("log-unavailable"));
+                line
+            };
+            if status == "HTTP/1.1 503" {
+                refused += 1;
+                if refused == 4 {
+                    break;
+                }
+            } else {
+                assert_eq!((status.as_str(), refused), ("HTTP/1.1 200", 0), "{plain}");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
+        assert_eq!(refused, 4, "{plain}");
+        if plain {
+            let before = kit.requests.lock().unwrap().len();
+            open.write_all(get.as_bytes()).await.unwrap();
+            assert_eq!(first_line(&mut open).await, "HTTP/1.1 503");
+            assert_eq!(kit.requests.lock().unwrap().len(), before);
+        }
+        std::fs::rename(&moved, kit.recordings.path()).unwrap();
+    }
+}
+
+/// The first bytes of the next answer.
+async fn first_line(stream: &mut TcpStream) -> String {
+    let mut answer = vec![0; 8192];
+    let length = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length.min(12)]).into_owned()
 }

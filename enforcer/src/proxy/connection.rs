@@ -20,7 +20,7 @@ use super::detect::{Detected, detect};
 use super::error::{ProxyError, Side};
 use super::plan::{Plan, Planner};
 use super::prefixed::Prefixed;
-use super::{Shared, passthrough, route, serve, terminate};
+use super::{Shared, passthrough, route, serve, terminate, unrecorded};
 
 /// What every plan needs to be carried out.
 pub(super) struct Carried {
@@ -60,10 +60,14 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
         }
         return;
     }
-    let conn = match Conn::begin(&shared.gate, subject, opened(&shared, client, &flow)) {
+    let conn = match Conn::begin(&shared.gate, Arc::clone(&subject), opened(&shared, client, &flow)) {
         Ok(conn) => Arc::new(conn),
         Err(error) => {
             tracing::error!(%client, %error, "closed: no session could be recorded");
+            if admitted.is_ok() {
+                let original = flow.orig_dst.0.ip();
+                Box::pin(unrecorded::tell(&shared, &subject, stream, original, &error)).await;
+            }
             return;
         }
     };

@@ -29,6 +29,7 @@ pub mod resolve;
 mod route;
 mod serve;
 mod terminate;
+mod unrecorded;
 mod upstream;
 mod websocket;
 pub mod worker;
