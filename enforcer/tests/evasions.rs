@@ -434,3 +434,34 @@ async fn first_line(stream: &mut TcpStream) -> String {
     let length = stream.read(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer[..length.min(12)]).into_owned()
 }
+
+#[tokio::test]
+async fn a_body_that_becomes_large_does_not_stop_the_others() {
+    let kit = Kit::start(Options::default()).await;
+    let mut bomb = kit.h1("masked.test").await;
+    // The upstream shares this thread, and has made its answer by the second time.
+    let mut waits = Vec::new();
+    for _ in 0..2 {
+        let request = kit.request("masked.test", "/bomb").header("accept-encoding", "gzip");
+        let request = request.body(empty()).unwrap();
+        let reading = async { bomb.send(request).await?.into_body().collect().await };
+        let mut reading = std::pin::pin!(reading);
+        let (begun, mut longest) = (std::time::Instant::now(), std::time::Duration::ZERO);
+        let mut turn = begun;
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {
+                    longest = longest.max(turn.elapsed());
+                    turn = std::time::Instant::now();
+                }
+                whole = &mut reading => {
+                    waits.push((begun.elapsed(), longest, whole.unwrap().to_bytes().len()));
+                    break;
+                }
+            }
+        }
+    }
+    let (whole, longest, length) = waits[1];
+    assert!(length > 1000 && whole > longest * 8, "{waits:?}");
+}

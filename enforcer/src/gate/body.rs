@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::mask::{MaskError, Masker, StreamMasker};
@@ -28,6 +29,9 @@ use crate::session::{Direction, SessionError, Side};
 
 use super::tap::Tap;
 use super::{Conn, Settings, Stop, WireBody, headers};
+
+/// What a decoded piece takes of a task's turn (tokio gives 128): about 1 MiB a turn.
+const PIECE_COST: usize = 4;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -260,7 +264,7 @@ where
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         loop {
             let ending = matches!(self.state, State::Ending);
-            if let Some(bytes) = self.pieces()? {
+            if let Some(bytes) = ready!(self.poll_pieces(cx))? {
                 return Poll::Ready(Ok(Some(bytes)));
             }
             if ending {
@@ -337,9 +341,16 @@ where
     }
 
     /// What the decoder has: decoded, recorded, masked, encoded again.
-    fn pieces(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let Some(wire) = &mut self.wire else { return Ok(None) };
-        while let Some(piece) = wire.decoder.as_mut().map_or(Ok(None), Decoder::next)? {
+    ///
+    /// A little that came can be a lot to do: that takes turns with other tasks, of which
+    /// those of the sockets alone know nothing.
+    fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(None)) };
+        while let Some(decoder) = &mut wire.decoder {
+            for _ in 0..PIECE_COST {
+                ready!(coop::poll_proceed(cx)).made_progress();
+            }
+            let Some(piece) = decoder.next()? else { break };
             self.tap.push(&piece)?;
             let mut out = wire.mask(piece)?;
             if let Some(encoder) = &mut wire.encoder {
@@ -347,10 +358,10 @@ where
                 out = encoder.push(out, true)?;
             }
             if !out.is_empty() {
-                return Ok(Some(out));
+                return Poll::Ready(Ok(Some(out)));
             }
         }
-        Ok(None)
+        Poll::Ready(Ok(None))
     }
 
     /// What was held back until the end.

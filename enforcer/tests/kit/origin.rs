@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -179,6 +179,14 @@ async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response
                 drop(to.send(Err(std::io::Error::other("reset"))).await);
             });
             Response::new(body.boxed_unsync())
+        }
+        "/bomb" => {
+            // A thousand times as long as it looks.
+            static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
+            let mut response = full(BOMB.get_or_init(|| gzip(&vec![0; 1 << 26])).clone());
+            let coding = HeaderValue::from_static("gzip");
+            response.headers_mut().insert("content-encoding", coding);
+            response
         }
         "/secret" => secret(&query),
         "/ws" => websocket(&mut request),
