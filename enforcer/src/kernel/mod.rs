@@ -84,6 +84,8 @@ pub enum KernelError {
          cannot be entered (/proc/1/root): start it outside, or mount a bpffs on {0} of the host first"
     )]
     PrivateMounts(PathBuf),
+    #[error("{0} is open to others than root: remove it, and mount the bpffs above it with mode=0700")]
+    ForeignPins(PathBuf),
     #[error("another loader holds {0}: stop it first")]
     Locked(PathBuf),
     #[error(

@@ -10,7 +10,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -47,10 +47,23 @@ impl PinDir {
         }
         match DirBuilder::new().mode(0o700).create(&dir.reached) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                Err(io_error("making the directory of the pins", shown)(e))
+                return Err(io_error("making the directory of the pins", shown)(e));
             }
-            _ => Ok(dir),
+            _ => {}
         }
+        dir.require_ours()?;
+        Ok(dir)
+    }
+
+    /// A bpffs is open to everybody unless its mount says otherwise: whoever made the
+    /// directory before us would remove the pins, and so the enforcement, at will.
+    fn require_ours(&self) -> Result<()> {
+        let look = |path: &Path| fs::symlink_metadata(path).map_err(io_error("looking at", path));
+        let (own, above) = (look(&self.reached)?, look(&self.mount_point())?);
+        let sticky = above.mode() & libc::S_ISVTX != 0;
+        let is_ours = own.is_dir() && own.uid() == 0 && own.mode() & 0o077 == 0;
+        let stays = above.uid() == 0 && (above.mode() & 0o022 == 0 || sticky);
+        if is_ours && stays { Ok(()) } else { Err(KernelError::ForeignPins(self.shown.clone())) }
     }
 
     pub fn exists(&self) -> bool {

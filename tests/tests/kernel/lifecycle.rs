@@ -205,6 +205,38 @@ fn a_private_mount_namespace_shares_the_bpffs_that_was_there_before() {
     world.kernel = Some(load(&world.config));
 }
 
+/// A bpffs that somebody mounted without a mode is everybody's, as /tmp is.
+#[test]
+fn pins_are_not_trusted_to_a_directory_of_somebody_else() {
+    let mut world = World::new();
+    world.kernel.take().unwrap().release().unwrap();
+    std::fs::create_dir_all(&world.mount).unwrap();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("bpf"), &world.mount, Some("bpf"), flags, None::<&str>).unwrap();
+    let pins = &world.config.pins;
+    let refused = |what: &str| {
+        let refused = Kernel::load_or_adopt(world.config.clone());
+        assert!(matches!(refused, Err(KernelError::ForeignPins(_))), "{what}");
+        assert!(!pins.join("map_CFG").exists(), "{what}: something was pinned");
+    };
+    std::fs::create_dir(pins).unwrap();
+    std::os::unix::fs::chown(pins, Some(65534), None).unwrap();
+    refused("of another user");
+    std::os::unix::fs::chown(pins, Some(0), None).unwrap();
+    std::fs::set_permissions(pins, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    refused("open to all");
+    std::fs::remove_dir(pins).unwrap();
+    let elsewhere = world.mount.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, pins).unwrap();
+    refused("a link");
+    std::fs::remove_file(pins).unwrap();
+    std::fs::remove_dir(&elsewhere).unwrap();
+    load(&world.config).release().unwrap();
+    nix::mount::umount(&world.mount).unwrap();
+    world.kernel = Some(load(&world.config));
+}
+
 #[test]
 fn the_tag_of_a_process_is_that_of_its_outermost_tagged_cgroup() {
     let mut world = World::served();
