@@ -87,6 +87,11 @@ fn one_job_is_released_for_a_while_and_comes_back_even_if_the_service_dies() {
     assert!(text.contains("NOT ENFORCED for"), "{text}");
     // The service dies and is started again: what was lifted is known, and ends.
     service.kill_daemon().unwrap();
+    // As if the clock had been set back meanwhile: that does not make it longer.
+    let note = service.dir.path().join("run/lifted").join(first.file_name().unwrap());
+    let mut lifted: serde_json::Value = serde_json::from_slice(&std::fs::read(&note).unwrap()).unwrap();
+    lifted["until_unix_ms"] = (lifted["until_unix_ms"].as_u64().unwrap() + 3_600_000).into();
+    std::fs::write(&note, lifted.to_string()).unwrap();
     service.start_daemon().unwrap();
     wait_until("enforcement did not come back", || !is_free(&first));
     assert!(!is_free(&second));

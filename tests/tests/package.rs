@@ -48,6 +48,8 @@ fn removal_lifts_enforcement_and_an_upgrade_does_not() {
     assert_eq!(service.status().unwrap()["healthy"], true);
     let out = script("prerm", "remove");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // Before its files are removed.
+    assert!(!service.pins().unwrap().exists(), "the script has ended, and enforcement is not lifted");
     service.wait_lifted().unwrap();
     // Without a service, too; and nothing to lift is no error.
     assert!(script("prerm", "remove").status.success());
@@ -56,7 +58,9 @@ fn removal_lifts_enforcement_and_an_upgrade_does_not() {
 #[test]
 fn the_unit_starts_the_service_that_the_package_has() {
     let unit = std::fs::read_to_string(dist("enforcer.service")).unwrap();
-    for line in ["ExecStart=/usr/bin/enforcer daemon", "Type=notify", "Delegate=yes"] {
+    let wanted = ["ExecStart=/usr/bin/enforcer daemon", "Type=notify", "Delegate=yes"];
+    // Nothing brings it back that was lifted on purpose, and everything else does.
+    for line in wanted.into_iter().chain(["Restart=always", "RestartPreventExitStatus=0"]) {
         assert!(unit.lines().any(|it| it == line), "{line}");
     }
     let dir = tempfile::tempdir().unwrap();

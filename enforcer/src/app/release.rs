@@ -33,7 +33,11 @@ const MOVES: usize = 100;
 pub(super) struct Lifted {
     tag: u64,
     path: PathBuf,
+    /// For people to read.
     until_unix_ms: u64,
+    /// By a clock that nobody sets, and that a suspended host does not stop.
+    #[serde(default)]
+    until_boot_ms: u64,
 }
 
 impl Lifted {
@@ -47,6 +51,12 @@ fn now_unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds since the host was started.
+fn now_boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 impl Daemon {
     /// Lifts the enforcement of the jobs with this name, or of all.
     pub(super) fn lift(&self, scope: Option<&str>, period: Option<Duration>, by_uid: u32) -> Result<String> {
@@ -56,17 +66,17 @@ impl Daemon {
         };
         let name = scope.unwrap_or("all");
         ensure!(!meant.is_empty(), "no job is called `{name}`: `enforcer status` lists them");
-        let until_unix_ms = period.map(|period| {
-            now_unix_ms().saturating_add(u64::try_from(period.as_millis()).unwrap_or(u64::MAX))
-        });
+        let millis = period.map(|period| u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
+        let until_unix_ms = millis.map(|millis| now_unix_ms().saturating_add(millis));
         // It is written down first: what cannot be recorded is not done.
         let tags = meant.iter().map(|job| job.tag).collect();
         self.tell(&ToProxy::Released { scope: name.to_owned(), tags, by_uid, until_unix_ms }, &[])
             .context("a release has to be recorded; `enforcer release --all` works without the proxy")?;
         for job in &meant {
-            if let Some(until_unix_ms) = until_unix_ms {
+            if let (Some(until_unix_ms), Some(millis)) = (until_unix_ms, millis) {
                 let path = self.mount().join(job.cgroup_path.trim_start_matches('/'));
-                self.note_lifted(Lifted { tag: job.tag, path, until_unix_ms })?;
+                let until_boot_ms = now_boot_ms().saturating_add(millis);
+                self.note_lifted(Lifted { tag: job.tag, path, until_unix_ms, until_boot_ms })?;
             }
             self.with_kernel(|kernel| kernel.untag(job.cgroup))?;
         }
@@ -113,9 +123,9 @@ impl Daemon {
 
     /// Takes up enforcement where the time is over.
     pub(super) fn end_lifted(&self) {
-        let now = now_unix_ms();
+        let now = now_boot_ms();
         let over: Vec<Lifted> =
-            lock(&self.lifted).values().filter(|lifted| lifted.until_unix_ms <= now).cloned().collect();
+            lock(&self.lifted).values().filter(|lifted| lifted.until_boot_ms <= now).cloned().collect();
         for lifted in over {
             match self.tag(&lifted.path, lifted.tag) {
                 Ok(_) => tracing::info!(cgroup = %lifted.path.display(), "enforced again"),

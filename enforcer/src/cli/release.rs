@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use miette::{IntoDiagnostic, WrapErr, miette};
 
@@ -48,6 +48,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     if period.is_zero() || period > MAX_PERIOD { Err(wrong()) } else { Ok(period) }
 }
 
+/// How long the service may take to lift everything: its sessions come to their end.
+const LIFTS: Duration = Duration::from_secs(30);
+
+/// The folder of the sockets is the last thing that it removes.
+fn wait_lifted(config: &Config) -> miette::Result<()> {
+    let until = Instant::now() + LIFTS;
+    while config.run.dir.exists() {
+        if Instant::now() > until {
+            return Err(miette!("the service was told to, and is not done; its log says why"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("enforcement is lifted");
+    Ok(())
+}
+
 impl Cmd {
     pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
         let config = Config::load(config)?;
@@ -55,6 +71,9 @@ impl Cmd {
         match ask(&config.admin_socket(), &AdminRequest::Release { scope: self.scope, for_ms }) {
             Ok(reply) if reply.ok => {
                 println!("{}", reply.message);
+                if self.all && self.period.is_none() {
+                    wait_lifted(&config)?;
+                }
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(reply) => return Err(miette!("{}", reply.message)),
