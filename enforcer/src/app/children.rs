@@ -27,6 +27,8 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How long a proxy may take to begin.
 const BEGIN: Duration = Duration::from_secs(20);
+/// How long it may take to take a message; after that it is started again.
+const TAKES: Duration = Duration::from_secs(2);
 /// How long a proxy may take to end, before it is killed.
 const END: Duration = Duration::from_secs(3);
 
@@ -38,7 +40,10 @@ impl Daemon {
             let begun = Instant::now();
             match self.start_children() {
                 Ok((signer, proxy)) => {
-                    println!("enforcer: ready");
+                    // A reader that is gone, or a full disk, is no reason to end.
+                    if let Err(error) = writeln!(std::io::stdout(), "enforcer: ready") {
+                        tracing::debug!(%error, "nobody is told");
+                    }
                     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
                     self.look_after(signer, proxy);
                 }
@@ -61,15 +66,17 @@ impl Daemon {
             self.end_adopted();
             self.end_lifted();
             let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+            let stuck = self.stuck.load(Ordering::Acquire);
             let ended = gone(&mut signer) || gone(&mut proxy);
-            if ended || self.stop.load(Ordering::Acquire) {
+            if ended || stuck || self.stop.load(Ordering::Acquire) {
                 self.end_proxy(&mut proxy);
-                for child in [&mut proxy, &mut signer] {
-                    if let Err(error) = child.kill().and_then(|()| child.wait()) {
-                        tracing::warn!(%error, "a child that does not end");
-                    }
-                }
-                if ended {
+                end([&mut proxy, &mut signer]);
+                if stuck {
+                    tracing::error!(
+                        "the proxy took no message for {} s; it is started again",
+                        TAKES.as_secs()
+                    );
+                } else if ended {
                     tracing::error!("the proxy or the signer has ended; both are started again");
                 }
                 return;
@@ -101,13 +108,33 @@ impl Daemon {
         chown(recording, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         let (to_signer, signer_end) = UnixStream::pair()?;
         let (ours, theirs) = Channel::pair()?;
+        ours.set_patience_to_send(TAKES)?;
+        self.stuck.store(false, Ordering::Release);
         let mut keys = memory_file("keys")?;
         keys.write_all(self.ca.certificate_pem().as_bytes())?;
         keys.write_all(self.ca.key_pem().as_bytes())?;
         keys.rewind()?;
-        let signer = child(&user, "signer", &[signer_end.as_raw_fd(), keys.as_raw_fd()])?;
-        let proxy = child(&user, "proxy", &[theirs.as_fd().as_raw_fd()])?;
+        let mut signer = child(&user, "signer", &[signer_end.as_raw_fd(), keys.as_raw_fd()])?;
+        let mut proxy =
+            child(&user, "proxy", &[theirs.as_fd().as_raw_fd()]).inspect_err(|_| end([&mut signer]))?;
         drop((signer_end, keys, theirs));
+        let begun = self.begin(ours, to_signer, [&proxy, &signer]);
+        if let Err(error) = begun {
+            // Nothing of a beginning that failed is left: it may hold the ports.
+            *lock(&self.proxy) = None;
+            end([&mut proxy, &mut signer]);
+            return Err(error);
+        }
+        Ok((signer, proxy))
+    }
+
+    /// Gives the children what they need, and waits until they have begun.
+    fn begin(
+        self: &Arc<Self>,
+        ours: Channel,
+        to_signer: UnixStream,
+        [proxy, signer]: [&Child; 2],
+    ) -> Result<()> {
         ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &[to_signer.as_fd()])?;
         let listeners = self.with_kernel(|kernel| kernel.open_listeners(None))?;
         let netns = listeners.netns;
@@ -125,7 +152,7 @@ impl Daemon {
         for spec in known {
             self.say(&ToProxy::Workload { id: 0, spec: Box::new(spec) });
         }
-        Ok((signer, proxy))
+        Ok(())
     }
 
     fn listen_to(&self, channel: &Channel, ready: &mpsc::Sender<()>) {
@@ -164,6 +191,14 @@ impl Daemon {
             secrets: registered(&self.config.mask.secrets_dir)?,
             workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
         })
+    }
+}
+
+fn end<const N: usize>(children: [&mut Child; N]) {
+    for child in children {
+        if let Err(error) = child.kill().and_then(|()| child.wait()) {
+            tracing::warn!(%error, "a child that does not end");
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::stat::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kernel::{Kernel, KernelConfig, Refusal, cgroup2_mount};
 use crate::net::ipc::Channel;
@@ -52,6 +53,10 @@ pub struct Daemon {
     /// Who waits for which answer of the proxy.
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
     questions: AtomicU64,
+    /// The newest tag.
+    newest: AtomicU64,
+    /// The proxy does not take messages any more.
+    pub(super) stuck: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) release: AtomicBool,
 }
@@ -73,6 +78,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the service until it is told to stop.
 pub fn run(config: Config) -> Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "the service needs root: sudo enforcer daemon");
+    as_many_descriptors_as_allowed().context("the limit of descriptors")?;
     // Whatever ours is: others must not write where the sockets and the roots are.
     nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mount = cgroup2_mount()?;
@@ -108,6 +114,8 @@ pub fn run(config: Config) -> Result<()> {
         lifted: Mutex::default(),
         waiting: Mutex::default(),
         questions: AtomicU64::new(0),
+        newest: AtomicU64::new(0),
+        stuck: AtomicBool::new(false),
         stop: AtomicBool::new(false),
         release: AtomicBool::new(false),
         config,
@@ -124,6 +132,12 @@ pub fn run(config: Config) -> Result<()> {
         release::clear(&daemon.mount, &daemon.config)?;
     }
     Ok(())
+}
+
+/// A job takes some, and a shell gives a thousand at first. Jobs have their callers' limit.
+fn as_many_descriptors_as_allowed() -> std::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }
 
 fn own_cgroup(mount: &Path) -> Result<PathBuf> {
@@ -170,6 +184,15 @@ impl Daemon {
     /// What a job that is root must not change: its policy, and what it trusts.
     pub fn read_only(&self) -> Vec<PathBuf> {
         vec![self.config.policy.dir.clone(), self.config.run.dir.clone()]
+    }
+
+    /// A tag that was never used: the time, unless the clock was set back.
+    pub fn new_tag(&self, now: Duration) -> u64 {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let next = |newest: u64| newest.saturating_add(1).max(now);
+        self.newest
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |newest| Some(next(newest)))
+            .map_or(now, next)
     }
 
     pub fn tag(&self, path: &Path, tag: u64) -> Result<u64> {
@@ -231,7 +254,12 @@ impl Daemon {
     pub(super) fn tell(&self, message: &ToProxy, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let link = lock(&self.proxy);
         let link = link.as_ref().context("no proxy runs")?;
-        Ok(link.channel.send(message, fds)?)
+        link.channel.send(message, fds).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::WouldBlock {
+                self.stuck.store(true, Ordering::Release);
+            }
+            error.into()
+        })
     }
 
     /// Tells the proxy what it can live without.
@@ -246,6 +274,7 @@ impl Daemon {
     fn adopt_jobs(&self) -> Result<()> {
         let tags: HashMap<u64, u64> =
             self.with_kernel(|kernel| kernel.tags())?.into_iter().map(|(id, tag)| (id, tag.id)).collect();
+        self.newest.store(tags.values().copied().max().unwrap_or(0), Ordering::Release);
         for entry in fs::read_dir(&self.jobs)? {
             let path = entry?.path();
             if !path.is_dir() {
@@ -314,6 +343,10 @@ impl Daemon {
     pub(super) fn forward_refusals(&self) {
         let refusals = lock(&self.kernel).as_mut().map(Kernel::poll_refusals).unwrap_or_default();
         for refusal in refusals {
+            if self.stuck.load(Ordering::Acquire) {
+                // None of them is waited for once more.
+                break;
+            }
             self.say(&ToProxy::Refused(Box::new(refused(refusal))));
         }
     }

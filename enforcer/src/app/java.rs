@@ -52,7 +52,8 @@ pub(super) fn places(home_of_job: Option<&Path>) -> BTreeSet<PathBuf> {
     stores
         .chain(shared)
         .filter_map(|path| fs::canonicalize(path).ok())
-        .filter(|path| path.is_file())
+        // A link of that name may lead anywhere: nothing else is covered, or told to exist.
+        .filter(|path| path.is_file() && path.file_name().is_some_and(|name| name == "cacerts"))
         .collect()
 }
 
@@ -160,5 +161,8 @@ mod tests {
         fs::write(security.join("cacerts"), "x").unwrap();
         let real = fs::canonicalize(security.join("cacerts")).unwrap();
         assert!(places(Some(dir.path())).contains(&real));
+        std::fs::rename(&real, dir.path().join("other")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("other"), &real).unwrap();
+        assert!(!places(Some(dir.path())).iter().any(|path| path.starts_with(dir.path())));
     }
 }

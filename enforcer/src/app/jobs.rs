@@ -114,7 +114,7 @@ impl<'a> Job<'a> {
     /// Cgroup, tag, and the proxy's word that it knows the workload, in this order.
     fn make(daemon: &'a Arc<Daemon>, asked: &Asked, peer: Peer) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let tag = u64::try_from(now.as_nanos())?;
+        let tag = daemon.new_tag(now);
         let path = daemon.jobs().join(format!("{}-{tag:x}", asked.request.name));
         fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         let cgroup = daemon.tag(&path, tag).inspect_err(|_| {
@@ -247,7 +247,10 @@ pub(super) fn adopted(daemon: &Daemon, path: &Path, tag: u64, cgroup: u64) -> Re
     let mut uid = 0;
     for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines() {
         let process = Path::new("/proc").join(pid);
-        uid = fs::metadata(&process).map_or(uid, |found| std::os::unix::fs::MetadataExt::uid(&found));
+        // The owner of the folder would be root where a process says that it is not dumpable.
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let real = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
+        uid = real.and_then(|real| real.parse().ok()).unwrap_or(uid);
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         for variable in environment.split(|byte| *byte == 0) {
             if let Some(at) = variable.iter().position(|byte| *byte == b'=') {

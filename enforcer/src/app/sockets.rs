@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -30,6 +30,10 @@ const BRIEFLY: Duration = Duration::from_millis(100);
 const MAX_CLIENTS: usize = 1024;
 /// The most clients of `admin.sock` at a time.
 const MAX_ADMINISTRATORS: usize = 16;
+/// The most that are refused at a time, and told so: they do not count as the others.
+const MAX_STRANGERS: usize = 8;
+/// Clients that are turned away are told of once in this time.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens both sockets and serves them for as long as the process lives.
 pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
@@ -40,8 +44,8 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     let admin = Listener::bind(&daemon.config.admin_socket())?;
     fs::set_permissions(daemon.config.admin_socket(), fs::Permissions::from_mode(0o600))?;
     let (starter, administered) = (Arc::clone(daemon), Arc::clone(daemon));
-    serve_each(run, MAX_CLIENTS, move |channel, peer| jobs::serve(&starter, channel, peer));
-    serve_each(admin, MAX_ADMINISTRATORS, move |channel, peer| {
+    serve_each(daemon, run, MAX_CLIENTS, move |channel, peer| jobs::serve(&starter, channel, peer));
+    serve_each(daemon, admin, MAX_ADMINISTRATORS, move |channel, peer| {
         let reply = administered.administer(channel, peer).unwrap_or_else(|error| AdminReply {
             ok: false,
             message: format!("{error:#}"),
@@ -134,11 +138,20 @@ impl Daemon {
     }
 }
 
-/// A thread for each client, at most `limit` of them: more are turned away. An
-/// error (no descriptor is left) is not the end of the service.
-fn serve_each(listener: Listener, limit: usize, serve: impl Fn(&Channel, Peer) + Send + Sync + 'static) {
+/// A thread for each client, at most `limit` of them: more are turned away. Jobs take
+/// no place from others. An error (no descriptor is left) is not the end of the service.
+fn serve_each(
+    daemon: &Arc<Daemon>,
+    listener: Listener,
+    limit: usize,
+    serve: impl Fn(&Channel, Peer) + Send + Sync + 'static,
+) {
+    let daemon = Arc::clone(daemon);
     let serve = Arc::new(serve);
+    // The clones are the clients that are served now.
+    let (clients, strangers) = (Arc::new(()), Arc::new(()));
     std::thread::spawn(move || {
+        let mut told: Option<Instant> = None;
         loop {
             let (channel, peer) = match listener.accept() {
                 Ok(accepted) => accepted,
@@ -148,13 +161,20 @@ fn serve_each(listener: Listener, limit: usize, serve: impl Fn(&Channel, Peer) +
                     continue;
                 }
             };
-            // The clones are the clients that are served now.
-            if Arc::strong_count(&serve) > limit {
-                tracing::warn!(limit, "too many clients: one was turned away");
+            let known = matches!(daemon.is_tagged(&channel, peer), Ok(false));
+            let (count, limit) = if known { (&clients, limit) } else { (&strangers, MAX_STRANGERS) };
+            if Arc::strong_count(count) > limit {
+                if told.is_none_or(|told| told.elapsed() > TOLD_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(limit, known, pid = peer.pid, "too many clients: one was turned away");
+                }
                 continue;
             }
-            let serve = Arc::clone(&serve);
-            let begun = std::thread::Builder::new().spawn(move || serve(&channel, peer));
+            let (serve, counted) = (Arc::clone(&serve), Arc::clone(count));
+            let begun = std::thread::Builder::new().spawn(move || {
+                serve(&channel, peer);
+                drop(counted);
+            });
             if let Err(error) = begun {
                 tracing::warn!(%error, "no thread for a client");
             }

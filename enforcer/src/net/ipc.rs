@@ -92,6 +92,15 @@ impl Channel {
         Ok(setsockopt(&self.0, nix::sys::socket::sockopt::ReceiveTimeout, &value)?)
     }
 
+    /// Sets how long `send` waits for room at the other end.
+    pub fn set_patience_to_send(&self, patience: Duration) -> io::Result<()> {
+        let value = nix::sys::time::TimeVal::new(
+            i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            i64::from(patience.subsec_micros()),
+        );
+        Ok(setsockopt(&self.0, nix::sys::socket::sockopt::SendTimeout, &value)?)
+    }
+
     /// What `look` finds out about the process that connected, by its number. An
     /// error if that process is gone by then: the number may mean another one, and
     /// whoever holds the socket now is not known.

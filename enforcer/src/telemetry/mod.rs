@@ -10,6 +10,8 @@ pub fn start() {
     let done = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, too, and end whoever finds no room there.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
     if done.is_err() {

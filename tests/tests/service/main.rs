@@ -3,6 +3,7 @@
 
 mod deaths;
 mod escapes;
+mod faults;
 mod jobs;
 mod splits;
 mod world;
