@@ -465,3 +465,68 @@ async fn a_body_that_becomes_large_does_not_stop_the_others() {
     let (whole, longest, length) = waits[1];
     assert!(length > 1000 && whole > longest * 8, "{waits:?}");
 }
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+
+/// Whether a client that repeats these frames is cut off; `frames` are those of one turn.
+async fn cut_off(kit: &Kit, first: &[u8], frames: impl Fn(u32) -> Vec<u8>, turns: u32) -> bool {
+    let stream = kit.tls("masked.test", &[b"h2"]).await.unwrap();
+    let (mut from, mut to) = tokio::io::split(stream);
+    let sending = async {
+        to.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        to.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+        to.write_all(first).await?;
+        for turn in 0..turns {
+            to.write_all(&frames(turn)).await?;
+        }
+        to.flush().await?;
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let reading = async {
+        let mut rest = vec![0; 64 * 1024];
+        while from.read(&mut rest).await.is_ok_and(|length| length > 0) {}
+    };
+    let ended = async {
+        tokio::select! { _ = sending => {}, () = reading => {} }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.is_ok()
+}
+
+#[tokio::test]
+async fn floods_over_http2_are_cut_off() {
+    let kit = Kit::start(Options::default()).await;
+    let authority = format!("masked.test:{}", kit.upstream.port());
+    let length = u8::try_from(authority.len()).unwrap();
+    // GET / over https, from the static table, and the authority as it is.
+    let head = [&[0x82, 0x87, 0x84, 0x41, length], authority.as_bytes()].concat();
+    let one = frame(HEADERS, 5, 1, &head);
+    let second = std::time::Duration::from_secs(1);
+    assert!(
+        tokio::time::timeout(second, cut_off(&kit, &one, |_| Vec::new(), 0)).await.is_err(),
+        "one request"
+    );
+    // A head that never ends: fields of 8 KiB.
+    let field = [&[0x00, 0x01, b'x', 0x7f, 0x81, 0x3f][..], &[b'a'; 8192]].concat();
+    let begun = frame(HEADERS, 1, 1, &head);
+    assert!(cut_off(&kit, &begun, |_| frame(CONTINUATION, 0, 1, &field), 4_000).await, "a head");
+    let empty = frame(CONTINUATION, 0, 1, &[]);
+    assert!(cut_off(&kit, &begun, |_| empty.repeat(100), 4_000).await, "empty frames");
+    let reset = |turn: u32| {
+        let ids = (0..50).map(|at| (turn * 50 + at) * 2 + 1);
+        let frames =
+            ids.flat_map(|id| [frame(HEADERS, 5, id, &head), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])]);
+        frames.flatten().collect()
+    };
+    assert!(cut_off(&kit, &[], reset, 4_000).await, "resets");
+    // Nobody else is hurt.
+    assert_eq!(status(&kit, "GET /", "").await, "200");
+}
