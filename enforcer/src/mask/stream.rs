@@ -242,6 +242,11 @@ impl Scan {
             Target::Literal(_) => StateID::ZERO,
             Target::Rule(index) => {
                 let rule = plan.rule(index);
+                // One that is being swallowed takes in whatever begins in it, and ends
+                // where that would end: the same end mark, or the same foreign byte.
+                if rule.detector.swallow && self.open.iter().any(|o| o.target == target && o.hold > o.start) {
+                    return Ok(());
+                }
                 if let Some(class) = rule.detector.not_after
                     && !boundary(&self.behind(data, at), data[at], class)
                 {

@@ -18,8 +18,32 @@ fn all() -> Masker {
 
 fn random_text(seed: u64, len: usize) -> Vec<u8> {
     const PARTS: &[&str] = &[
-        "a", "Z", "9", "@", ".", "-", "_", "\\n", "%3D", "\\u003d", "eyJ", "sk-", "AKIA", ":", "//", " ",
-        "\n", "abab", "GB82", "4111", "x@y.org", "=", "+", "\"",
+        "a",
+        "Z",
+        "9",
+        "@",
+        ".",
+        "-",
+        "_",
+        "\\n",
+        "%3D",
+        "\\u003d",
+        "eyJ",
+        "sk-",
+        "AKIA",
+        ":",
+        "//",
+        " ",
+        "\n",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----END PRIVATE KEY-----",
+        "abab",
+        "GB82",
+        "4111",
+        "x@y.org",
+        "=",
+        "+",
+        "\"",
     ];
     let mut state = seed;
     let mut text = Vec::new();
@@ -157,6 +181,16 @@ fn a_private_key_is_swallowed_without_waiting_and_json_stays_json() {
     out.extend_from_slice(stream.push(Bytes::from_static(b"\\\"\"}")).unwrap().as_bytes());
     out.extend_from_slice(stream.finish().unwrap().as_bytes());
     assert_eq!(String::from_utf8(out).unwrap(), "{\"k\": \"[MASKED:PRIVATE_KEY]\\\"\"}");
+}
+
+#[test]
+fn beginnings_in_a_private_key_open_nothing() {
+    let begin = join(&["-----BEGIN ", "PRIVATE KEY-----"]);
+    let text = begin.repeat(60_000 / begin.len());
+    for size in [1000, text.len()] {
+        let (out, findings) = in_chunks(&all(), text.as_bytes(), (0..text.len()).step_by(size));
+        assert_eq!((String::from_utf8_lossy(&out).as_ref(), findings.total()), ("[MASKED:PRIVATE_KEY]", 1));
+    }
 }
 
 #[test]
