@@ -530,3 +530,22 @@ async fn floods_over_http2_are_cut_off() {
     // Nobody else is hurt.
     assert_eq!(status(&kit, "GET /", "").await, "200");
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_stop_another() {
+    let kit = Kit::start(Options::default()).await;
+    let mut stalled = kit.h2("allowed.test").await;
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let request = kit.request("allowed.test", "/endless").body(empty()).unwrap();
+        answers.push(stalled.send(request).await.unwrap());
+    }
+    // Until nothing moves any more, whatever the windows are.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let mut other = kit.h2("allowed.test").await;
+    let answer = other.send(kit.request("allowed.test", "/").body(empty()).unwrap());
+    let answer =
+        tokio::time::timeout(std::time::Duration::from_secs(5), async { text(answer.await.unwrap()).await });
+    assert_eq!(answer.await.expect("it waited for others"), "hello");
+    drop(answers);
+}

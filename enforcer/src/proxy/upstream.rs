@@ -21,8 +21,10 @@ use super::pool::{Connected, Key, Offer, Peer, Sender};
 
 /// What one HTTP/2 stream may have in flight.
 const H2_STREAM_WINDOW: u32 = 512 * 1024;
-/// What all streams of one connection may have in flight.
-const H2_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// What all streams of one connection may have in flight: as much as a client's streams
+/// may have, all of them. They share it with other clients of the workload, whom one that
+/// reads nothing must not stop.
+const H2_CONNECTION_WINDOW: u32 = 128 * H2_STREAM_WINDOW;
 
 /// Dials, verifies in full, and says hello in the protocol that was agreed on.
 pub async fn connect(shared: &Shared, key: &Key, original: IpAddr) -> Result<Connected, ProxyError> {

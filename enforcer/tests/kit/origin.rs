@@ -180,6 +180,11 @@ async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response
             });
             Response::new(body.boxed_unsync())
         }
+        "/endless" => {
+            let (to, body) = fed();
+            tokio::spawn(async move { while to.send(data(vec![b'x'; 16 * 1024])).await.is_ok() {} });
+            Response::new(body.boxed_unsync())
+        }
         "/bomb" => {
             // A thousand times as long as it looks.
             static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
