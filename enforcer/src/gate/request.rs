@@ -223,25 +223,8 @@ impl<F: Forward> Steps<'_, F> {
             self.discard(&parts, body).await;
             return Err(self.refuse(&self.gate.policies.current(), stop).await);
         }
-        headers::strip_hop_by_hop(&mut parts.headers);
-        headers::strip_rewrites(&mut parts.headers);
-        coding::restrict_accept_encoding(&mut parts.headers);
-        parts.headers.remove(header::HOST);
-        // hyper answers `100 Continue` by itself when the body is first asked for,
-        // which is after the verdict.
-        parts.headers.remove(header::EXPECT);
-        if allowed.response_masker.is_some() {
-            headers::ask_for_the_whole(&mut parts.headers);
-        }
-        if allowed.facts.websocket {
-            parts.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
-            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        }
+        outgoing(&mut parts.headers, allowed);
         let mut query = allowed.facts.query.clone();
-        if masker.is_some() {
-            query = query.map(|query| canonical::query(&query));
-        }
         let empty = body.is_end_stream();
         if let Some(masker) = masker {
             let found = headers::mask(&mut parts.headers, masker);
@@ -288,7 +271,7 @@ impl<F: Forward> Steps<'_, F> {
     }
 
     fn mask_query(&self, masker: &Masker, query: String) -> String {
-        let (masked, findings) = masker.text(&query);
+        let (masked, findings) = masker.text(&canonical::query(&query));
         if findings.is_empty() {
             return query;
         }
@@ -394,6 +377,25 @@ pub(super) fn codings(headers: &http::HeaderMap) -> Option<Vec<Coding>> {
         return None;
     }
     coding::parse_codings(headers).ok()
+}
+
+/// The fields of a request as they go out, before they are masked.
+fn outgoing(fields: &mut http::HeaderMap, allowed: &Allowed) {
+    headers::strip_hop_by_hop(fields);
+    headers::strip_rewrites(fields);
+    coding::restrict_accept_encoding(fields);
+    fields.remove(header::HOST);
+    // hyper answers `100 Continue` by itself when the body is first asked for,
+    // which is after the verdict.
+    fields.remove(header::EXPECT);
+    if allowed.response_masker.is_some() {
+        headers::ask_for_the_whole(fields);
+    }
+    if allowed.facts.websocket {
+        fields.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
 }
 
 fn uri(facts: &RequestFacts, query: Option<String>) -> Result<Uri, Stop> {
