@@ -133,7 +133,10 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
         step("giving up capabilities", done)?;
     }
     step("a keyring", sys::join_new_keyring())?;
-    step("no new privileges", nix::sys::prctl::set_no_new_privs())
+    step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
+    // A debugger could make the caller's other processes, which nothing redirects, send.
+    step("a domain of its own", sys::isolate())?;
+    Ok(())
 }
 
 /// Enters the caller's folder by its path. The descriptor itself belongs to the

@@ -179,6 +179,56 @@ fn a_job_has_the_groups_and_the_ignored_signals_of_its_caller() {
     assert!(said(&out).contains("alive"), "{}", said(&out));
 }
 
+/// Looks into another process in every way there is, and says which of them worked.
+const LOOK: &str = r"
+import ctypes, os, signal, socket, sys
+libc, pid = ctypes.CDLL(None), int(sys.argv[1])
+libc.syscall.restype = ctypes.c_long
+print('domain' if libc.syscall(444, None, 0, 1) >= 6 else 'none')
+def works(name, what):
+    try:
+        if what() is not False:
+            print(name)
+    except OSError:
+        pass
+works('mem', lambda: open(f'/proc/{pid}/mem', 'rb'))
+works('environ', lambda: open(f'/proc/{pid}/environ').read())
+works('root', lambda: os.listdir(f'/proc/{pid}/root'))
+works('descriptor', lambda: libc.syscall(438, os.pidfd_open(pid), 0, 0) >= 0)
+works('abstract', lambda: socket.socket(socket.AF_UNIX).connect(chr(0) + sys.argv[2]))
+works('attach', lambda: libc.ptrace(16, pid, 0, 0) == 0)
+works('signal', lambda: os.kill(pid, signal.SIGKILL))
+";
+
+#[test]
+fn a_job_has_no_hold_of_other_processes_of_its_user() {
+    use std::os::linux::net::SocketAddrExt;
+    let (_upstream, service, _) = start();
+    let name = format!("relay-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _relay = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    let look = |mut command: Command| {
+        let mut other = Command::new("sleep").arg("60").uid(NOBODY).gid(NOBODY).spawn().unwrap();
+        // Until it is sleep(1), it is a copy of this process.
+        let comm = format!("/proc/{}/comm", other.id());
+        while std::fs::read_to_string(&comm).unwrap().trim() != "sleep" {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        command.args(["/usr/bin/python3", "-c", LOOK, &other.id().to_string(), &name]);
+        let out = command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null()).output().unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        said(&out)
+    };
+    let all = "mem\nenviron\nroot\ndescriptor\nabstract\nattach\nsignal\n";
+    let outside = look(Command::new("env"));
+    let (domain, worked) = outside.split_once('\n').unwrap();
+    assert_eq!(worked, all, "the attempts prove nothing");
+    let inside = look(service.command_of_all(&["run", "--"]).unwrap());
+    // The README names it as a limit where the kernel has no such domains.
+    assert_eq!(inside, if domain == "domain" { "domain\n".to_owned() } else { format!("none\n{all}") });
+}
+
 #[test]
 fn a_connected_socket_is_no_input_of_a_job() {
     let (upstream, service, _) = start();
