@@ -10,10 +10,21 @@
 
 #[cfg(target_arch = "bpf")]
 mod kernel {
+    /// One line in the log of a debug build; in any other nothing at all, not even
+    /// the arguments.
+    macro_rules! decided {
+        ($hook:expr, $word:expr, $who:expr, $addr:expr, $port:expr) => {
+            #[cfg(feature = "log")]
+            super::log::decided($hook as u8, $word as u8, $who, $addr, $port)
+        };
+    }
+
     mod addr;
     mod connect;
     mod create;
     mod event;
+    #[cfg(feature = "log")]
+    mod log;
     mod maps;
     mod option;
     mod packet;

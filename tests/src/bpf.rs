@@ -1,7 +1,7 @@
 //! What of BPF the kernel holds, and what of it belongs to one service.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -10,6 +10,14 @@ use aya::programs::{loaded_links, loaded_programs};
 
 /// The kernel frees objects behind the back of who let them go.
 const FREED: Duration = Duration::from_secs(5);
+
+/// The kernel half that logs what it decides.
+pub fn debug_object() -> PathBuf {
+    std::env::var_os("ENFORCER_BPF_DEBUG_OBJECT").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/enforcer.debug.bpf.o")),
+        PathBuf::from,
+    )
+}
 
 /// Ids of objects, by kind; the kernel does not use one again soon.
 #[derive(Debug, Default, PartialEq, Eq)]

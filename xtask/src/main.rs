@@ -26,7 +26,12 @@ enum Task {
     /// Install what building and testing needs (Debian; idempotent)
     Setup,
     /// Build the kernel half into target/bpf/enforcer.bpf.o
-    Ebpf,
+    Ebpf {
+        /// Into target/bpf/enforcer.debug.bpf.o, with programs that log what they decide
+        /// (docs/operations.md says how to read it; not for hosts)
+        #[arg(long)]
+        debug: bool,
+    },
     /// Set up, build and show what enforcer does, step by step (as root)
     Demo,
     /// Set up, build and run all tests (as root)
@@ -59,7 +64,11 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Setup => setup::with_clients(),
-        Task::Ebpf => ebpf::build().map(|object| println!("built {}", object.display())),
+        Task::Ebpf { debug } => {
+            let object = if debug { ebpf::build_debug() } else { ebpf::build() }?;
+            println!("built {}", object.display());
+            Ok(())
+        }
         Task::Demo => test::demo(),
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Check => check::all(),

@@ -11,9 +11,10 @@ use crate::{ebpf, setup};
 pub fn all(filter: Option<&str>) -> Result<()> {
     ensure!(is_root()?, "the tests attach programs to cgroups: run them as root");
     setup::with_clients()?;
-    let object = ebpf::build()?;
     let mut command = Command::new("cargo");
-    command.current_dir(root()).env("ENFORCER_BPF_OBJECT", object).args(["test", "--workspace", "--locked"]);
+    command.current_dir(root()).args(["test", "--workspace", "--locked"]);
+    command.env("ENFORCER_BPF_OBJECT", ebpf::build()?);
+    command.env("ENFORCER_BPF_DEBUG_OBJECT", ebpf::build_debug()?);
     if let Some(filter) = filter {
         command.arg(filter);
     }

@@ -34,7 +34,7 @@ pub fn all(series: &str, filter: Option<&str>) -> Result<()> {
         bail!("no kernel {series}: there are 6.1 and 6.12");
     };
     setup::packages(setup::VM)?;
-    let object = ebpf::build()?;
+    let objects = [ebpf::build()?, ebpf::build_debug()?];
     let test = test_binary("kernel")?;
     let folder = root().join("target/vm").join(series);
     let kernel = kernel(meta, &folder)?;
@@ -42,7 +42,10 @@ pub fn all(series: &str, filter: Option<&str>) -> Result<()> {
     if guest.exists() {
         fs::remove_dir_all(&guest)?;
     }
-    fill(&guest, &kernel, &test, &object, filter)?;
+    fill(&guest, &kernel, &test, filter)?;
+    for object in &objects {
+        copy(object, &guest.join(object.file_name().context("an object without a name")?))?;
+    }
     let initrd = pack(&guest, &folder)?;
     boot(&kernel.image, &initrd)
 }
@@ -96,7 +99,7 @@ fn test_binary(name: &str) -> Result<PathBuf> {
 }
 
 /// Lays out the guest's root.
-fn fill(guest: &Path, kernel: &Kernel, test: &Path, object: &Path, filter: Option<&str>) -> Result<()> {
+fn fill(guest: &Path, kernel: &Kernel, test: &Path, filter: Option<&str>) -> Result<()> {
     for folder in ["bin", "sbin", "dev", "proc", "sys", "tmp", "run", "lib/modules", "etc", "root"] {
         fs::create_dir_all(guest.join(folder))?;
     }
@@ -104,7 +107,6 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, object: &Path, filter: Optio
     symlink("busybox", guest.join("bin/sh"))?;
     copy(test, &guest.join("bin/test"))?;
     copy(&root().join("target/debug/enforcer-probe"), &guest.join("bin/enforcer-probe"))?;
-    copy(object, &guest.join("enforcer.bpf.o"))?;
     copy(Path::new("/sbin/ip"), &guest.join("sbin/ip"))?;
     fs::write(guest.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
     for binary in [test, Path::new("/sbin/ip")] {
@@ -134,7 +136,8 @@ exec </dev/null >/dev/console 2>&1
 mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf; mount -t tmpfs tmp /tmp
 {loads}ip link set lo up
 uname -r
-ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_TEST_ATTACH=/ /bin/test --test-threads=1 {filter}
+export ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_BPF_DEBUG_OBJECT=/enforcer.debug.bpf.o
+ENFORCER_TEST_ATTACH=/ /bin/test --test-threads=1 {filter}
 echo {VERDICT} $?
 poweroff -f
 "

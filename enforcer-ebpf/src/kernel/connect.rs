@@ -11,6 +11,8 @@ use enforcer_common::{
 
 use super::addr::{Address, LOOPBACK4, LOOPBACK6, receiver, tag_of_listener};
 use super::event::{Refused, refuse};
+#[cfg(feature = "log")]
+use super::log::Word;
 use super::maps::{NETNS, config, storage};
 use super::tag::{self, Who};
 
@@ -81,7 +83,7 @@ fn connect(address: Address, hook: Hook) -> i32 {
         return refused(&address, hook, Reason::DenyMode, who);
     }
     if tcp || address.port() == DNS_PORT {
-        return match try_redirect(&address, who, tcp) {
+        return match try_redirect(&address, hook, who, tcp) {
             Ok(()) => ALLOW,
             Err(reason) => refused(&address, hook, reason, who),
         };
@@ -93,7 +95,7 @@ fn connect(address: Address, hook: Hook) -> i32 {
     if is_loopback(&addr) && tag_of_listener(address.raw(), false, &addr, address.port()) != who.tag {
         return refused(&address, hook, Reason::LoopbackUdp, who);
     }
-    match direct(&address, who) {
+    match direct(&address, hook, who) {
         Ok(()) => ALLOW,
         Err(reason) => refused(&address, hook, reason, who),
     }
@@ -113,7 +115,7 @@ fn sendmsg(address: Address, hook: Hook) -> i32 {
     }
     let port = address.port();
     if port == DNS_PORT {
-        return match try_redirect(&address, who, false) {
+        return match try_redirect(&address, hook, who, false) {
             Ok(()) => ALLOW,
             Err(reason) => refused(&address, hook, reason, who),
         };
@@ -121,10 +123,11 @@ fn sendmsg(address: Address, hook: Hook) -> i32 {
     let addr = address.get();
     if is_loopback(&addr) {
         if resends_redirected(&address, &addr, port) {
+            decided!(hook, Word::Redirected, who, addr, port);
             return ALLOW;
         }
         if tag_of_listener(address.raw(), false, &addr, port) == who.tag {
-            return match direct(&address, who) {
+            return match direct(&address, hook, who) {
                 Ok(()) => ALLOW,
                 Err(reason) => refused(&address, hook, reason, who),
             };
@@ -171,14 +174,14 @@ fn resends_redirected(address: &Address, addr: &[u32; 4], port: u16) -> bool {
 
 /// Notes where the socket wanted to go and rewrites the address.
 #[inline(always)]
-fn try_redirect(address: &Address, who: Who, tcp: bool) -> Result<(), Reason> {
+fn try_redirect(address: &Address, hook: Hook, who: Who, tcp: bool) -> Result<(), Reason> {
     let addr = address.get();
     let port = address.port();
     if tcp && is_loopback(&addr) && tag_of_listener(address.raw(), true, &addr, port) == who.tag {
         // What the kernel makes of the unspecified address depends on where the
         // socket is bound: it may be somebody else's listener than the one above.
         address.set(&specified_loopback(&addr));
-        return direct(address, who);
+        return direct(address, hook, who);
     }
     let netns = address.netns();
     // SAFETY: entries are only replaced whole.
@@ -212,12 +215,14 @@ fn try_redirect(address: &Address, who: Who, tcp: bool) -> Result<(), Reason> {
     }
     address.set(&to);
     address.set_port(listener);
+    decided!(hook, Word::Redirected, who, addr, port);
     Ok(())
 }
 
 /// The address stays as it is, but the socket is this workload's from now on.
+#[cfg_attr(not(feature = "log"), allow(unused_variables, reason = "only the log names the hook"))]
 #[inline(always)]
-fn direct(address: &Address, who: Who) -> Result<(), Reason> {
+fn direct(address: &Address, hook: Hook, who: Who) -> Result<(), Reason> {
     // SAFETY: the socket of the context.
     let flow = unsafe { storage(address.sk(), true) };
     if flow.is_null() {
@@ -228,6 +233,7 @@ fn direct(address: &Address, who: Who) -> Result<(), Reason> {
         tag::stamp(flow, who);
         clear_redirect(flow);
     }
+    decided!(hook, Word::Direct, who, address.get(), address.port());
     Ok(())
 }
 

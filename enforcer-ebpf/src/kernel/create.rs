@@ -9,6 +9,8 @@ use enforcer_common::{FLOW_OWN, Hook, Reason, socket_allowed};
 
 use super::addr::Address;
 use super::event::{Refused, refuse};
+#[cfg(feature = "log")]
+use super::log::Word;
 use super::maps::{NETNS, storage};
 use super::tag;
 
@@ -36,6 +38,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         if !flow.is_null() {
             // SAFETY: not null.
             unsafe { tag::stamp(flow, who) };
+            decided!(Hook::SockCreate, Word::Allowed, who, [0; 4], 0);
             return ALLOW;
         }
         Reason::NoStorage
@@ -105,6 +108,7 @@ fn bind(address: Address, hook: Hook) -> i32 {
         }
         // SAFETY: not null.
         unsafe { (*flow).flags = FLOW_OWN };
+        decided!(hook, Word::Own, who, address.get(), port);
         return ALLOW;
     }
     if who.is_somebody() {
@@ -116,6 +120,7 @@ fn bind(address: Address, hook: Hook) -> i32 {
         }
         // SAFETY: not null.
         unsafe { tag::stamp(flow, who) };
+        decided!(hook, Word::Allowed, who, address.get(), port);
     }
     ALLOW
 }

@@ -58,6 +58,7 @@ fn admit(tag: u64, now: u64) -> Option<u32> {
 /// Reports what the current task was refused.
 #[inline(always)]
 pub fn refuse(who: Who, what: &Refused) {
+    decided!(what.hook, what.reason, who, what.addr, what.port);
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(suppressed) = admit(who.tag, now) else { return };
@@ -72,6 +73,7 @@ pub fn refuse(who: Who, what: &Refused) {
 /// Reports a packet: the current task may be anybody, the socket's storage knows more.
 #[inline(always)]
 pub fn refuse_packet(who: Who, flow: *const Flow, what: &Refused) {
+    decided!(what.hook, what.reason, who, what.addr, what.port);
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(suppressed) = admit(who.tag, now) else { return };

@@ -15,6 +15,8 @@ use enforcer_common::{
 };
 
 use super::event::{Refused, refuse};
+#[cfg(feature = "log")]
+use super::log;
 use super::maps::{FLOWS, asked, storage};
 use super::tag;
 
@@ -106,6 +108,8 @@ pub fn own_setsockopt(ctx: SockoptContext) -> i32 {
             Some(flow) => copy(place, flow),
             None => (*place).tag = 0,
         }
+        #[cfg(feature = "log")]
+        log::given(log::Place::OwnSetsockopt, place, &key);
         (*c).optlen = SWALLOW;
     }
     ALLOW
@@ -194,6 +198,11 @@ unsafe fn take_record(ctx: *mut c_void, sk: *mut bpf_sock, value: *mut Flow, ali
     if FLOWS.remove(&key).is_err() {
         // SAFETY: the value has room.
         unsafe { (*value).tag = 0 };
+    }
+    // SAFETY: the value has room.
+    #[cfg(feature = "log")]
+    unsafe {
+        log::given(log::Place::OwnGetsockopt, value, &key);
     }
 }
 

@@ -18,6 +18,8 @@ use enforcer_common::{
 
 use super::addr::{Receiver, released};
 use super::event::{Refused, refuse_packet};
+#[cfg(feature = "log")]
+use super::log::Word;
 use super::maps::{FLOWS, NETNS, config, storage};
 use super::tag::{self, Who};
 
@@ -113,6 +115,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         let _gone = FLOWS.remove(&key).is_err();
         return 0;
     }
+    decided!(Hook::SockOps, Word::Recorded, tag::noted(flow), addr, port as u16);
     1
 }
 
@@ -157,6 +160,7 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
         !packet.opens || packet.receiver(skb, true).is_none_or(|it| it.own || it.tag == who.tag)
     };
     if passes {
+        decided!(hook, Word::Passed, who, packet.to, packet.to_port);
         return PASS;
     }
     let reason = if udp { Reason::LoopbackUdp } else { Reason::LoopbackTcp };

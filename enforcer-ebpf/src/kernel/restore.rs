@@ -5,7 +5,11 @@ use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::FLOW_REDIRECTED;
 
 use super::addr::{Address, LOOPBACK4, LOOPBACK6};
+#[cfg(feature = "log")]
+use super::log::{Place, Word};
 use super::maps::{NETNS, storage};
+#[cfg(feature = "log")]
+use super::tag;
 
 /// These programs may not refuse.
 const ALLOW: i32 = 1;
@@ -55,5 +59,12 @@ fn restore(address: Address, resolver: bool) -> i32 {
     }
     address.set(&addr);
     address.set_port(port);
+    decided!(
+        if resolver { Place::Recvmsg } else { Place::Getpeername },
+        Word::Restored,
+        tag::noted(flow),
+        addr,
+        port
+    );
     ALLOW
 }

@@ -29,6 +29,7 @@ use crate::net::ipc::Channel;
 use crate::tls::ca::Ca;
 use crate::workload::wire::{Refused, ToProxy, WorkloadSpec};
 
+use super::children::TICK;
 use super::config::Config;
 use super::release::Lifted;
 use super::trust::Trust;
@@ -123,6 +124,7 @@ pub fn run(config: Config) -> Result<()> {
     daemon.adopt_jobs()?;
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;
+    daemon.pass_on_program_log();
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) {
         if let Some(kernel) = lock(&daemon.kernel).take() {
@@ -338,6 +340,23 @@ impl Daemon {
             });
         });
         Ok(())
+    }
+
+    /// A debug build of the kernel half logs: its lines come to our log, by a
+    /// thread that holds up nobody else.
+    fn pass_on_program_log(self: &Arc<Self>) {
+        let Some(mut log) = lock(&self.kernel).as_mut().and_then(Kernel::program_log) else { return };
+        tracing::warn!(
+            "the kernel half is a debug build: RUST_LOG=enforcer_ebpf=debug shows what it decides"
+        );
+        let daemon = Arc::clone(self);
+        std::thread::spawn(move || {
+            while !daemon.stop.load(Ordering::Acquire) {
+                if let Err(error) = log.wait(TICK) {
+                    return tracing::warn!(%error, "the log of the programs ends");
+                }
+            }
+        });
     }
 
     pub(super) fn forward_refusals(&self) {

@@ -60,12 +60,17 @@ impl Refusals {
 
     /// Whatever is there, after waiting for it at most this long.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<Vec<Refusal>> {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(self.read()),
-            Err(e) => Err(e.into()),
-        }
+        wait_readable(self.ring.as_fd(), timeout)?;
+        Ok(self.read())
+    }
+}
+
+/// Returns when there is something to read, when the time is over, or earlier.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -12,7 +12,7 @@ use enforcer_common::cfg;
 
 use super::links::{self, AttachType};
 use super::pins::PinDir;
-use super::{KernelConfig, KernelError, Plain, Refusals, Result, cgroup, io_error, map_error};
+use super::{KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, map_error};
 
 /// Which cgroup a program is attached to.
 #[derive(Clone, Copy)]
@@ -53,6 +53,7 @@ pub(super) struct Loaded {
     pub tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     pub served: HashMap<MapData, u64, Plain<abi::Netns>>,
     pub refusals: Refusals,
+    pub log: Option<ProgramLog>,
 }
 
 /// What one pinned link has to be.
@@ -90,6 +91,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     let tags = HashMap::try_from(take(&mut ebpf, config, "TAGS")?).map_err(map_error("TAGS"))?;
     let served = HashMap::try_from(take(&mut ebpf, config, "NETNS")?).map_err(map_error("NETNS"))?;
     let ring = RingBuf::try_from(take(&mut ebpf, config, "EVENTS")?).map_err(map_error("EVENTS"))?;
+    let log = ProgramLog::of(&mut ebpf)?;
     let own = cgroup::cgroup_id(&config.own)?;
     let own_level = cgroup::level(mount, &config.own)?;
     // Settings before links: from its first run a program knows who we are.
@@ -107,7 +109,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
         };
         attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
     }
-    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring) })
+    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring), log })
 }
 
 /// Maps of another layout must not be given to these programs.
@@ -131,6 +133,9 @@ fn load_object(config: &KernelConfig, pins: &PinDir) -> Result<Ebpf> {
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
+    // Of a debug build: only lines that somebody wants to read are made.
+    let level = log::max_level() as u8;
+    loader.override_global(aya_log::LEVEL, &level, false);
     let object = fs::read(&config.object).map_err(io_error("reading the object", &config.object))?;
     loader
         .load(&object)

@@ -19,6 +19,7 @@ mod event;
 mod links;
 mod listen;
 mod load;
+mod log;
 mod pins;
 
 use std::fs::File;
@@ -33,6 +34,7 @@ use thiserror::Error;
 pub use cgroup::{cgroup_id, cgroup2_mount};
 pub use event::{Refusal, Refusals};
 pub use listen::Listeners;
+pub use log::ProgramLog;
 
 use load::Attachment;
 use pins::{Lock, PinDir};
@@ -104,6 +106,8 @@ pub enum KernelError {
     Attach { name: &'static str, path: PathBuf, source: io::Error },
     #[error("map {name}")]
     Map { name: &'static str, source: Box<aya::maps::MapError> },
+    #[error("the log of the programs")]
+    Log(#[source] Box<aya_log::Error>),
     #[error("listening on {port} of the network namespace failed")]
     Listen { port: u16, source: io::Error },
     #[error("the thread in the other namespace ended without an answer")]
@@ -143,6 +147,7 @@ pub struct Kernel {
     tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     served: HashMap<MapData, u64, Plain<abi::Netns>>,
     refusals: Option<Refusals>,
+    log: Option<ProgramLog>,
     _lock: Lock,
 }
 
@@ -164,6 +169,7 @@ impl Kernel {
             tags: loaded.tags,
             served: loaded.served,
             refusals: Some(loaded.refusals),
+            log: loaded.log,
             _lock: lock,
         })
     }
@@ -286,11 +292,17 @@ impl Kernel {
         self.refusals.as_mut().map(Refusals::read).unwrap_or_default()
     }
 
+    /// The reader of what the programs of a debug build log, once: for a thread
+    /// that waits for it. Those for hosts do not log, and have none.
+    pub fn program_log(&mut self) -> Option<ProgramLog> {
+        self.log.take()
+    }
+
     /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
     /// if it was mounted for us.
     pub fn release(self) -> Result<()> {
-        let Self { pins, settings, tags, served, refusals, _lock, .. } = self;
-        drop((settings, tags, served, refusals));
+        let Self { pins, settings, tags, served, refusals, log, _lock, .. } = self;
+        drop((settings, tags, served, refusals, log));
         pins.remove()
     }
 

@@ -47,6 +47,11 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::of(object())
+    }
+
+    /// With this kernel half.
+    pub fn of(object: PathBuf) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
@@ -66,7 +71,7 @@ impl World {
         };
         let mount = std::env::temp_dir().join(&name);
         let config = KernelConfig {
-            object: object(),
+            object,
             pins: mount.join("enforcer"),
             attach,
             own: own.path().to_owned(),
