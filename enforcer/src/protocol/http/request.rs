@@ -87,6 +87,9 @@ impl RequestFacts {
         {
             return Err(HeadError::Misdirected);
         }
+        if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+            return Err(HeadError::BadPath("an asterisk is asked for its options alone".to_owned()));
+        }
         let path =
             canonical::path(parts.uri.path()).map_err(|error| HeadError::BadPath(error.to_string()))?;
         let websocket = upgrade(parts)?;
