@@ -59,7 +59,8 @@ impl Delivery<'_> {
             statement: self.statement,
             direction: Direction::Response,
             said: Said::of(parts.version, &parts.headers),
-            codings,
+            // What cannot be masked is not recorded either.
+            codings: codings.filter(|_| unmaskable.is_none()),
             broken: Broken::default(),
             messages: grpc::Framing::of(&parts.headers),
             wire: self.masker,
