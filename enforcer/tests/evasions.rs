@@ -561,3 +561,15 @@ async fn parts_of_a_whole_are_not_recorded() {
     let recorded = kit.recorded_text("body-end").await;
     assert!(!recorded.contains("obviously"), "{recorded}");
 }
+
+#[tokio::test]
+async fn an_answer_too_many_is_nobodys() {
+    let script =
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    let kit = Kit::start(Options { script: Some(script), ..Options::default() }).await;
+    let mut client = kit.h1("allowed.test").await;
+    for _ in 0..20 {
+        let request = kit.request("allowed.test", "/").body(empty()).unwrap();
+        assert_eq!(text(client.send(request).await.unwrap()).await, "ok");
+    }
+}

@@ -143,7 +143,7 @@ async fn no_field_stands_where_or_as_it_must_not() {
         )
         .await;
     }
-    for method in ["CONNECT", "", "GE T", "GET /denied HTTP/1.1\r\n"] {
+    for method in ["CONNECT", "TRACE", "", "GE T", "GET /denied HTTP/1.1\r\n"] {
         let head = [(":method", method), (":scheme", "https"), (":authority", authority), (":path", "/one")];
         send(&kit, &head, None).await;
     }

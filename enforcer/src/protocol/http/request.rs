@@ -32,6 +32,8 @@ pub struct Established<'a> {
 pub enum HeadError {
     #[error("CONNECT is not carried")]
     Connect,
+    #[error("TRACE is not carried: its answer shows what was sent in the client's name")]
+    Trace,
     #[error("the request names no host, or more than one")]
     NoAuthority,
     #[error("the host is not valid: {0}")]
@@ -50,6 +52,7 @@ impl HeadError {
     pub fn reason(&self) -> &'static str {
         match self {
             HeadError::Connect => "connect-refused",
+            HeadError::Trace => "trace-refused",
             HeadError::NoAuthority => "authority-missing",
             HeadError::BadAuthority(_) => "authority-invalid",
             HeadError::Misdirected => "authority-mismatch",
@@ -62,7 +65,7 @@ impl HeadError {
     pub fn status(&self) -> http::StatusCode {
         use http::StatusCode as S;
         match self {
-            HeadError::Connect => S::METHOD_NOT_ALLOWED,
+            HeadError::Connect | HeadError::Trace => S::METHOD_NOT_ALLOWED,
             HeadError::NoAuthority | HeadError::BadAuthority(_) => S::BAD_REQUEST,
             HeadError::Misdirected => S::MISDIRECTED_REQUEST,
             HeadError::BadPath(_) | HeadError::BadLength => S::BAD_REQUEST,
@@ -76,6 +79,9 @@ impl RequestFacts {
     pub fn read(parts: &Parts, established: Established<'_>) -> Result<Self, HeadError> {
         if parts.method == Method::CONNECT {
             return Err(HeadError::Connect);
+        }
+        if parts.method == Method::TRACE {
+            return Err(HeadError::Trace);
         }
         let default_port = if established.tls { 443 } else { 80 };
         let authority = authority(parts)?;
