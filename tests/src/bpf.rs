@@ -12,11 +12,13 @@ use aya::programs::{loaded_links, loaded_programs};
 const FREED: Duration = Duration::from_secs(5);
 
 /// The kernel half that logs what it decides.
-pub fn debug_object() -> PathBuf {
-    std::env::var_os("ENFORCER_BPF_DEBUG_OBJECT").map_or_else(
+pub fn debug_object() -> Result<PathBuf> {
+    let object = std::env::var_os("ENFORCER_BPF_DEBUG_OBJECT").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/enforcer.debug.bpf.o")),
         PathBuf::from,
-    )
+    );
+    ensure!(object.exists(), "no {}: run the tests by `cargo xtask test`", object.display());
+    Ok(object)
 }
 
 /// Ids of objects, by kind; the kernel does not use one again soon.

@@ -45,7 +45,7 @@ fn a_debug_build_says_what_it_decides() {
         .with_writer(lines.clone())
         .with_ansi(false)
         .init();
-    let mut world = World::of(debug_object());
+    let mut world = World::of(debug_object().unwrap());
     world.serve();
     let mut log = world.kernel().program_log().expect("the object does not log");
     assert!(world.kernel().program_log().is_none(), "there is one reader");
@@ -107,6 +107,6 @@ fn the_object_for_hosts_does_not_log() {
         let bytes = std::fs::read(object).unwrap();
         memchr::memmem::find(&bytes, b"AYA_LOG").is_some()
     };
-    assert!(names(debug_object()), "the name is another: this test proves nothing");
+    assert!(names(debug_object().unwrap()), "the name is another: this test proves nothing");
     assert!(!names(object()));
 }

@@ -24,7 +24,7 @@ fn a_running_service_is_given_a_debug_build_and_its_log_tells_of_a_refusal() {
     let text = std::fs::read_to_string(&config).unwrap();
     let (before, object) = text.split_once("object = \"").unwrap();
     let after = object.split_once('"').unwrap().1;
-    let debug = std::path::absolute(debug_object()).unwrap();
+    let debug = std::path::absolute(debug_object().unwrap()).unwrap();
     std::fs::write(&config, format!("{before}object = \"{}\"{after}", debug.display())).unwrap();
     service.start_daemon().unwrap();
     let (text, _) = service.job(send).unwrap();
