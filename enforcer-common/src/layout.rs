@@ -17,6 +17,8 @@ pub const MAX_FLOWS: u32 = 65_536;
 pub const EVENT_BYTES: u32 = 256 * 1024;
 /// Refusals reported for one tag in one second; the rest are counted.
 pub const EVENTS_PER_SECOND: u32 = 100;
+/// The same for all who are no workload: any user of the host could fill the recording.
+pub const STRANGERS_PER_SECOND: u32 = 1;
 
 /// Indices of the `CFG` array, whose values are `u64`.
 pub mod cfg {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use enforcer_common::{EVENTS_PER_SECOND, Flow, Hook, Rate, Reason, RefusalRecord};
+use enforcer_common::{EVENTS_PER_SECOND, Flow, Hook, Rate, Reason, RefusalRecord, STRANGERS_PER_SECOND};
 
 use super::maps::{EVENTS, RATE};
 use super::tag::Who;
@@ -44,7 +44,8 @@ fn admit(tag: u64, now: u64) -> Option<u32> {
             (*rate).window = now;
             (*rate).count = 0;
         }
-        if (*rate).count >= EVENTS_PER_SECOND {
+        let most = if tag == 0 { STRANGERS_PER_SECOND } else { EVENTS_PER_SECOND };
+        if (*rate).count >= most {
             (*rate).suppressed += 1;
             return None;
         }

@@ -80,6 +80,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn run(config: Config) -> Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "the service needs root: sudo enforcer daemon");
     as_many_descriptors_as_allowed().context("the limit of descriptors")?;
+    // It has the CA's key and passes secrets of jobs on.
+    crate::secret::process::close_to_others().context("closing the process to others")?;
     // Whatever ours is: others must not write where the sockets and the roots are.
     nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let mount = cgroup2_mount()?;

@@ -50,6 +50,9 @@ pub struct Process {
     operator: Vec<ExactValue>,
     /// One session a workload: for what is of no single connection.
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
+    /// One for all who are no workload: a session for each refusal would be as many as
+    /// some user of the host likes.
+    strangers: Mutex<Option<Arc<Conn>>>,
 }
 
 impl Process {
@@ -57,7 +60,7 @@ impl Process {
     pub fn start(shared: Arc<Shared>, threads: usize, operator: Vec<ExactValue>) -> io::Result<Self> {
         let (drain, watch) = drain::channel();
         let workers = Workers::start(&shared, threads, &watch)?;
-        Ok(Self { shared, workers, drain, operator, sessions: Mutex::default() })
+        Ok(Self { shared, workers, drain, operator, sessions: Mutex::default(), strangers: Mutex::default() })
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -93,8 +96,8 @@ impl Process {
         let known = self.sessions().get(&refusal.tag).cloned();
         let session = match known {
             Some(session) => session,
-            None => match self.stranger(refusal.tag) {
-                Ok(session) => Arc::new(session),
+            None => match self.strangers(refusal.tag) {
+                Ok(session) => session,
                 Err(error) => {
                     tracing::error!(tag = refusal.tag, %error, "a refusal was not recorded");
                     return;
@@ -150,7 +153,8 @@ impl Process {
     /// Takes no new connection, waits for the open ones until the deadline, cuts the rest.
     pub async fn drain(self, deadline: Duration) -> Drained {
         let drained = self.drain.drain(deadline).await;
-        for session in lock(&self.sessions).values() {
+        let strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for session in lock(&self.sessions).values().chain(&strangers) {
             session.settle(Outcome::Completed);
         }
         let workers = self.workers;
@@ -177,6 +181,18 @@ impl Process {
             policy: self.shared.gate.policies.current().hash().as_str().to_owned(),
         };
         Conn::begin(&self.shared.gate, subject, opened)
+    }
+
+    fn strangers(&self, tag: u64) -> Result<Arc<Conn>, ProcessError> {
+        if tag != 0 {
+            // Of a workload that has just ended.
+            return Ok(Arc::new(self.stranger(tag)?));
+        }
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*strangers {
+            Some(session) => Ok(Arc::clone(session)),
+            None => Ok(Arc::clone(strangers.insert(Arc::new(self.stranger(tag)?)))),
+        }
     }
 
     fn stranger(&self, tag: u64) -> Result<Conn, ProcessError> {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use enforcer_tests::service::{Service, Upstream};
@@ -66,6 +66,42 @@ fn a_reader_that_is_gone_and_a_log_that_is_full_do_not_end_the_service() {
     }
     assert_eq!(service.daemon_pid().unwrap(), daemon);
     kill(Pid::from_raw(daemon), None).unwrap();
+}
+
+/// Any user of the host can be refused as often as they like.
+const KNOCK: &str = r"
+import socket, sys, time
+until = time.time() + 4
+while time.time() < until:
+    try:
+        socket.create_connection(('127.0.0.1', int(sys.argv[1])), 1)
+        print('connected')
+    except PermissionError:
+        pass
+";
+
+#[test]
+fn somebody_who_is_no_job_does_not_fill_the_recording() {
+    let (_upstream, service, _) = start();
+    let config = std::fs::read_to_string(service.dir.path().join("config.toml")).unwrap();
+    let port = config.lines().find_map(|line| line.strip_prefix("tcp_port = ")).unwrap();
+    let outside = service.cgroup.child("outside").unwrap();
+    let size = || {
+        let files = std::fs::read_dir(service.sessions()).unwrap().flatten();
+        files.map(|it| it.metadata().unwrap().len()).sum::<u64>()
+    };
+    let before = size();
+    let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", outside.path().display());
+    let mut knock = Command::new("sh");
+    knock.args(["-c", &script, "sh", "python3", "-c", KNOCK, port]).stdin(Stdio::null());
+    let out = knock.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "");
+    std::thread::sleep(Duration::from_millis(500));
+    let grown = size() - before;
+    assert!((1..8 * 1024).contains(&grown), "{grown} bytes");
+    let listed = service.output(&["sessions", "ls", "-o", "json"]).unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.matches("\"id\"").count() <= 1, "{listed}");
 }
 
 /// Children of the daemon in this state; Z is of those that ended and are not waited for.
