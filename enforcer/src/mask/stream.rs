@@ -143,6 +143,8 @@ struct Scan {
     behind: [u8; BEHIND],
     open: Vec<Open>,
     ranges: Vec<Range>,
+    /// By rule, how far the last value reaches that is masked until its end mark.
+    swallowed: Vec<(Target, u64)>,
     /// Where the union that was last given a placeholder ends.
     masked_to: u64,
 }
@@ -155,6 +157,7 @@ impl Default for Scan {
             behind: [b'\n'; BEHIND],
             open: Vec::new(),
             ranges: Vec::new(),
+            swallowed: Vec::new(),
             masked_to: 0,
         }
     }
@@ -242,9 +245,9 @@ impl Scan {
             Target::Literal(_) => StateID::ZERO,
             Target::Rule(index) => {
                 let rule = plan.rule(index);
-                // One that is being swallowed takes in whatever begins in it, and ends
-                // where that would end: the same end mark, or the same foreign byte.
-                if rule.detector.swallow && self.open.iter().any(|o| o.target == target && o.hold > o.start) {
+                // What begins in a value that is swallowed is masked with it.
+                if rule.detector.swallow && self.swallowed.iter().any(|(t, end)| *t == target && start < *end)
+                {
                     return Ok(());
                 }
                 if let Some(class) = rule.detector.not_after
@@ -315,6 +318,10 @@ impl Scan {
                 // The range begins where the match does also when it grows: the union that
                 // was given a placeholder then grows with it.
                 open.hold = end;
+                if rule.detector.swallow {
+                    self.swallowed.retain(|(target, _)| *target != open.target);
+                    self.swallowed.push((open.target, end));
+                }
                 self.add(open.start, end, open.target);
             } else {
                 open.end = Some(end);

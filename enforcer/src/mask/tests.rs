@@ -191,6 +191,14 @@ fn beginnings_in_a_private_key_open_nothing() {
         let (out, findings) = in_chunks(&all(), text.as_bytes(), (0..text.len()).step_by(size));
         assert_eq!((String::from_utf8_lossy(&out).as_ref(), findings.total()), ("[MASKED:PRIVATE_KEY]", 1));
     }
+    // The last five of nine dashes are those of the end, and the first five those of a beginning.
+    let text = join(&[&begin, &begin, "----END PRIVATE", " KEY----- and more"]);
+    let (whole, _) = all().mask(text.as_bytes());
+    assert_eq!(whole.to_text(), "[MASKED:PRIVATE_KEY] and more");
+    for size in 1..text.len() {
+        let (out, _) = in_chunks(&all(), text.as_bytes(), (0..text.len()).step_by(size));
+        assert_eq!(out, whole.as_bytes(), "{size}");
+    }
 }
 
 #[test]
