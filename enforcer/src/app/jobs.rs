@@ -61,12 +61,16 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     let [stdin, stdout, stderr, cwd, spec]: [OwnedFd; 5] =
         fds.try_into().map_err(|_| anyhow::anyhow!("the request has not the five descriptors"))?;
     for fd in [&stdin, &stdout, &stderr] {
-        let kind = nix::sys::stat::fstat(fd)?.st_mode & nix::libc::S_IFMT;
-        // From a folder of the host's mount namespace `..` leads out of the job's.
-        ensure!(kind != nix::libc::S_IFDIR, "a folder is no input or output for a job");
+        let kind = nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT;
+        // From a folder of the host's mount namespace `..` leads out of the job's; and
+        // what has no kind (a ring, a process) acts for whoever made it.
+        ensure!(
+            matches!(kind, libc::S_IFREG | libc::S_IFIFO | libc::S_IFCHR | libc::S_IFBLK | libc::S_IFSOCK),
+            "a folder, a ring or a process is no input or output for a job"
+        );
         // What is connected already passes no hook of ours.
         ensure!(
-            kind != nix::libc::S_IFSOCK || socket_domain(fd)? == AddressFamily::UNIX,
+            kind != libc::S_IFSOCK || socket_domain(fd)? == AddressFamily::UNIX,
             "a socket of the network is no input or output for a job"
         );
     }

@@ -104,7 +104,9 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
         read_only(kept, kept)?;
     }
     cover_cgroups(&spec.cgroup)?;
-    for hidden in spec.hidden.iter().filter(|hidden| hidden.is_dir()) {
+    // Pins can be seen wherever the file system that has them is mounted as well.
+    let pins = sys::mounts_of(&mounts()?, "bpf");
+    for hidden in spec.hidden.iter().chain(&pins).filter(|hidden| hidden.is_dir()) {
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
         let done = mount(Some("none"), hidden, Some("tmpfs"), flags, Some("mode=0"));
         step(&format!("hiding {}", hidden.display()), done)?;
@@ -183,11 +185,15 @@ fn read_only(from: &Path, over: &Path) -> Result<(), LaunchError> {
     step(&doing, mount(None::<&str>, over, None::<&str>, flags, None::<&str>))
 }
 
+fn mounts() -> Result<String, LaunchError> {
+    step("reading mounts", fs::read_to_string("/proc/self/mountinfo"))
+}
+
 /// Over every mount of cgroups the job's own, read-only. That alone is not enough:
 /// clone3(2) with CLONE_INTO_CGROUP takes any folder that can be opened for reading,
 /// and so root in a job would leave its cgroup.
 fn cover_cgroups(own: &Path) -> Result<(), LaunchError> {
-    let mounts = step("reading mounts", fs::read_to_string("/proc/self/mountinfo"))?;
+    let mounts = mounts()?;
     // By its descriptor: its path is covered with the first of them.
     let opened = step("opening the job's cgroup", fs::File::open(own))?;
     let own = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));

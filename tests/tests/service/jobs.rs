@@ -65,6 +65,21 @@ fn root_in_a_job_does_not_leave_its_cgroup_by_any_mount_of_cgroups() {
 }
 
 #[test]
+fn root_in_a_job_finds_the_pins_by_no_mount_of_theirs() {
+    let (_upstream, service, _) = start();
+    let second = service.dir.path().join("pins");
+    std::fs::create_dir(&second).unwrap();
+    let (flags, pins) = (nix::mount::MsFlags::MS_BIND, service.pins().unwrap());
+    nix::mount::mount(pins.parent(), &second, None::<&str>, flags, None::<&str>).unwrap();
+    let again = second.join(pins.file_name().unwrap());
+    assert!(again.join("link_connect4").exists(), "the attempt proves nothing");
+    let found = service.job(&format!("rm {0}/link_connect4; ls {0}", again.display()));
+    nix::mount::umount(&second).unwrap();
+    let (text, _) = found.unwrap();
+    assert!(!text.contains("map_") && pins.join("link_connect4").exists(), "{text}");
+}
+
+#[test]
 fn root_in_a_job_changes_neither_its_policy_nor_what_it_trusts_and_reads_no_registered_secret() {
     let (_upstream, service, _) = start();
     let secrets = service.dir.path().join("secrets.d");
@@ -237,6 +252,15 @@ fn a_connected_socket_is_no_input_of_a_job() {
     let out = command.stdin(std::os::fd::OwnedFd::from(stream)).output().unwrap();
     assert_eq!(out.status.code(), Some(125), "{}", said(&out));
     assert!(said(&out).contains("socket"), "{}", said(&out));
+    // Nor is what acts for whoever made it.
+    let with_process =
+        "import os, sys; os.dup2(os.pidfd_open(os.getpid()), 0); os.execv(sys.argv[1], sys.argv[1:])";
+    let enforcer = service.command(&["run", "--", "cat"]).unwrap();
+    let mut command = Command::new("python3");
+    let out =
+        command.args(["-c", with_process]).arg(enforcer.get_program()).args(enforcer.get_args()).output();
+    let out = out.unwrap();
+    assert_eq!(out.status.code(), Some(125), "{}", said(&out));
     // Pipes and sockets of the host are.
     let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
     (&here).write_all(b"hello").unwrap();
