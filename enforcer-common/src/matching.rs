@@ -34,14 +34,16 @@ pub const fn socket_allowed(family: u32, kind: u32, protocol: u32) -> bool {
 }
 
 /// Whether a tagged process is refused this socket option: whatever chooses an
-/// interface, a route or a header, or makes the kernel itself send (IGMP, MLD).
+/// interface, a route or a header, or makes the kernel itself send (IGMP, MLD); and
+/// what chooses among the sockets of a port, which may be somebody else's of the same
+/// user: the lookups here do not run that choice.
 #[inline(always)]
 pub const fn option_refused(level: u32, name: u32) -> bool {
     match level {
         // IP_OPTIONS, IP_FREEBIND, IP_TRANSPARENT, and four ways to join a group.
         SOL_IP => matches!(name, 4 | 15 | 19 | 35 | 39 | 42 | 46),
-        // SO_BINDTODEVICE, SO_BINDTOIFINDEX.
-        SOL_SOCKET => matches!(name, 25 | 62),
+        // SO_BINDTODEVICE, SO_ATTACH_REUSEPORT_CBPF and _EBPF, SO_BINDTOIFINDEX.
+        SOL_SOCKET => matches!(name, 25 | 51 | 52 | 62),
         // TCP_REPAIR.
         SOL_TCP => matches!(name, 19),
         // IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, joins, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS.
@@ -101,9 +103,19 @@ mod tests {
 
     #[test]
     fn options_that_choose_a_route_or_make_the_kernel_send_are_refused() {
-        for (level, name) in
-            [(0, 4), (0, 35), (1, 25), (1, 62), (6, 19), (41, 57), (41, 6), (263, 20), (283, 1)]
-        {
+        for (level, name) in [
+            (0, 4),
+            (0, 35),
+            (1, 25),
+            (1, 51),
+            (1, 52),
+            (1, 62),
+            (6, 19),
+            (41, 57),
+            (41, 6),
+            (263, 20),
+            (283, 1),
+        ] {
             assert!(option_refused(level, name), "{level} {name}");
         }
         // SO_REUSEADDR, TCP_NODELAY, IPV6_V6ONLY, IP_TOS, TCP_FASTOPEN_CONNECT.

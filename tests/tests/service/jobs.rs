@@ -194,6 +194,70 @@ fn a_job_has_the_groups_and_the_ignored_signals_of_its_caller() {
     assert!(said(&out).contains("alive"), "{}", said(&out));
 }
 
+/// Listens on a port with others of the same user. A job then connects there, with
+/// twenty listeners of its own, and has the kernel choose the first, which is not its.
+const SHARED_PORT: &str = r"
+import ctypes, socket, struct, sys, threading
+def listen():
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(('127.0.0.1', int(sys.argv[2])))
+    listener.listen()
+    return listener
+def serve(listener, answer):
+    while True:
+        stream, _ = listener.accept()
+        stream.recv(99)
+        stream.send(answer)
+        stream.close()
+if sys.argv[1] == 'daemon':
+    listener = listen()
+    print('ready', flush=True)
+    serve(listener, b'reached')
+own = [listen() for _ in range(20)]
+[threading.Thread(target=serve, args=(it, b'own'), daemon=True).start() for it in own]
+program = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0))
+for option in (51, 52):
+    try:
+        own[0].setsockopt(socket.SOL_SOCKET, option, struct.pack('HxxxxxxQ', 1, ctypes.addressof(program)))
+    except OSError as error:
+        print(error.errno)
+for _ in range(10):
+    try:
+        with socket.create_connection(('127.0.0.1', int(sys.argv[2])), 2) as stream:
+            stream.send(b'x')
+            print(stream.recv(99).decode())
+    except OSError:
+        pass
+";
+
+#[test]
+fn a_port_that_a_job_shares_with_its_user_leads_to_the_job_alone() {
+    let (_upstream, service, _) = start();
+    let script = service.dir.path().join("shared.py");
+    std::fs::write(&script, SHARED_PORT).unwrap();
+    // What was chosen stays with the port: each has a daemon of its own.
+    let share = |connect: &dyn Fn(&str) -> String| {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port().to_string();
+        drop(free);
+        let mut daemon = Command::new("python3");
+        let mut daemon = daemon.arg(&script).args(["daemon", &port]).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(daemon.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+        let said = connect(&port);
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        said
+    };
+    let outside =
+        |port: &str| said(&Command::new("python3").arg(&script).args(["job", port]).output().unwrap());
+    let text = share(&outside);
+    assert!(text.contains("reached"), "the attempt proves nothing: {text}");
+    let inside = |port: &str| service.job(&format!("python3 {} job {port}", script.display())).unwrap().0;
+    let text = share(&inside);
+    assert!(!text.contains("reached") && text.matches("1\n").count() == 2, "{text}");
+}
+
 /// Looks into another process in every way there is, and says which of them worked.
 const LOOK: &str = r"
 import ctypes, os, signal, socket, sys
