@@ -71,6 +71,8 @@ async fn start(setup: Setup, signer: UnixStream, control: &Channel) -> Result<(P
     }
     let cache = LeafCache::new(CertificateDer::from_pem_slice(setup.ca_pem.as_bytes())?)?;
     cache.replace_signer(signer).await?;
+    // Whoever is told that the service is ready gets leaves.
+    cache.signer_begun().await?;
     let leaves = SignedLeaves { cache, downstream: Downstream::new()? };
     let upstream = Upstream::new(setup.upstream_ca.as_deref())?;
     let limits: Limits = serde_json::from_value(setup.limits).context("the limits")?;

@@ -53,6 +53,11 @@ impl LeafCache {
         self.signer.replace(stream).await
     }
 
+    /// Waits until that signer serves; an error if it ends before.
+    pub async fn signer_begun(&self) -> Result<(), TlsError> {
+        self.signer.begun().await
+    }
+
     /// The leaf of a canonical name or address; asked for once, however many wait.
     pub async fn get(&self, name: &str) -> Result<Arc<CertifiedKey>, Arc<TlsError>> {
         let mint = async {

@@ -39,7 +39,10 @@ const MAX_FRAME: usize = 4096;
 /// The longest name (RFC 1035, 2.3.4), in bytes.
 const MAX_NAME: usize = 253;
 /// How long the proxy waits for an answer.
-const ANSWER: std::time::Duration = std::time::Duration::from_secs(2);
+///
+/// Without one it is given up, and with it every open connection: a host that is
+/// merely busy must not come to that.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(5);
 
 const SIGNED: u8 = 0;
 const BAD_NAME: u8 = 1;
@@ -175,6 +178,17 @@ impl SignerClient {
         };
         let stream = connect.await.map_err(|error: std::io::Error| TlsError::Signer(error.to_string()))?;
         *self.stream.lock().await = Some(stream);
+        Ok(())
+    }
+
+    /// Waits until the signer serves, however long it takes to begin: the time for an
+    /// answer is not meant for that.
+    pub async fn begun(&self) -> Result<(), TlsError> {
+        let gone = |error: std::io::Error| TlsError::Signer(error.to_string());
+        let mut slot = self.stream.lock().await;
+        let stream = slot.as_mut().ok_or_else(|| TlsError::Signer("it is not running".to_owned()))?;
+        // No name at all: whatever it says to that, it does answer.
+        ask(stream, "").await.map_err(gone)?;
         Ok(())
     }
 

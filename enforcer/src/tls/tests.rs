@@ -130,6 +130,26 @@ async fn a_dead_signer_is_an_error_and_a_new_one_works() {
     assert!(cache.get("a.example").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_signer_that_begins_late_is_waited_for_and_one_that_ends_is_not() {
+    let ca = Ca::create().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let cache = Arc::new(LeafCache::new(ca.certificate_der().unwrap()).unwrap());
+    cache.replace_signer(ours).await.unwrap();
+    let waiting = Arc::clone(&cache);
+    let mut begun = tokio::spawn(async move { waiting.signer_begun().await });
+    let soon = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(soon, &mut begun).await.is_err(), "nobody serves yet");
+    let signer = Signer::new(&ca).unwrap();
+    std::thread::spawn(move || signer.serve(theirs).unwrap());
+    begun.await.unwrap().unwrap();
+    assert!(cache.get("a.example").await.is_ok());
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    cache.replace_signer(ours).await.unwrap();
+    drop(theirs);
+    assert!(matches!(cache.signer_begun().await, Err(TlsError::Signer(_))));
+}
+
 #[test]
 fn a_ca_is_made_once_and_its_key_is_for_root_alone() {
     let dir = tempfile::tempdir().unwrap();
