@@ -50,6 +50,7 @@ impl Daemon {
                 Err(error) => tracing::error!("{error:#}"),
             }
             *lock(&self.proxy) = None;
+            self.nobody_answers();
             if begun.elapsed() > Duration::from_secs(10) {
                 pause = Duration::from_millis(100);
             }
@@ -136,11 +137,10 @@ impl Daemon {
         [proxy, signer]: [&Child; 2],
     ) -> Result<()> {
         ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &[to_signer.as_fd()])?;
+        // Open from here on, and served last: what comes meanwhile waits.
         let listeners = self.with_kernel(|kernel| kernel.open_listeners(None))?;
         let netns = listeners.netns;
         let fds: [OwnedFd; 4] = listeners.into_fds()?;
-        ours.send(&ToProxy::Listeners { netns }, &fds.each_ref().map(AsFd::as_fd))?;
-        drop(fds);
         let reader = ours.try_clone()?;
         let (ready, begun) = mpsc::channel();
         let daemon = Arc::clone(self);
@@ -152,6 +152,9 @@ impl Daemon {
         for spec in known {
             self.say(&ToProxy::Workload { id: 0, spec: Box::new(spec) });
         }
+        // A job that runs on would be refused by a proxy that does not know it yet.
+        self.tell(&ToProxy::Listeners { netns }, &fds.each_ref().map(AsFd::as_fd))
+            .context("the proxy did not take the listeners")?;
         Ok(())
     }
 

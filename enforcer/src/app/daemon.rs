@@ -224,8 +224,16 @@ impl Daemon {
         lock(&self.waiting).remove(&id);
         match answer? {
             Ok(answer) => answer.map_err(|message| anyhow!(message)),
-            Err(_) => bail!("the proxy did not answer within {} s", patience.as_secs()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the proxy ended before it answered"),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("the proxy did not answer within {} s", patience.as_secs())
+            }
         }
+    }
+
+    /// Whoever still waits for the proxy that has ended waits no longer.
+    pub(super) fn nobody_answers(&self) {
+        lock(&self.waiting).clear();
     }
 
     /// Passes an answer of the proxy on; false if nobody waits for it.

@@ -44,7 +44,12 @@ struct Stays(Child);
 
 impl Stays {
     fn start(world: &World) -> Self {
-        let mut command = world.service.command(&["run", "--", "sh", "-c", "echo; exec sleep 300"]).unwrap();
+        Self::doing(world, "exec sleep 300")
+    }
+
+    fn doing(world: &World, script: &str) -> Self {
+        let mut command =
+            world.service.command(&["run", "--", "sh", "-c", &format!("echo; {script}")]).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         Self(child)
@@ -201,6 +206,33 @@ fn whoever_is_killed_nothing_leaves_and_everything_comes_back() {
     }
     world.service.release().unwrap();
     objects.wait_gone().unwrap();
+}
+
+/// A proxy serves nobody before it knows the jobs that run on: what they connect
+/// meanwhile waits, and is not turned away as a stranger's.
+#[test]
+fn a_new_proxy_knows_the_jobs_that_run_on_before_it_serves_them() {
+    let mut world = World::new();
+    let job = Stays::doing(
+        &world,
+        "while :; do for i in 1 2 3 4; do curl -skm 20 --resolve upstream.test:443:10.77.0.2 \
+         https://upstream.test/ -o /dev/null & done; wait; sleep 0.05; done",
+    );
+    for victims in [Victims::Proxy, Victims::Loader, Victims::Proxy] {
+        let before = strike(&mut world, victims);
+        if victims.with_loader() {
+            world.service.start_daemon().unwrap();
+        } else {
+            kill(Pid::from_raw(world.service.daemon_pid().unwrap()), Signal::SIGCONT).unwrap();
+        }
+        wait_for_others(&world, before);
+    }
+    let out = world.service.output(&["sessions", "ls"]).unwrap();
+    let list = String::from_utf8_lossy(&out.stdout);
+    assert!(list.contains("1 allow"), "the job reached nobody: {list}");
+    let strangers: Vec<_> = list.lines().filter(|line| line.contains("unknown-workload")).collect();
+    assert!(strangers.is_empty(), "{strangers:#?}");
+    job.end(&world);
 }
 
 /// A mount that is gone with the test.
