@@ -178,12 +178,9 @@ impl Policy {
         for rule in &self.rules {
             match (&rule.deciding, rule.matches(&known)) {
                 (None, _) | (_, Tri::No) => {}
-                (Some(Deciding::Deny(_)), _) if rule.mode == Mode::Audit => return Feasibility::Possible,
                 (Some(Deciding::Deny(_)), Tri::Maybe) => {}
+                (Some(Deciding::Deny(_)), Tri::Yes) if rule.mode == Mode::Audit => {}
                 (Some(Deciding::Allow | Deciding::Passthrough), _) => return Feasibility::Possible,
-                (Some(Deciding::Deny(_)), Tri::Yes) if rule.mode == Mode::Audit => {
-                    return Feasibility::Possible;
-                }
                 (Some(Deciding::Deny(message)), Tri::Yes) => {
                     let mut decision = Decision::bare(Verdict::Deny, Reason::PolicyDeny);
                     decision.rule = Some(rule.id.clone());
@@ -219,7 +216,7 @@ impl Policy {
                     .into_iter()
                     .find(|(_, tri)| *tri == matches)
                     .and_then(|(name, _)| (matches != Tri::Yes).then_some(name)),
-                decides: matches == Tri::Yes && rule.deciding.is_some(),
+                decides: matches == Tri::Yes && rule.deciding.is_some() && rule.would_deny().is_none(),
             });
             if matches == Tri::No {
                 continue;
@@ -227,6 +224,11 @@ impl Policy {
             // An effect that adds only ever narrows, or names networks for dialling
             // what is decided elsewhere: in doubt it counts.
             add(&mut added, rule);
+            if let Some(would) = rule.would_deny() {
+                // As if it were not there, so that it opens nothing that others close.
+                added.audit.get_or_insert(would);
+                continue;
+            }
             match &rule.deciding {
                 Some(deciding) if matches == Tri::Yes && missing.is_none() => {
                     return decided(added, rule, deciding);
@@ -245,7 +247,7 @@ impl Policy {
         if self.audit_default {
             added.verdict = Verdict::Allow;
             added.reason = Reason::PolicyAllow;
-            added.audit = Some(WouldDeny { rule: None, reason: default.reason, message: None });
+            added.audit.get_or_insert(WouldDeny { rule: None, reason: default.reason, message: None });
             return added;
         }
         deny(added, default.reason)
@@ -278,12 +280,6 @@ fn decided(mut decision: Decision, rule: &Rule, deciding: &Deciding) -> Decision
     let (verdict, reason) = match deciding {
         Deciding::Allow => (Verdict::Allow, Reason::PolicyAllow),
         Deciding::Passthrough => (Verdict::Passthrough, Reason::PolicyPassthrough),
-        Deciding::Deny(message) if rule.mode == Mode::Audit => {
-            let message = Some(message.clone());
-            decision.audit =
-                Some(WouldDeny { rule: Some(rule.id.clone()), reason: Reason::PolicyDeny, message });
-            (Verdict::Allow, Reason::PolicyAllow)
-        }
         Deciding::Deny(message) => {
             decision.message = Some(message.clone());
             decision = deny(decision, Reason::PolicyDeny);
@@ -301,5 +297,7 @@ fn deny(mut decision: Decision, reason: Reason) -> Decision {
     decision.verdict = Verdict::Deny;
     decision.reason = reason;
     decision.durability = Durability::Fsync;
+    // It is denied, whatever would have been.
+    decision.audit = None;
     decision
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::mask::Selection;
 
-use super::decision::{AddressRules, Durability, RuleId};
+use super::decision::{AddressRules, Durability, Reason, RuleId, WouldDeny};
 use super::facts::{Fact, Facts, Protocol, Stage};
 use super::file::Mode;
 use super::glob::{Host, HostGlob, TextGlob, undelimited};
@@ -102,6 +102,16 @@ fn without_parameters(path: &str) -> Option<String> {
 }
 
 impl Rule {
+    /// What a rule in audit mode would have done, if that is to deny.
+    pub fn would_deny(&self) -> Option<WouldDeny> {
+        let Some(Deciding::Deny(message)) = &self.deciding else { return None };
+        (self.mode == Mode::Audit).then(|| WouldDeny {
+            rule: Some(self.id.clone()),
+            reason: Reason::PolicyDeny,
+            message: Some(message.clone()),
+        })
+    }
+
     /// Conditions in the order in which they are tried, with their names.
     pub fn conditions(&self, known: &Known<'_>) -> [(&'static str, Tri); 9] {
         let when = &self.when;

@@ -167,7 +167,7 @@ fn a_fact_that_a_rule_needs_and_nobody_has_denies() {
 }
 
 #[test]
-fn audit_turns_a_denial_into_an_allow_and_says_so() {
+fn an_audited_denial_is_as_if_it_were_not_there_and_says_so() {
     let workload = WorkloadFacts::default();
     let text = BASE.replace("    deny: pushes", "    mode: audit\n    deny: pushes");
     let decision = Policy::from_text("a.yaml", &text).unwrap().decide(&request(
@@ -177,7 +177,15 @@ fn audit_turns_a_denial_into_an_allow_and_says_so() {
         "/git-receive-pack",
     ));
     assert_eq!(decision.verdict, Verdict::Allow);
+    assert_eq!(decision.rule.unwrap().as_str(), "base/git");
     assert_eq!(decision.audit.unwrap().rule.unwrap().as_str(), "base/no-push");
+    // It opens nothing that others close.
+    let text = "version: 1\nname: try\nmode: audit\nrules: [{id: no, when: {host: '**.test'}, deny: no}]\n";
+    let both = [("a.yaml", text), ("b.yaml", BASE)].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let both = Policy::compile(&both).unwrap();
+    let decision = both.decide(&request(&workload, "other.test", "GET", "/"));
+    assert_eq!((decision.verdict, decision.audit.is_none()), (Verdict::Deny, true));
+    assert!(!both.feasible(&at(&workload, Stage::Dns, "other.test")).is_possible());
     let audit = BASE.replace("name: base", "name: base\nmode: audit");
     let audit = Policy::from_text("a.yaml", &audit).unwrap();
     let decision = audit.decide(&request(&workload, "other.test", "GET", "/"));
@@ -329,6 +337,25 @@ proptest! {
         // And what is not known is never let through.
         if !matches!(policy.feasible(&facts), Feasibility::Possible) {
             prop_assert_eq!(policy.decide(&facts).verdict, Verdict::Deny);
+        }
+    }
+
+    #[test]
+    fn audited_denials_change_no_verdict(text in rules()) {
+        let without: String = text.lines().filter(|line| !line.contains("audit")).map(|l| l.to_owned() + "\n").collect();
+        let policy = |text: &str| {
+            let text = if text.ends_with("rules:\n") { text.replace("rules:\n", "rules: []\n") } else { text.to_owned() };
+            Policy::from_text("p.yaml", &text).unwrap()
+        };
+        let (with, without) = (policy(&text), policy(&without));
+        let workload = WorkloadFacts::default();
+        for host in HOSTS {
+            for (method, path) in METHODS.iter().flat_map(|method| PATHS.map(|path| (method, path))) {
+                let facts = request(&workload, host, method, path);
+                prop_assert_eq!(with.decide(&facts).verdict, without.decide(&facts).verdict, "{}", text);
+            }
+            let facts = at(&workload, Stage::Tls, host);
+            prop_assert_eq!(with.feasible(&facts).is_possible(), without.feasible(&facts).is_possible());
         }
     }
 
