@@ -33,7 +33,7 @@ const FILES: &[(&str, &str, u32)] = &[
 ];
 
 /// Builds everything and packs it; `release` is what is meant for hosts.
-pub fn all(release: bool) -> Result<()> {
+pub fn all(release: bool) -> Result<PathBuf> {
     setup::all()?;
     let object = ebpf::build()?;
     let mut build = Command::new("cargo");
@@ -45,7 +45,7 @@ pub fn all(release: bool) -> Result<()> {
     let program = root().join("target").join(if release { "release" } else { "debug" }).join("enforcer");
     let deb = pack(&program, &object)?;
     println!("dist: {}", deb.display());
-    Ok(())
+    Ok(deb)
 }
 
 fn pack(program: &Path, object: &Path) -> Result<PathBuf> {

@@ -7,6 +7,7 @@ mod dist;
 mod ebpf;
 mod run;
 mod setup;
+mod systemd;
 mod test;
 mod tidy;
 mod toolchain;
@@ -58,6 +59,9 @@ enum Task {
         kernel: String,
         /// Run only the tests whose name contains this
         filter: Option<String>,
+        /// Install, use and remove the Debian package under systemd instead
+        #[arg(long, conflicts_with_all = ["kernel", "filter"])]
+        systemd: bool,
     },
 }
 
@@ -73,8 +77,9 @@ fn main() -> anyhow::Result<()> {
         Task::Test { filter } => test::all(filter.as_deref()),
         Task::Check => check::all(),
         Task::Tidy => tidy::all(),
-        Task::Dist { debug } => dist::all(!debug),
+        Task::Dist { debug } => dist::all(!debug).map(drop),
         Task::Bench(args) => bench::all(&args),
-        Task::Vm { kernel, filter } => vm::all(&kernel, filter.as_deref()),
+        Task::Vm { systemd: true, .. } => systemd::all(),
+        Task::Vm { kernel, filter, .. } => vm::all(&kernel, filter.as_deref()),
     }
 }

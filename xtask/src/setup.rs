@@ -41,6 +41,10 @@ pub const VM: &[(&str, &str)] = &[
     ("xz-utils", "its kernel's modules"),
 ];
 
+/// What a guest with a Debian of its own needs.
+pub const GUEST: &[(&str, &str)] =
+    &[("debootstrap", "the guest's Debian"), ("e2fsprogs", "its disk"), ("systemd", "its units")];
+
 /// The release of bpf-linker that links the kernel half.
 const BPF_LINKER: &str = "0.13.0";
 

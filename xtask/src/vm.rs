@@ -47,7 +47,7 @@ pub fn all(series: &str, filter: Option<&str>) -> Result<()> {
         copy(object, &guest.join(object.file_name().context("an object without a name")?))?;
     }
     let initrd = pack(&guest, &folder)?;
-    boot(&kernel.image, &initrd)
+    boot(&kernel.image, &initrd, "rdinit=/init", &[])
 }
 
 struct Kernel {
@@ -186,12 +186,14 @@ fn pack(guest: &Path, folder: &Path) -> Result<PathBuf> {
 
 /// Software emulation, so that it runs the same where nested virtualisation is
 /// missing or broken; the guest is up in about two seconds.
-fn boot(image: &Path, initrd: &Path) -> Result<()> {
+pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<()> {
     let started = std::time::Instant::now();
     let out = Command::new("timeout")
         .args([TIMEOUT_S, "qemu-system-x86_64", "-accel", "tcg"])
         .args(["-cpu", "max", "-smp", "2", "-m", "1536", "-display", "none", "-no-reboot", "-nodefaults"])
-        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1 rdinit=/init", "-kernel"])
+        .args(["-serial", "stdio", "-append", &format!("console=ttyS0 quiet panic=-1 {words}")])
+        .args(more)
+        .arg("-kernel")
         .arg(image)
         .arg("-initrd")
         .arg(initrd)
