@@ -63,7 +63,10 @@ fn every_command_of_the_readme_does_what_it_says() {
     };
     // The job that one of the commands releases.
     let mut agent = shell("exec enforcer run --name agent sleep 300").spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    while !service.status().unwrap().to_string().contains("\"agent\"") {
+        assert!(agent.try_wait().unwrap().is_none(), "the job has ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     for line in use_it {
         let newest = shell("enforcer sessions ls -o json -n 1").output().unwrap();
         let newest: serde_json::Value = serde_json::from_slice(&newest.stdout).unwrap();

@@ -73,12 +73,13 @@ step "a secret" 0 '^\[MASKED:HOUSE\]$' enforcer run -- "${get[@]}/secret"
 step "UDP" 1 'Operation not permitted' enforcer run -- sh -c 'exec bash -c "echo x >/dev/udp/127.0.0.1/9"'
 step "reload" 0 '' systemctl reload enforcer
 enforcer run --name stays -- sleep 300 2>/dev/null &
-sleep 2
+step "a job that stays" 0 '' eventually sh -c 'enforcer status | grep stays'
 step "restart" 0 '' systemctl restart enforcer
 step "the job that ran on is known" 0 stays enforcer status
 works "restarted"
-kill -9 "$(systemctl show enforcer -p MainPID --value)"
-sleep 2
+killed=$(systemctl show enforcer -p MainPID --value)
+kill -9 "$killed"
+step "systemd starts it again" 0 '' eventually sh -c "pid=\$(systemctl show enforcer -p MainPID --value); [ \$pid != 0 ] && [ \$pid != $killed ]"
 works "killed"
 step "recordings" 0 '' enforcer sessions verify
 step "stop" 0 '' systemctl stop enforcer
