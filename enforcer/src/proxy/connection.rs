@@ -109,17 +109,25 @@ impl Carried {
     async fn run(&self, mut stream: TcpStream) -> Result<(), ProxyError> {
         stream.set_nodelay(true).map_err(ProxyError::ClientRead)?;
         let planner = Planner { gate: &self.shared.gate, conn: &self.conn, original: self.original };
-        let denied = planner.at_connect().await.map_err(unrecorded)?;
+        let at_connect = planner.at_connect().await;
         let mut seen = BytesMut::with_capacity(2048);
         let detected = Box::pin(detect(&mut stream, &mut seen, &self.shared.limits)).await?;
-        let plan = Box::pin(planner.plan(&detected, denied)).await.map_err(unrecorded)?;
-        let hello = match &detected {
-            Detected::Tls(hello) => Some(&**hello),
-            _ => None,
+        let plan = match at_connect {
+            Ok(denied) => Box::pin(planner.plan(&detected, denied)).await,
+            Err(stop) => Err(stop),
         };
-        self.record_plan(&plan, hello)?;
+        let plan = plan.and_then(|plan| self.record_plan(&plan, &detected).map(|()| plan));
         let stream = Prefixed::new(seen.freeze(), stream);
-        self.carry_out(plan, stream).await
+        match plan {
+            Ok(plan) => self.carry_out(plan, stream).await,
+            Err(stop) => {
+                let subject = &self.conn.subject;
+                let original = self.original.ip();
+                Box::pin(unrecorded::tell_as(&self.shared, subject, &detected, stream, original, &stop))
+                    .await;
+                Err(ProxyError::Recording(stop.detail.unwrap_or_default()))
+            }
+        }
     }
 
     async fn carry_out(&self, plan: Plan, stream: ClientStream) -> Result<(), ProxyError> {
@@ -157,7 +165,11 @@ impl Carried {
         Scope { conn: Arc::clone(&self.conn), host, port, tls, denied }
     }
 
-    fn record_plan(&self, plan: &Plan, hello: Option<&Hello>) -> Result<(), ProxyError> {
+    fn record_plan(&self, plan: &Plan, detected: &Detected) -> Result<(), Stop> {
+        let hello = match detected {
+            Detected::Tls(hello) => Some(&**hello),
+            _ => None,
+        };
         let (action, protocol, host) = match plan {
             Plan::Http { denied: None, .. } => ("carry", "http", None),
             Plan::Http { denied: Some(_), .. } => ("deny", "http", None),
@@ -176,7 +188,7 @@ impl Carried {
             action,
             address: None,
         };
-        self.conn.record(&event).map_err(|error| ProxyError::Recording(error.to_string()))
+        self.conn.record(&event).map_err(Stop::log_unavailable)
     }
 
     fn protocols(&self, hello: &Hello) -> Vec<MaskedText> {
@@ -194,10 +206,6 @@ pub(super) async fn alert_and_close(stream: &mut ClientStream, alert: super::pla
     let mut rest = [0; 1024];
     let drain = async { while matches!(stream.read(&mut rest).await, Ok(n) if n > 0) {} };
     drop(tokio::time::timeout(std::time::Duration::from_secs(1), drain).await);
-}
-
-fn unrecorded(stop: Stop) -> ProxyError {
-    ProxyError::Recording(stop.detail.unwrap_or_default())
 }
 
 fn opened(shared: &Shared, client: SocketAddr, flow: &FlowRecord) -> Opened {

@@ -18,7 +18,7 @@ use crate::gate::{Stop, Subject};
 use crate::session::SessionError;
 
 use super::Shared;
-use super::connection::alert_and_close;
+use super::connection::{ClientStream, alert_and_close};
 use super::detect::{Detected, detect};
 use super::plan::Alert;
 use super::prefixed::Prefixed;
@@ -26,7 +26,7 @@ use super::prefixed::Prefixed;
 /// What stands where a session's id would.
 const NO_SESSION: &str = "none";
 
-/// Tells a client in its own protocol. Nobody is dialled.
+/// Finds out what the client speaks, and tells it in that. Nobody is dialled.
 pub(super) async fn tell(
     shared: &Shared,
     subject: &Subject,
@@ -34,11 +34,24 @@ pub(super) async fn tell(
     original: IpAddr,
     error: &SessionError,
 ) {
-    let stop = Stop::log_unavailable(error).closing();
+    let mut seen = BytesMut::new();
+    let Ok(detected) = detect(&mut stream, &mut seen, &shared.limits).await else { return };
+    let stream = Prefixed::new(seen.freeze(), stream);
+    let stop = Stop::log_unavailable(error);
+    tell_as(shared, subject, &detected, stream, original, &stop).await;
+}
+
+/// Tells a client of which is known what it speaks. Nobody is dialled.
+pub(super) async fn tell_as(
+    shared: &Shared,
+    subject: &Subject,
+    detected: &Detected,
+    mut stream: ClientStream,
+    original: IpAddr,
+    stop: &Stop,
+) {
+    let stop = stop.clone().closing();
     let telling = async {
-        let mut seen = BytesMut::new();
-        let Ok(detected) = detect(&mut stream, &mut seen, &shared.limits).await else { return };
-        let mut stream = Prefixed::new(seen.freeze(), stream);
         match detected {
             Detected::Http1 => answer(stream, false, &stop).await,
             Detected::Http2 => answer(stream, true, &stop).await,
@@ -51,11 +64,12 @@ pub(super) async fn tell(
                 } else {
                     Some(b"http/1.1")
                 };
-                let name = hello.sni.unwrap_or_else(|| original.to_canonical().to_string());
+                let literal = original.to_canonical().to_string();
+                let name = hello.sni.as_deref().unwrap_or(&literal);
                 if !subject.may_be_told() {
                     return alert_and_close(&mut stream, Alert::InternalError).await;
                 }
-                let Ok(config) = shared.leaves.server_config(&name, alpn).await else {
+                let Ok(config) = shared.leaves.server_config(name, alpn).await else {
                     return alert_and_close(&mut stream, Alert::InternalError).await;
                 };
                 if let Ok(tls) = TlsAcceptor::from(config).accept(stream).await {
