@@ -189,6 +189,7 @@ pub fn stop(error: &ProxyError) -> Stop {
             StatusCode::GATEWAY_TIMEOUT
         }
         ProxyError::Address { .. } => StatusCode::FORBIDDEN,
+        ProxyError::Recording(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     };
     Stop::failed(side(error.side()), status, error.reason(), error.to_string())

@@ -45,7 +45,8 @@ pub(super) async fn terminate(
         offer,
         addresses,
     };
-    let peer = match Box::pin(verified(carried, &key)).await {
+    let verified = Box::pin(verified(carried, &key)).await;
+    let peer = match verified.and_then(|peer| record(carried, &peer).map(|()| peer)) {
         Ok(peer) => peer,
         Err(error @ (ProxyError::Certificate(_) | ProxyError::UpstreamHandshake(_))) => {
             alert_and_close(&mut stream, Alert::CertificateUnknown).await;
@@ -56,7 +57,6 @@ pub(super) async fn terminate(
             return Box::pin(deny(carried, stream, host, offer, stop)).await;
         }
     };
-    record(carried, &peer)?;
     let alpn = peer.alpn.as_deref();
     let tls = Box::pin(accept(carried, stream, &host, alpn)).await?;
     let scope = carried.scope(Some(host), true, None);
