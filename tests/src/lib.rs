@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod kernel;
 pub mod netns;
 pub mod search;
 pub mod service;

@@ -10,7 +10,9 @@ mod debug;
 mod lifecycle;
 mod loopback;
 mod routes;
-mod world;
+mod world {
+    pub use enforcer_tests::kernel::*;
+}
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

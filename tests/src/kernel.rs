@@ -1,4 +1,8 @@
-//! What every test needs: programs, cgroups, namespaces, a sniffer, and stand-ins for the proxy.
+//! The kernel half without the rest of the service: programs, cgroups, namespaces,
+//! a sniffer, and stand-ins for the proxy.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::new_without_default, reason = "what it makes is not for default use")]
+#![allow(unsafe_code, reason = "what a child does between fork and exec")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,9 +17,9 @@ use std::time::Duration;
 
 use enforcer::kernel::{Kernel, KernelConfig, Refusal};
 use enforcer::net::sys;
-use enforcer_tests::cgroup::{self, Cgroup};
-use enforcer_tests::netns::{Cable, PEER4, PEER6};
-use enforcer_tests::sniffer::{Packet, Sniffer};
+use crate::cgroup::{self, Cgroup};
+use crate::netns::{Cable, PEER4, PEER6};
+use crate::sniffer::{Packet, Sniffer};
 
 pub const PAYLOAD: &[u8] = b"PROBE-SECRET";
 pub const TAG: u64 = 7001;
@@ -216,8 +220,9 @@ pub fn tail(text: &str) -> &str {
 
 /// Where cargo built it, or beside the test in a virtual machine.
 pub fn probe() -> PathBuf {
-    let built = PathBuf::from(env!("CARGO_BIN_EXE_enforcer-probe"));
-    if built.exists() { built } else { std::env::current_exe().unwrap().with_file_name("enforcer-probe") }
+    let this = std::env::current_exe().unwrap();
+    let mut places = this.ancestors().skip(1).take(2).map(|folder| folder.join("enforcer-probe"));
+    places.find(|path| path.is_file()).expect("enforcer-probe is built beside the tests")
 }
 
 pub fn object() -> PathBuf {
