@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use enforcer::kernel::{Kernel, KernelConfig, Refusal};
-use enforcer::net::sys;
 use crate::cgroup::{self, Cgroup};
 use crate::netns::{Cable, PEER4, PEER6};
 use crate::sniffer::{Packet, Sniffer};
+use enforcer::kernel::{Kernel, KernelConfig, Refusal};
+use enforcer::net::sys;
 
 pub const PAYLOAD: &[u8] = b"PROBE-SECRET";
 pub const TAG: u64 = 7001;
