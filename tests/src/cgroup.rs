@@ -17,6 +17,11 @@ impl Cgroup {
         Self::make(mount()?.join(name))
     }
 
+    /// Makes a cgroup at this path.
+    pub fn at(path: &Path) -> Result<Self> {
+        Self::make(path.to_owned())
+    }
+
     /// Makes a cgroup below this one.
     pub fn child(&self, name: &str) -> Result<Self> {
         Self::make(self.path.join(name))

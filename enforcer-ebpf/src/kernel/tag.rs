@@ -27,28 +27,28 @@ macro_rules! search {
     ($id_at:expr) => {{
         let levels = config(cfg::LEVELS);
         let mut found = Who::NOBODY;
-        let mut level = 0;
-        // Bounded, so that the verifier of 6.1 follows it.
-        while level <= MAX_LEVEL {
+        let mut level = MAX_LEVEL + 1;
+        // From the inside out: a job that is known counts more than the scope that it
+        // runs in. Bounded, so that the verifier of 6.1 follows it.
+        while level > 0 {
+            level -= 1;
             if levels & (1 << level) != 0 {
+                // 0 at a level below the task's own.
                 let id: u64 = $id_at(level as i32);
-                // A level below the task's own: nothing deeper exists either.
-                if id == 0 {
-                    break;
-                }
                 // SAFETY: entries are only replaced whole, by the loader.
-                if let Some(tag) = unsafe { TAGS.get(&id) } {
+                if id != 0
+                    && let Some(tag) = unsafe { TAGS.get(&id) }
+                {
                     found = Who { tag: tag.id, cgroup: id };
                     break;
                 }
             }
-            level += 1;
         }
         found
     }};
 }
 
-/// The tag of the current task: the outermost tagged cgroup that it is in.
+/// The tag of the current task: the innermost tagged cgroup that it is in.
 #[inline(always)]
 pub fn current() -> Who {
     // SAFETY: the helper takes a number and returns one.

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -142,6 +142,24 @@ pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let fd = bpf(OBJ_GET, &attr)?;
     // SAFETY: a new descriptor that nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What is wrong with a pinned link that has to join this program and this cgroup, in words.
+pub fn problem(pin: &Path, cgroup: u64, program: u32) -> Option<String> {
+    let info = match pinned(pin).and_then(|link| info(link.as_fd())) {
+        Ok(info) => info,
+        Err(e) => return Some(format!("the pin cannot be read: {e}")),
+    };
+    if info.cgroup == 0 {
+        return Some("detached: its cgroup is gone, or somebody detached it".to_owned());
+    }
+    if info.cgroup != cgroup {
+        return Some(format!("attached to cgroup {}, not {cgroup}", info.cgroup));
+    }
+    if info.program != program {
+        return Some(format!("runs program {}, not {program}", info.program));
+    }
+    None
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

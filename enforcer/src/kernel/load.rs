@@ -11,6 +11,7 @@ use enforcer_common as abi;
 use enforcer_common::cfg;
 
 use super::links::{self, AttachType};
+use super::packet::PacketHooks;
 use super::pins::PinDir;
 use super::{KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, map_error};
 
@@ -54,6 +55,7 @@ pub(super) struct Loaded {
     pub served: HashMap<MapData, u64, Plain<abi::Netns>>,
     pub refusals: Refusals,
     pub log: Option<ProgramLog>,
+    pub packet: PacketHooks,
 }
 
 /// What one pinned link has to be.
@@ -66,21 +68,7 @@ pub(super) struct Attachment {
 impl Attachment {
     /// What is wrong with the link now, in words.
     pub fn problem(&self, pins: &PinDir) -> Option<String> {
-        let path = pins.link(self.name);
-        let info = match links::pinned(&path).and_then(|link| links::info(link.as_fd())) {
-            Ok(info) => info,
-            Err(e) => return Some(format!("the pin cannot be read: {e}")),
-        };
-        if info.cgroup == 0 {
-            return Some("detached: its cgroup is gone, or somebody detached it".to_owned());
-        }
-        if info.cgroup != self.cgroup {
-            return Some(format!("attached to cgroup {}, not {}", info.cgroup, self.cgroup));
-        }
-        if info.program != self.program {
-            return Some(format!("runs program {}, not {}", info.program, self.program));
-        }
-        None
+        links::problem(&pins.link(self.name), self.cgroup, self.program)
     }
 }
 
@@ -109,7 +97,8 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
         };
         attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
     }
-    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring), log })
+    let packet = PacketHooks::of(&ebpf, &config.object)?;
+    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring), log, packet })
 }
 
 /// Maps of another layout must not be given to these programs.

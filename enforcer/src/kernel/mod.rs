@@ -20,6 +20,7 @@ mod links;
 mod listen;
 mod load;
 mod log;
+mod packet;
 mod pins;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ pub use listen::Listeners;
 pub use log::ProgramLog;
 
 use load::Attachment;
+use packet::PacketHooks;
 use pins::{Lock, PinDir};
 
 /// What the loader has to know.
@@ -77,6 +79,10 @@ pub enum KernelError {
     NoTag,
     #[error("{0} holds the enforcer itself: tag a cgroup beside it")]
     OwnCgroup(PathBuf),
+    #[error("{path} is not below {attach}, where the hooks are attached: nothing would be enforced there")]
+    NotAttached { path: PathBuf, attach: PathBuf },
+    #[error("{max} cgroups are tagged, and more cannot be: untag others, or tag their parent", max = abi::MAX_TAGS)]
+    TooManyTags,
     #[error(
         "the loader runs in a cgroup namespace, where it does not see how deep a cgroup stands: start it outside"
     )]
@@ -126,7 +132,7 @@ pub struct Health {
 
 #[derive(Clone, Debug)]
 pub struct LinkHealth {
-    pub name: &'static str,
+    pub name: String,
     /// What is wrong, in words; `None` is good.
     pub problem: Option<String>,
 }
@@ -148,6 +154,7 @@ pub struct Kernel {
     served: HashMap<MapData, u64, Plain<abi::Netns>>,
     refusals: Option<Refusals>,
     log: Option<ProgramLog>,
+    packet: PacketHooks,
     _lock: Lock,
 }
 
@@ -160,7 +167,7 @@ impl Kernel {
         let pins = PinDir::prepare(&config.pins)?;
         let lock = Lock::take(&pins)?;
         let loaded = load::load(&config, &mount, &pins)?;
-        Ok(Self {
+        let mut kernel = Self {
             config,
             mount,
             pins,
@@ -170,12 +177,26 @@ impl Kernel {
             served: loaded.served,
             refusals: Some(loaded.refusals),
             log: loaded.log,
+            packet: loaded.packet,
             _lock: lock,
-        })
+        };
+        kernel.adopt_packet_hooks()?;
+        Ok(kernel)
+    }
+
+    fn adopt_packet_hooks(&mut self) -> Result<()> {
+        let ids: Vec<u64> = self.tags()?.into_iter().map(|(id, _)| id).collect();
+        let mut tagged =
+            if ids.is_empty() { Default::default() } else { packet::find(&self.config.attach, &ids) };
+        tagged.retain(|_, path| !path.starts_with(&self.config.jobs));
+        self.packet.adopt(&self.pins, tagged)
     }
 
     /// Tags a cgroup and all below it, and returns its id. Do this before the
-    /// first process enters.
+    /// first process enters. A tag further down counts more than one above it.
+    ///
+    /// A cgroup that is not below the parent of all jobs gets packet hooks of its
+    /// own. If they fail the tag is in force all the same: a backstop is missing.
     pub fn tag(&mut self, path: &Path, tag: u64, flags: u32) -> Result<u64> {
         if tag == 0 {
             return Err(KernelError::NoTag);
@@ -186,26 +207,43 @@ impl Kernel {
             // The proxy would be redirected to itself.
             return Err(KernelError::OwnCgroup(path.to_owned()));
         }
+        if !cgroup::holds(&self.config.attach, path)? {
+            let attach = self.config.attach.clone();
+            return Err(KernelError::NotAttached { path: path.to_owned(), attach });
+        }
         // The level first: an entry at a level that nobody looks at is no tag.
         let levels = self.setting(cfg::LEVELS)? | 1 << level;
         self.set(cfg::LEVELS, levels)?;
-        self.tags.insert(id, Plain(abi::Tag { id: tag, flags, level }), 0).map_err(map_error("TAGS"))?;
+        let entry = Plain(abi::Tag { id: tag, flags, level });
+        self.tags.insert(id, entry, 0).map_err(|error| match &error {
+            aya::maps::MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                KernelError::TooManyTags
+            }
+            _ => map_error("TAGS")(error),
+        })?;
+        if !cgroup::holds(&self.config.jobs, path)? {
+            self.packet.attach(&self.pins, id, path)?;
+        }
         Ok(id)
     }
 
     /// Lifts the tag of a cgroup; false when it had none.
     pub fn untag(&mut self, cgroup: u64) -> Result<bool> {
-        match self.tags.remove(&cgroup) {
-            Ok(()) => {}
-            Err(aya::maps::MapError::KeyNotFound) => return Ok(false),
+        let had = match self.tags.remove(&cgroup) {
+            Ok(()) => true,
+            Err(aya::maps::MapError::KeyNotFound) => false,
             Err(aya::maps::MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
-                return Ok(false);
+                false
             }
             Err(e) => return Err(map_error("TAGS")(e)),
+        };
+        if had {
+            let levels = self.tags()?.iter().fold(0, |levels, (_, tag)| levels | 1 << tag.level);
+            self.set(cfg::LEVELS, levels)?;
         }
-        let levels = self.tags()?.iter().fold(0, |levels, (_, tag)| levels | 1 << tag.level);
-        self.set(cfg::LEVELS, levels)?;
-        Ok(true)
+        // After the tag: until then they are its backstop.
+        self.packet.detach(&self.pins, cgroup)?;
+        Ok(had)
     }
 
     /// All tagged cgroups by id, those of an earlier loader too.
@@ -217,10 +255,8 @@ impl Kernel {
     /// listen to a workload. A process that is gone has none.
     pub fn tag_of_process(&self, pid: u32) -> Result<Option<u64>> {
         let Some(path) = cgroup::of_process(&self.mount, pid)? else { return Ok(None) };
-        // From the root down, as the programs look.
-        let mut ancestors: Vec<_> = path.ancestors().take_while(|it| it.starts_with(&self.mount)).collect();
-        ancestors.reverse();
-        for ancestor in ancestors {
+        // From the inside out, as the programs look.
+        for ancestor in path.ancestors().take_while(|it| it.starts_with(&self.mount)) {
             match self.tags.get(&cgroup_id(ancestor)?, 0) {
                 Ok(tag) => return Ok(Some(tag.0.id)),
                 Err(aya::maps::MapError::KeyNotFound) => {}
@@ -276,7 +312,8 @@ impl Kernel {
         let links = self
             .attachments
             .iter()
-            .map(|it| LinkHealth { name: it.name, problem: it.problem(&self.pins) })
+            .map(|it| LinkHealth { name: it.name.to_owned(), problem: it.problem(&self.pins) })
+            .chain(self.packet.health(&self.pins))
             .collect();
         let mode = if self.setting(cfg::MODE)? == cfg::MODE_DENY { Mode::Deny } else { Mode::Redirect };
         Ok(Health { links, mode, tags: self.tags()?.len() })

@@ -74,6 +74,13 @@ impl PinDir {
         self.reached.join(format!("{LINK_PREFIX}{name}"))
     }
 
+    /// The names of all links that are pinned.
+    pub fn links(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.reached).map_err(io_error("listing", &self.shown))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.strip_prefix(LINK_PREFIX).map(str::to_owned)).collect())
+    }
+
     pub fn map(&self, name: &str) -> PathBuf {
         self.reached.join(format!("{MAP_PREFIX}{name}"))
     }

@@ -95,7 +95,7 @@ fn a_detached_link_is_noticed_and_made_again() {
     let health = world.kernel().health().unwrap();
     assert!(!health.is_good());
     assert_eq!(
-        health.links.iter().filter(|l| l.problem.is_some()).map(|l| l.name).collect::<Vec<_>>(),
+        health.links.iter().filter(|l| l.problem.is_some()).map(|l| l.name.as_str()).collect::<Vec<_>>(),
         ["connect4"]
     );
     // The backstop holds without it: nothing leaves.
@@ -238,7 +238,7 @@ fn pins_are_not_trusted_to_a_directory_of_somebody_else() {
 }
 
 #[test]
-fn the_tag_of_a_process_is_that_of_its_outermost_tagged_cgroup() {
+fn the_tag_of_a_process_is_that_of_its_innermost_tagged_cgroup() {
     let mut world = World::served();
     let inner = world.job.child("inner").unwrap();
     let inner_path = inner.path().to_owned();
@@ -247,12 +247,12 @@ fn the_tag_of_a_process_is_that_of_its_outermost_tagged_cgroup() {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    assert_eq!(world.kernel().tag_of_process(child.id()).unwrap(), Some(TAG));
+    assert_eq!(world.kernel().tag_of_process(child.id()).unwrap(), Some(OTHER_TAG));
     assert_eq!(world.kernel().tag_of_process(std::process::id()).unwrap(), None);
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
     line.clear();
     output.read_line(&mut line).unwrap();
-    assert!(line.contains(&format!(" {TAG} ")), "{line}");
+    assert!(line.contains(&format!(" {OTHER_TAG} ")), "{line}");
     let pid = child.id();
     child.wait().unwrap();
     assert_eq!(world.kernel().tag_of_process(pid).unwrap(), None);

@@ -10,6 +10,7 @@ mod debug;
 mod lifecycle;
 mod loopback;
 mod routes;
+mod scopes;
 mod world {
     pub use enforcer_tests::kernel::*;
 }
