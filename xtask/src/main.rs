@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod clients;
+mod containers;
 mod dist;
 mod ebpf;
 mod run;
@@ -67,7 +68,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
-        Task::Setup => setup::with_clients(),
+        Task::Setup => setup::for_tests(),
         Task::Ebpf { debug } => {
             let object = if debug { ebpf::build_debug() } else { ebpf::build() }?;
             println!("built {}", object.display());

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::clients;
+use crate::containers;
 use crate::run::{root, run};
 use crate::toolchain::{LLVM, Toolchain};
 
@@ -69,6 +70,12 @@ pub fn all() -> Result<()> {
 pub fn with_clients() -> Result<()> {
     all()?;
     clients::install()
+}
+
+/// The same, and what the container tests need.
+pub fn for_tests() -> Result<()> {
+    with_clients()?;
+    containers::install()
 }
 
 /// Installs those of the packages that are missing.

@@ -10,7 +10,7 @@ use crate::{ebpf, setup};
 /// Sets up, builds and runs all tests, or those whose name contains `filter`.
 pub fn all(filter: Option<&str>) -> Result<()> {
     ensure!(is_root()?, "the tests attach programs to cgroups: run them as root");
-    setup::with_clients()?;
+    setup::for_tests()?;
     let mut command = Command::new("cargo");
     command.current_dir(root()).args(["test", "--workspace", "--locked"]);
     command.env("ENFORCER_BPF_OBJECT", ebpf::build()?);
