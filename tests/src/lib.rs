@@ -8,4 +8,5 @@ pub mod search;
 pub mod service;
 pub mod sniffer;
 pub mod split;
+pub mod traffic;
 pub mod origin;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -138,7 +138,17 @@ impl Service {
         Ok(service)
     }
 
+    /// Starts the daemon and waits until it is ready.
     pub fn start_daemon(&mut self) -> Result<()> {
+        let ready = self.spawn_daemon()?.recv().ok();
+        if ready.as_deref() != Some("enforcer: ready") {
+            bail!("the daemon said {ready:?} and {}", std::fs::read_to_string(self.log())?);
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon; what it says comes line by line.
+    pub fn spawn_daemon(&mut self) -> Result<mpsc::Receiver<String>> {
         let daemon = self.command(&["daemon"])?;
         let mut command = match self.wrapper.split_first() {
             Some((first, rest)) => {
@@ -150,15 +160,17 @@ impl Service {
         };
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let ready = lines.next().transpose()?;
-        // The rest of its output is read, so that it never blocks.
-        std::thread::spawn(move || lines.for_each(drop));
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         self.daemon = Some(child);
-        if ready.as_deref() != Some("enforcer: ready") {
-            bail!("the daemon said {ready:?} and {}", std::fs::read_to_string(self.log())?);
-        }
-        Ok(())
+        let (say, said) = mpsc::channel();
+        // Read to its end, whether anybody listens or not, so that it never blocks.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(say.send(line))));
+        Ok(said)
+    }
+
+    /// Whether the daemon that was started last runs.
+    pub fn daemon_runs(&mut self) -> Result<bool> {
+        self.daemon.as_mut().map_or(Ok(false), |daemon| Ok(daemon.try_wait()?.is_none()))
     }
 
     /// The program with this service's configuration.

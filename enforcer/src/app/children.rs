@@ -12,6 +12,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::net::ipc::Channel;
 use crate::net::sys;
@@ -19,6 +21,7 @@ use crate::secret::SecretText;
 use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
 
 use super::daemon::{Daemon, Link, lock};
+use super::pause::Pause;
 
 /// This very program: in a folder that the children's user may not enter it is
 /// found all the same, and after an upgrade it is still the one that runs.
@@ -31,37 +34,40 @@ const BEGIN: Duration = Duration::from_secs(20);
 const TAKES: Duration = Duration::from_secs(2);
 /// How long a proxy may take to end, before it is killed.
 const END: Duration = Duration::from_secs(3);
+/// The same for one whose signer has died: nobody gets a new connection until it is gone.
+const CUT: Duration = Duration::from_millis(300);
 
 impl Daemon {
     /// Starts the children, again and again, until the end.
     pub(super) fn supervise(self: &Arc<Self>) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = Pause::default();
         while !self.stop.load(Ordering::Acquire) {
-            let begun = Instant::now();
-            match self.start_children() {
+            let wait = match self.start_children() {
                 Ok((signer, proxy)) => {
+                    let begun = Instant::now();
                     // A reader that is gone, or a full disk, is no reason to end.
                     if let Err(error) = writeln!(std::io::stdout(), "enforcer: ready") {
                         tracing::debug!(%error, "nobody is told");
                     }
                     sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
                     self.look_after(signer, proxy);
+                    pause.after_death(begun.elapsed())
                 }
-                Err(error) => tracing::error!("{error:#}"),
-            }
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    pause.after_failure()
+                }
+            };
             *lock(&self.proxy) = None;
             self.nobody_answers();
-            if begun.elapsed() > Duration::from_secs(10) {
-                pause = Duration::from_millis(100);
-            }
             if !self.stop.load(Ordering::Acquire) {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_secs(5));
+                std::thread::sleep(wait);
             }
         }
     }
 
     fn look_after(&self, mut signer: Child, mut proxy: Child) {
+        let ends: Vec<OwnedFd> = [&signer, &proxy].into_iter().filter_map(end_of).collect();
         loop {
             self.forward_refusals();
             self.end_adopted();
@@ -69,8 +75,9 @@ impl Daemon {
             let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
             let stuck = self.stuck.load(Ordering::Acquire);
             let ended = gone(&mut signer) || gone(&mut proxy);
-            if ended || stuck || self.stop.load(Ordering::Acquire) {
-                self.end_proxy(&mut proxy);
+            let stop = self.stop.load(Ordering::Acquire);
+            if ended || stuck || stop {
+                self.end_proxy(&mut proxy, if stop { END } else { CUT });
                 end([&mut proxy, &mut signer]);
                 if stuck {
                     tracing::error!(
@@ -82,17 +89,17 @@ impl Daemon {
                 }
                 return;
             }
-            std::thread::sleep(TICK);
+            wait_for_any(&ends, TICK);
         }
     }
 
     /// The end of its control link is what a proxy drains for: open statements come
     /// to their end, within the deadline, and sessions are closed.
-    fn end_proxy(&self, proxy: &mut Child) {
+    fn end_proxy(&self, proxy: &mut Child, patience: Duration) {
         if let Some(link) = lock(&self.proxy).take() {
             link.channel.shut();
         }
-        let until = Instant::now() + END;
+        let until = Instant::now() + patience;
         while Instant::now() < until && matches!(proxy.try_wait(), Ok(None)) {
             std::thread::sleep(TICK / 10);
         }
@@ -202,6 +209,21 @@ fn end<const N: usize>(children: [&mut Child; N]) {
         if let Err(error) = child.kill().and_then(|()| child.wait()) {
             tracing::warn!(%error, "a child that does not end");
         }
+    }
+}
+
+/// What becomes readable when a child ends.
+fn end_of(child: &Child) -> Option<OwnedFd> {
+    let opened = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
+    opened.inspect_err(|error| tracing::warn!(%error, "the end of a child is noticed late")).ok()
+}
+
+/// Waits until one of them is readable, but not longer than that.
+fn wait_for_any(fds: &[OwnedFd], longest: Duration) {
+    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+    let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::ZERO);
+    if fds.is_empty() || poll(&mut polled, timeout).is_err() {
+        std::thread::sleep(longest);
     }
 }
 

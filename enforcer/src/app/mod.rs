@@ -6,6 +6,7 @@ pub mod daemon;
 mod follow;
 mod java;
 mod jobs;
+mod pause;
 pub mod proxy;
 pub mod registries;
 pub mod release;
