@@ -3,6 +3,7 @@
 mod children;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 mod follow;
 mod java;
 mod jobs;

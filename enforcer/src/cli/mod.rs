@@ -2,6 +2,7 @@
 
 mod completion;
 mod daemon;
+mod doctor;
 mod launch_exec;
 mod man;
 mod policy;
@@ -42,6 +43,7 @@ enum Verb {
     Run(run::Cmd),
     /// Show scopes, pins and health
     Status(status::Cmd),
+    Doctor(doctor::Cmd),
     /// List, show and verify session recordings
     Sessions(sessions::Cmd),
     /// Check, explain, test and begin policies
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Run(cmd) => return cmd.run(&config),
         Verb::Status(cmd) => cmd.run(&config),
+        Verb::Doctor(cmd) => return cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
         Verb::Reload(cmd) => cmd.run(&config),

@@ -67,8 +67,8 @@ pub(super) fn of_process(mount: &Path, pid: u32) -> Result<Option<PathBuf>> {
     Ok(Some(mount.join(below)))
 }
 
-/// Fields: id, parent, device, root, mount point, options, any number of tags, `-`, type, source.
-fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
+/// The mount of the whole hierarchy, in the text of a mountinfo. Fields: id, parent, device, root, mount point, options, any number of tags, `-`, type, source.
+pub fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         if right.split(' ').next()? != "cgroup2" {

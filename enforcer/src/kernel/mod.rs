@@ -32,7 +32,7 @@ use enforcer_common as abi;
 use enforcer_common::cfg;
 use thiserror::Error;
 
-pub use cgroup::{cgroup_id, cgroup2_mount};
+pub use cgroup::{cgroup_id, cgroup2_mount, find_cgroup2};
 pub use event::{Refusal, Refusals};
 pub use listen::Listeners;
 pub use log::ProgramLog;

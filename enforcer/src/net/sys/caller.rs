@@ -71,18 +71,24 @@ pub fn join_new_keyring() -> io::Result<()> {
     }
 }
 
+/// The version of Landlock's interface; 0 if the kernel has none.
+pub fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    let nothing = std::ptr::null::<u64>();
+    // SAFETY: takes no memory in this form.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// No look into processes outside, no signal to them, no abstract socket of theirs: by
 /// Landlock, whose domain holds for all that this process starts. Before Linux 6.12,
 /// or where the kernel was started without it, there is no such domain: false.
 pub fn isolate() -> io::Result<bool> {
-    const VERSION: u32 = 1;
     const ABSTRACT_SOCKETS: u64 = 1;
     const SIGNALS: u64 = 2;
     // `struct landlock_ruleset_attr`: no access to files or ports is handled.
     let attr = [0_u64, 0, ABSTRACT_SOCKETS | SIGNALS];
-    let nothing = std::ptr::null::<u64>();
-    // SAFETY: takes no memory in this form.
-    if unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) } < 6 {
+    if landlock_version() < 6 {
         return Ok(false);
     }
     // SAFETY: the kernel reads the structure, whose size is given.

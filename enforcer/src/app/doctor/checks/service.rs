@@ -1,0 +1,114 @@
+//! The running service: what it attached, and who can change it.
+
+use std::path::Path;
+
+use crate::app::doctor::check::{Fix, Found};
+use crate::app::doctor::host::{Host, Service};
+
+use super::{listed, tier};
+
+pub(super) fn whole(host: &Host) -> Found {
+    let status = match &host.probes.service {
+        Service::Answers(status) => status,
+        Service::Silent => {
+            return Found::missing(
+                "no service runs: scopes are not watched, and tagged cgroups have no network",
+                Fix::shell("systemctl enable --now enforcer"),
+            );
+        }
+        Service::Unknown(why) => return Found::unknown(format!("the service was not asked: {why}")),
+    };
+    let problem = |pin: &serde_json::Value| {
+        let text = pin["problem"].as_str()?;
+        Some(format!("{} {text}", pin["name"].as_str().unwrap_or_default()))
+    };
+    let pins = status["pins"].as_array();
+    let wrong: Vec<String> = pins.into_iter().flatten().filter_map(problem).collect();
+    if !wrong.is_empty() {
+        return Found::missing(listed(&wrong), Fix::shell("systemctl restart enforcer"));
+    }
+    match pins.map_or(0, Vec::len) {
+        0 => Found::missing("the service holds no pins", Fix::shell("systemctl restart enforcer")),
+        // What it records decides no connection, but is how root is noticed.
+        count if status["healthy"] == true => {
+            Found::good(format!("{count} hooks are attached, all in place"))
+        }
+        count => Found::missing(
+            format!("{count} hooks are attached, but the service is not whole"),
+            Fix::shell("enforcer status; journalctl -u enforcer -n 50"),
+        ),
+    }
+}
+
+/// What is pinned is changed by whoever may write there.
+pub(super) fn pins(host: &Host) -> Found {
+    let pins = &host.config.kernel.pins;
+    let shown = pins.display();
+    match host.meta(pins) {
+        // Nothing is pinned, which another check tells; nothing can be changed.
+        None => Found::good(format!("nothing is pinned at {shown}")),
+        Some(meta) if meta.uid == 0 && meta.mode & 0o077 == 0 => open_pins(host, pins),
+        Some(meta) => Found::missing(
+            format!("{shown} is open to others than root (uid {}, mode {:o})", meta.uid, meta.mode),
+            Fix::shell(format!("chown root:root {shown} && chmod 0700 {shown}")),
+        ),
+    }
+}
+
+fn open_pins(host: &Host, pins: &Path) -> Found {
+    let open = |name: &String| {
+        host.meta(pins.join(name)).is_some_and(|meta| meta.uid != 0 || meta.mode & 0o077 != 0)
+    };
+    let open: Vec<String> = host.list(pins).into_iter().filter(open).collect();
+    if open.is_empty() {
+        Found::good(format!("{} is root's alone", pins.display()))
+    } else {
+        // Behind a folder that is closed; another mount or descriptor would do.
+        Found::missing(
+            format!("pins are open to others than root: {}", listed(&open)),
+            Fix::shell(format!("chmod -R go= {}", pins.display())),
+        )
+    }
+}
+
+pub(super) fn lsm(host: &Host) -> Found {
+    let boot = |list: &str| {
+        let list = if list.is_empty() { "landlock,lockdown,yama,integrity,apparmor" } else { list };
+        Fix::Shell(vec![
+            format!(
+                "echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX lsm={list},bpf\"' >/etc/default/grub.d/enforcer.cfg"
+            ),
+            "update-grub && systemctl reboot".to_owned(),
+        ])
+    };
+    let list = match host.line("/sys/kernel/security/lsm") {
+        Ok(Some(list)) => list,
+        Ok(None) => {
+            return Found::unknown("securityfs is not mounted")
+                .with(Fix::shell("mount -t securityfs securityfs /sys/kernel/security"));
+        }
+        Err(error) => return Found::unknown(format!("/sys/kernel/security/lsm: {error}")),
+    };
+    if super::kernel::option(host, "CONFIG_BPF_LSM").is_some_and(|value| value != "y") {
+        return Found::missing(
+            "the kernel was built without CONFIG_BPF_LSM",
+            Fix::shell("apt-get install -y linux-image-amd64 && systemctl reboot"),
+        );
+    }
+    if !list.split(',').any(|name| name == "bpf") {
+        return Found::missing(format!("`bpf` is not among the LSMs: {list}"), boot(&list));
+    }
+    match tier(host, "lsm") {
+        Some((true, _)) => Found::good("the LSM tier runs"),
+        Some((false, why)) => Found::missing(
+            format!("the LSM tier does not run: {why}"),
+            Fix::shell(
+                "sed -i '/^#*lsm *=/d; s/^\\[kernel\\]$/&\\nlsm = \"auto\"/' /etc/enforcer/config.toml && systemctl restart enforcer",
+            ),
+        ),
+        None if matches!(host.probes.service, Service::Answers(_)) => {
+            Found::missing("the service has no LSM tier", Fix::shell("apt-get install -y enforcer"))
+        }
+        None => Found::unknown("the kernel can; whether the LSM tier runs is not known without the service"),
+    }
+}

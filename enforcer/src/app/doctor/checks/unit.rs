@@ -1,0 +1,227 @@
+//! What a unit may do, by its settings.
+
+use crate::app::doctor::check::{Fix, Found};
+use crate::app::doctor::host::Host;
+use crate::app::doctor::scope::Scope;
+use crate::app::doctor::unit::KEYRING;
+
+use super::{listed, lsm_runs};
+
+/// What no job needs, and what undoes enforcement. CAP_NET_RAW, which Docker leaves
+/// to containers, is not among them: AF_PACKET has a check of its own.
+pub const DANGEROUS: [&str; 12] = [
+    "cap_net_admin",
+    "cap_sys_admin",
+    "cap_sys_ptrace",
+    "cap_sys_module",
+    "cap_sys_rawio",
+    "cap_sys_boot",
+    "cap_sys_resource",
+    "cap_bpf",
+    "cap_perfmon",
+    "cap_mac_admin",
+    "cap_mac_override",
+    "cap_dac_read_search",
+];
+
+/// The families that the programs at the cgroup root know, and NETLINK, by which
+/// programs read the interfaces.
+pub const FAMILIES: &str = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK";
+pub const KEYRING_FILTER: &str = "SystemCallFilter=~@keyring";
+
+/// The line that takes the dangerous capabilities away.
+pub fn bounding() -> String {
+    format!("CapabilityBoundingSet=~{}", DANGEROUS.map(str::to_uppercase).join(" "))
+}
+
+const OF_RUN: &str = "jobs of `enforcer run` have none";
+
+pub(super) fn user(_: &Host, scope: &Scope) -> Found {
+    let names: Vec<String> = scope.people.iter().map(|person| person.name.clone()).collect();
+    if !scope.runs_as_root() {
+        return Found::good(format!("jobs run as {}", listed(&names)));
+    }
+    let text = "jobs run as root, so that none of them is without privileges";
+    match &scope.unit {
+        Some(_) => Found::missing(text, Fix::drop_in("User=ci"))
+            .with(Fix::shell("useradd --system --create-home ci    # or name the jobs' user with --user")),
+        None => {
+            Found::missing(text, Fix::shell("# start jobs as a user of the group `enforcer`, not as root"))
+        }
+    }
+}
+
+pub(super) fn no_new_privileges(_: &Host, scope: &Scope) -> Found {
+    if scope.no_new_privileges() {
+        Found::good("programs give nobody more than they have")
+    } else {
+        Found::missing(
+            "programs with the setuid bit or capabilities of their own give them to jobs",
+            Fix::drop_in("NoNewPrivileges=yes"),
+        )
+    }
+}
+
+pub(super) fn capabilities(_: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else { return Found::good(OF_RUN) };
+    let Some(set) = unit.capabilities("CapabilityBoundingSet") else {
+        return Found::missing("root in the unit has every capability", Fix::drop_in(bounding()));
+    };
+    let held: Vec<String> =
+        DANGEROUS.iter().filter(|name| set.contains(**name)).map(|name| name.to_uppercase()).collect();
+    if held.is_empty() {
+        Found::good("root in the unit can change neither the network nor the kernel")
+    } else {
+        Found::missing(format!("root in the unit has {}", listed(&held)), Fix::drop_in(bounding()))
+    }
+}
+
+pub(super) fn ambient(_: &Host, scope: &Scope) -> Found {
+    let set =
+        scope.unit.as_ref().and_then(|unit| unit.capabilities("AmbientCapabilities")).unwrap_or_default();
+    let raw = ["cap_net_raw"];
+    let held: Vec<String> = DANGEROUS
+        .iter()
+        .chain(&raw)
+        .filter(|name| set.contains(**name))
+        .map(|name| name.to_uppercase())
+        .collect();
+    if held.is_empty() {
+        Found::good("jobs begin without a capability that matters")
+    } else {
+        Found::missing(format!("jobs begin with {}", listed(&held)), Fix::drop_in("AmbientCapabilities="))
+    }
+}
+
+/// A channel to the hypervisor that no hook of cgroups sees, open to everybody.
+pub(super) fn vsock(host: &Host, scope: &Scope) -> Found {
+    if scope.unit.as_ref().is_some_and(|unit| !unit.allows_family("AF_VSOCK")) {
+        return Found::good("the unit has no AF_VSOCK");
+    }
+    if lsm_runs(host) {
+        return Found::good("the LSM tier refuses AF_VSOCK");
+    }
+    let release = host.line("/proc/sys/kernel/osrelease").ok().flatten().unwrap_or_default();
+    let lists = |file: &str| host.text(format!("/lib/modules/{release}/{file}")).ok().flatten();
+    let named = |text: Option<String>| text.map(|text| text.lines().any(|line| line.contains("/vsock.ko")));
+    let here = host.exists("/dev/vsock") || host.exists("/sys/module/vsock");
+    let module = "echo 'install vsock /bin/false' >/etc/modprobe.d/enforcer-vsock.conf && rmmod vsock 2>/dev/null; true";
+    let fix = match scope.unit {
+        Some(_) => Fix::drop_in(FAMILIES),
+        None => Fix::shell(module),
+    };
+    if here {
+        return Found::missing("AF_VSOCK is open: a channel to the hypervisor", fix);
+    }
+    let blocked = host.list("/etc/modprobe.d").iter().any(|file| {
+        let text = host.text(format!("/etc/modprobe.d/{file}")).ok().flatten().unwrap_or_default();
+        text.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], ["install", "vsock", "/bin/false" | "/bin/true" | "/usr/bin/false", ..])
+        })
+    });
+    match (blocked, named(lists("modules.dep"))) {
+        (true, _) => Found::good("the module vsock is not loaded and will not be"),
+        (false, Some(false)) => Found::good("the kernel has no AF_VSOCK"),
+        (false, _) => Found::missing("the first socket of AF_VSOCK has its module loaded", fix),
+    }
+}
+
+pub(super) fn packet_families(host: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else {
+        return Found::good("jobs of `enforcer run` have no capability for AF_PACKET and AF_XDP");
+    };
+    if lsm_runs(host) {
+        return Found::good("the LSM tier refuses AF_PACKET and AF_XDP");
+    }
+    let open: Vec<String> = ["AF_PACKET", "AF_XDP"]
+        .iter()
+        .filter(|family| unit.allows_family(family))
+        .map(|it| (*it).to_owned())
+        .collect();
+    let raw = unit.capabilities("CapabilityBoundingSet").is_none_or(|set| set.contains("cap_net_raw"));
+    if open.is_empty() {
+        Found::good("the unit has neither AF_PACKET nor AF_XDP")
+    } else if raw {
+        Found::missing(format!("root in the unit has {}", open.join(" and ")), Fix::drop_in(FAMILIES))
+    } else {
+        Found::good("root in the unit has no CAP_NET_RAW")
+    }
+}
+
+/// The kernel asks root's `/sbin/request-key`, outside of every job, for what a process
+/// wants to know, names of hosts among it.
+pub(super) fn keyring(host: &Host, scope: &Scope) -> Found {
+    if !host.exists("/sbin/request-key") {
+        return Found::good("there is no /sbin/request-key that would look a name up");
+    }
+    if scope.unit.as_ref().is_some_and(|unit| KEYRING.iter().all(|call| !unit.allows_call(call))) {
+        return Found::good("the unit has no calls of the keyring");
+    }
+    let text = "the kernel has root look names up for a job (request_key)";
+    match scope.unit {
+        Some(_) => Found::missing(text, Fix::drop_in(KEYRING_FILTER)),
+        None => Found::missing(text, Fix::shell("apt-get remove -y keyutils")),
+    }
+}
+
+pub(super) fn control_groups(host: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else {
+        return Found::good("jobs of `enforcer run` see their own cgroup alone, read-only");
+    };
+    if unit.is_yes("ProtectControlGroups")
+        || matches!(unit.last("ProtectControlGroups"), Some("private" | "strict"))
+    {
+        Found::good("the unit cannot write to cgroups")
+    } else if lsm_runs(host) {
+        Found::good("the LSM tier refuses to leave a tag")
+    } else if !scope.runs_as_root() && unit.last("User").is_some_and(|user| user != "root") {
+        Found::good("cgroups are root's, and the unit has no root")
+    } else {
+        Found::missing(
+            "root in the unit can move itself out of the tagged cgroup",
+            Fix::drop_in("ProtectControlGroups=yes"),
+        )
+    }
+}
+
+/// What root writes may be run by something that is not tagged.
+pub(super) fn root_files(_: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else {
+        return if scope.runs_as_root() {
+            Found::missing(
+                "a job of root may write crontabs and units",
+                Fix::shell("# start jobs as a user of the group `enforcer`, not as root"),
+            )
+        } else {
+            Found::good("jobs are not root's")
+        };
+    };
+    if unit.last("User").is_some_and(|user| user != "root") || unit.is_yes("DynamicUser") {
+        return Found::good("the unit is not root's");
+    }
+    let system = matches!(unit.last("ProtectSystem"), Some("full" | "strict"));
+    let settings = unit.is_yes("ProtectKernelTunables");
+    if system && settings {
+        return Found::good("the host's files and the kernel's settings are read-only for the unit");
+    }
+    let lines =
+        [(!system).then_some("ProtectSystem=full"), (!settings).then_some("ProtectKernelTunables=yes")];
+    Found::missing(
+        "root in the unit may write crontabs, units and settings of the kernel",
+        Fix::DropIn(lines.into_iter().flatten().map(str::to_owned).collect()),
+    )
+}
+
+pub(super) fn namespaces(_: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else {
+        return Found::good("a namespace of the network is refused until it is served");
+    };
+    match unit.last("RestrictNamespaces") {
+        None | Some("no") => Found::missing(
+            "the unit may make namespaces (it needs them only for containers)",
+            Fix::drop_in("RestrictNamespaces=yes"),
+        ),
+        Some(value) => Found::good(format!("RestrictNamespaces={value}")),
+    }
+}

@@ -1,0 +1,112 @@
+//! What is graded: the jobs of `enforcer run`, or a unit.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::host::{Access, Host};
+use super::people::Person;
+use super::unit::{Unit, UnitError};
+
+/// The jobs of `enforcer run`, or those of a unit.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub name: String,
+    /// None are the jobs of `enforcer run`.
+    pub unit: Option<Unit>,
+    /// Whose processes these are; several may start jobs by `enforcer run`.
+    pub people: Vec<Person>,
+    /// Below the mount of cgroups.
+    pub cgroup: PathBuf,
+}
+
+/// Why a scope cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    #[error("there is no user `{0}` on this host; name the user that jobs run as with --user")]
+    NoUser(String),
+    #[error("reading the users of this host: {0}")]
+    Users(#[from] io::Error),
+}
+
+/// The name of the scope of `enforcer run`.
+pub const RUN: &str = "run";
+
+impl Scope {
+    /// The jobs of `enforcer run`: of this user, or of all who may start them.
+    pub fn run(host: &Host, user: Option<&str>) -> Result<Self, ScopeError> {
+        let mut people = Vec::new();
+        if let Some(user) = user {
+            people.push(person(host, user)?);
+        } else {
+            let group = &host.config.run.group;
+            for (name, _, members) in host.groups()? {
+                if name == *group {
+                    for member in members {
+                        people.extend(host.person(&member)?);
+                    }
+                }
+            }
+            // What nobody may reach is what anybody may not.
+            if people.is_empty() {
+                people.push(Person::anybody());
+            }
+        }
+        Ok(Self { name: RUN.to_owned(), unit: None, people, cgroup: host.config.cgroup.jobs.clone() })
+    }
+
+    /// A unit, whose jobs run as its user or as the one that is named.
+    pub fn unit(host: &Host, name: &str, user: Option<&str>) -> Result<Self, ScopeError> {
+        let unit = Unit::find(host, name)?;
+        let mut who = match user.or_else(|| unit.last("User")) {
+            Some(user) if user != "root" => match host.person(user)? {
+                Some(person) => person,
+                // It exists while the unit runs.
+                None if unit.is_yes("DynamicUser") => Person::anybody(),
+                None => return Err(ScopeError::NoUser(user.to_owned())),
+            },
+            _ if unit.is_yes("DynamicUser") => Person::anybody(),
+            _ => host.person("0")?.ok_or_else(|| ScopeError::NoUser("root".to_owned()))?,
+        };
+        let more: Vec<&str> = unit.words("SupplementaryGroups").chain(unit.last("Group")).collect();
+        for (name, gid, _) in host.groups()? {
+            if more.contains(&name.as_str()) {
+                who.groups.push((gid, name));
+            }
+        }
+        let cgroup = unit.cgroup();
+        Ok(Self { name: unit.name.clone(), unit: Some(unit), people: vec![who], cgroup })
+    }
+
+    /// Who can write to this path, among those whose jobs these are.
+    pub fn writer(&self, host: &Host, path: &str) -> Option<&Person> {
+        if self.hides(Path::new(path)) {
+            return None;
+        }
+        self.people.iter().find(|person| host.may(person, path, Access::Write))
+    }
+
+    /// Whether the jobs do not see this path.
+    pub fn hides(&self, path: &Path) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.hides(path))
+    }
+
+    /// Whether a program cannot give its caller more than it has.
+    pub fn no_new_privileges(&self) -> bool {
+        self.unit.as_ref().is_none_or(|unit| unit.is_yes("NoNewPrivileges"))
+    }
+
+    pub fn runs_as_root(&self) -> bool {
+        self.people.iter().any(Person::is_root)
+    }
+
+    /// Where the cgroup is on the host.
+    pub fn cgroup_at(&self, mount: &Path) -> PathBuf {
+        mount.join(self.cgroup.strip_prefix("/").unwrap_or(&self.cgroup))
+    }
+}
+
+fn person(host: &Host, name: &str) -> Result<Person, ScopeError> {
+    host.person(name)?.ok_or_else(|| ScopeError::NoUser(name.to_owned()))
+}
