@@ -17,6 +17,9 @@ pub const MAX_FLOWS: u32 = 65_536;
 pub const EVENT_BYTES: u32 = 256 * 1024;
 /// Refusals reported for one tag in one second; the rest are counted.
 pub const EVENTS_PER_SECOND: u32 = 100;
+/// Set in the key of `RATE` where a tag's refusals in namespaces that are not served are
+/// counted, beside its others: a flood of those must not hide that one is needed.
+pub const RATE_OF_NAMESPACES: u64 = 1 << 63;
 /// The same for all who are no workload: any user of the host could fill the recording.
 pub const STRANGERS_PER_SECOND: u32 = 1;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cgroup::{self, Cgroup};
-use crate::netns::{Cable, PEER4, PEER6};
+use crate::netns::{Cable, Netns, PEER4, PEER6};
 use crate::sniffer::{Packet, Sniffer};
 use enforcer::kernel::{Kernel, KernelConfig, Refusal};
 use enforcer::net::sys;
@@ -38,7 +38,7 @@ pub struct World {
     pub sniffer: Sniffer,
     pub job: Cgroup,
     pub other_job: Cgroup,
-    _jobs: Cgroup,
+    pub jobs: Cgroup,
     pub outside: Cgroup,
     pub own: Cgroup,
     _root: Cgroup,
@@ -92,7 +92,7 @@ impl World {
             sniffer,
             job,
             other_job,
-            _jobs: jobs,
+            jobs,
             outside,
             own,
             _root: root,
@@ -119,7 +119,16 @@ impl World {
 
     pub fn serve(&mut self) {
         let netns = self.cable.work.file().try_clone().unwrap();
-        let listeners = self.kernel().open_listeners(Some(&netns)).unwrap();
+        self.serve_file(&netns);
+    }
+
+    /// The same in another namespace.
+    pub fn serve_in(&mut self, netns: &Netns) {
+        self.serve_file(netns.file());
+    }
+
+    fn serve_file(&mut self, netns: &File) {
+        let listeners = self.kernel().open_listeners(Some(netns)).unwrap();
         assert!(listeners.has_ipv6());
         let [tcp4, tcp6, udp4, udp6] = listeners.into_fds().unwrap();
         for fd in [tcp4, tcp6] {

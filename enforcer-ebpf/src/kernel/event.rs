@@ -3,7 +3,9 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use enforcer_common::{EVENTS_PER_SECOND, Flow, Hook, Rate, Reason, RefusalRecord, STRANGERS_PER_SECOND};
+use enforcer_common::{
+    EVENTS_PER_SECOND, Flow, Hook, RATE_OF_NAMESPACES, Rate, Reason, RefusalRecord, STRANGERS_PER_SECOND,
+};
 
 use super::maps::{EVENTS, RATE};
 use super::tag::Who;
@@ -31,10 +33,11 @@ struct Process {
 
 /// How many were suppressed since the last report, or nothing when this one is to be.
 #[inline(always)]
-fn admit(tag: u64, now: u64) -> Option<u32> {
-    let Some(rate) = RATE.get_ptr_mut(&tag) else {
+fn admit(tag: u64, reason: Reason, now: u64) -> Option<u32> {
+    let key = if matches!(reason, Reason::NetnsNotServed) { tag | RATE_OF_NAMESPACES } else { tag };
+    let Some(rate) = RATE.get_ptr_mut(&key) else {
         // Without an entry nothing is counted, and all is reported.
-        return match RATE.insert(&tag, &Rate { window: now, count: 1, suppressed: 0 }, 0) {
+        return match RATE.insert(&key, &Rate { window: now, count: 1, suppressed: 0 }, 0) {
             Ok(()) | Err(_) => Some(0),
         };
     };
@@ -62,7 +65,7 @@ pub fn refuse(who: Who, what: &Refused) {
     decided!(what.hook, what.reason, who, what.addr, what.port);
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(suppressed) = admit(who.tag, now) else { return };
+    let Some(suppressed) = admit(who.tag, what.reason, now) else { return };
     let process = Process {
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         uid: bpf_get_current_uid_gid() as u32,
@@ -77,7 +80,7 @@ pub fn refuse_packet(who: Who, flow: *const Flow, what: &Refused) {
     decided!(what.hook, what.reason, who, what.addr, what.port);
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(suppressed) = admit(who.tag, now) else { return };
+    let Some(suppressed) = admit(who.tag, what.reason, now) else { return };
     let mut process = Process { pid: 0, uid: 0, comm: [0; 16] };
     if !flow.is_null() {
         // SAFETY: not null, and the verifier knows its size.

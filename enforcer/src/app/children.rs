@@ -26,7 +26,7 @@ use super::pause::Pause;
 /// This very program: in a folder that the children's user may not enter it is
 /// found all the same, and after an upgrade it is still the one that runs.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
-/// How often the loader looks after its children and the kernel's refusals.
+/// How often the loader looks after its children.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How long a proxy may take to begin.
 const BEGIN: Duration = Duration::from_secs(20);
@@ -60,6 +60,7 @@ impl Daemon {
             };
             *lock(&self.proxy) = None;
             self.nobody_answers();
+            self.serve_nobody();
             if !self.stop.load(Ordering::Acquire) {
                 std::thread::sleep(wait);
             }
@@ -69,7 +70,6 @@ impl Daemon {
     fn look_after(&self, mut signer: Child, mut proxy: Child) {
         let ends: Vec<OwnedFd> = [&signer, &proxy].into_iter().filter_map(end_of).collect();
         loop {
-            self.forward_refusals();
             self.end_adopted();
             self.end_lifted();
             let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
@@ -162,7 +162,7 @@ impl Daemon {
         // A job that runs on would be refused by a proxy that does not know it yet.
         self.tell(&ToProxy::Listeners { netns }, &fds.each_ref().map(AsFd::as_fd))
             .context("the proxy did not take the listeners")?;
-        Ok(())
+        self.serve_again(netns)
     }
 
     fn listen_to(&self, channel: &Channel, ready: &mpsc::Sender<()>) {

@@ -24,13 +24,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::stat::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::kernel::{Kernel, KernelConfig, Refusal, cgroup2_mount};
+use crate::kernel::{Kernel, KernelConfig, Refusals, cgroup2_mount};
 use crate::net::ipc::Channel;
 use crate::tls::ca::Ca;
-use crate::workload::wire::{Refused, ToProxy, WorkloadSpec};
+use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::children::TICK;
 use super::config::Config;
+use super::namespaces::Table;
 use super::release::Lifted;
 use super::trust::Trust;
 use super::{jobs, release, sockets};
@@ -46,6 +47,9 @@ pub struct Daemon {
     trust: Trust,
     pub(super) ca: Ca,
     pub(super) kernel: Mutex<Option<Kernel>>,
+    /// Read by one at a time: by the thread that waits for them, and at a job's end.
+    pub(super) refusals: Mutex<Refusals>,
+    pub(super) namespaces: Mutex<Table>,
     pub(super) proxy: Mutex<Option<Link>>,
     pub(super) workloads: Mutex<HashMap<u64, WorkloadSpec>>,
     adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
@@ -93,7 +97,7 @@ pub fn run(config: Config) -> Result<()> {
     let before = own_cgroup(&mount)?;
     fs::write(own.join("cgroup.procs"), "0").context("moving to the enforcer's own cgroup")?;
     fs::create_dir_all(&config.run.dir)?;
-    let kernel = Kernel::load_or_adopt(KernelConfig {
+    let mut kernel = Kernel::load_or_adopt(KernelConfig {
         object: config.object(),
         pins: config.kernel.pins.clone(),
         attach,
@@ -110,7 +114,9 @@ pub fn run(config: Config) -> Result<()> {
         jobs,
         trust,
         ca,
+        refusals: Mutex::new(kernel.refusals().context("somebody else reads the refusals")?),
         kernel: Mutex::new(Some(kernel)),
+        namespaces: Mutex::default(),
         proxy: Mutex::default(),
         workloads: Mutex::default(),
         adopted: Mutex::default(),
@@ -127,6 +133,7 @@ pub fn run(config: Config) -> Result<()> {
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;
     daemon.pass_on_program_log();
+    daemon.watch_namespaces().context("waiting for refusals")?;
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) {
         if let Some(kernel) = lock(&daemon.kernel).take() {
@@ -367,32 +374,5 @@ impl Daemon {
                 }
             }
         });
-    }
-
-    pub(super) fn forward_refusals(&self) {
-        let refusals = lock(&self.kernel).as_mut().map(Kernel::poll_refusals).unwrap_or_default();
-        for refusal in refusals {
-            if self.stuck.load(Ordering::Acquire) {
-                // None of them is waited for once more.
-                break;
-            }
-            self.say(&ToProxy::Refused(Box::new(refused(refusal))));
-        }
-    }
-}
-
-fn refused(refusal: Refusal) -> Refused {
-    Refused {
-        at_unix_ms: refusal.at_unix_ms,
-        tag: refusal.tag,
-        pid: refusal.pid,
-        comm: refusal.comm,
-        hook: refusal.hook.to_owned(),
-        reason: refusal.reason.to_owned(),
-        family: refusal.family,
-        protocol: refusal.protocol,
-        destination: refusal.destination,
-        detail: refusal.detail,
-        suppressed: refusal.suppressed,
     }
 }

@@ -7,6 +7,7 @@ pub mod doctor;
 mod follow;
 mod java;
 mod jobs;
+mod namespaces;
 mod pause;
 pub mod proxy;
 pub mod registries;

@@ -1,7 +1,7 @@
 //! The proxy's process: what it gets from the loader, and what it makes of it.
 
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::policy::PolicyStore;
 use crate::proxy::dns::{DnsServer, Names, OverTcp};
-use crate::proxy::process::{Process, Refusal};
+use crate::proxy::process::{Listeners, Process, Refusal};
 use crate::proxy::{KernelFlows, Limits, Shared, SignedLeaves, admission, pool};
 use crate::secret::SecretBytes;
 use crate::session::{Recording, RecordingOptions};
@@ -107,21 +107,8 @@ fn obey(
 ) -> Result<Option<FromProxy>> {
     match message {
         ToProxy::Setup(_) => bail!("the loader sent a second setup"),
-        ToProxy::Listeners { .. } => {
-            let [tcp4, tcp6, udp4, udp6]: [OwnedFd; 4] =
-                fds.try_into().ok().context("the loader passed not four listeners")?;
-            for tcp in [tcp4, tcp6] {
-                process.listen(&TcpListener::from(tcp))?;
-            }
-            for udp in [udp4, udp6] {
-                let serving = Arc::clone(dns).serve_udp(UdpSocket::from(udp));
-                tokio::spawn(async move {
-                    if let Err(error) = serving.await {
-                        tracing::error!(%error, "a DNS listener has ended");
-                    }
-                });
-            }
-        }
+        ToProxy::Listeners { netns } => listen(process, dns, netns, fds)?,
+        ToProxy::ListenersGone { netns } => process.close(netns),
         ToProxy::Workload { id, spec } => {
             let answer = add(process, *spec).map(|()| serde_json::Value::Null);
             return Ok(Some(FromProxy::Answer { id, answer }));
@@ -153,6 +140,31 @@ fn obey(
         }
     }
     Ok(None)
+}
+
+/// Without the host's own listeners there is nothing to live for; another namespace
+/// without its own is refused, and nobody else is to notice.
+fn listen(process: &Process, dns: &Arc<DnsServer>, netns: u64, fds: Vec<OwnedFd>) -> Result<()> {
+    let [tcp4, tcp6, udp4, udp6]: [OwnedFd; 4] =
+        fds.try_into().ok().context("the loader passed not four listeners")?;
+    let home = netns == home()?;
+    let listeners = Listeners {
+        netns,
+        tcp: [TcpListener::from(tcp4), TcpListener::from(tcp6)],
+        udp: [UdpSocket::from(udp4), UdpSocket::from(udp6)],
+    };
+    match process.listen(listeners, dns, home) {
+        Err(error) if !home => tracing::error!(%error, netns, "a network namespace is not served"),
+        done => done?,
+    }
+    Ok(())
+}
+
+/// The cookie of this process's own network namespace.
+fn home() -> Result<u64> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    Ok(sys::netns_cookie(socket.as_fd())?)
 }
 
 fn add(process: &Process, spec: WorkloadSpec) -> Result<(), String> {

@@ -116,9 +116,11 @@ impl Daemon {
         let health = self.with_kernel(|kernel| kernel.health())?;
         let pin = |link: &LinkHealth| json!({ "name": link.name, "problem": link.problem });
         let lifted = lock(&self.lifted).clone();
+        let namespaces = self.served_namespaces();
         let job = |job: &WorkloadSpec| {
             json!({
                 "name": job.name, "cgroup": job.cgroup_path, "uid": job.uid, "labels": job.labels,
+                "namespaces": namespaces.get(&job.tag).copied().unwrap_or(0),
                 "lifted_until_unix_ms": lifted.get(&job.tag).map(Lifted::until_unix_ms),
             })
         };

@@ -3,10 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
 use nix::sched::CloneFlags;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+};
 
 use super::{KernelError, Result};
 use crate::net::sys;
@@ -74,32 +78,50 @@ fn inside<T: Send + 'static>(
 }
 
 fn open_here(tcp_port: u16, dns_port: u16) -> Result<Listeners> {
-    let tcp4 = tcp((Ipv4Addr::LOCALHOST, tcp_port).into())?;
-    let udp4 = udp((Ipv4Addr::LOCALHOST, dns_port).into())?;
-    let tcp6 = optional(tcp((Ipv6Addr::LOCALHOST, tcp_port).into()))?;
-    let udp6 = optional(udp((Ipv6Addr::LOCALHOST, dns_port).into()))?;
+    // A namespace is made with `lo` down, and then there is no `::1` yet.
+    let early = !is_up("lo");
+    let tcp4 = tcp((Ipv4Addr::LOCALHOST, tcp_port).into(), early)?;
+    let udp4 = udp((Ipv4Addr::LOCALHOST, dns_port).into(), early)?;
+    let tcp6 = optional(tcp((Ipv6Addr::LOCALHOST, tcp_port).into(), early))?;
+    let udp6 = optional(udp((Ipv6Addr::LOCALHOST, dns_port).into(), early))?;
     let netns =
         sys::netns_cookie(tcp4.as_fd()).map_err(|source| KernelError::Listen { port: tcp_port, source })?;
     Ok(Listeners { netns, tcp4, tcp6, udp4, udp6 })
 }
 
-fn tcp(address: SocketAddr) -> Result<TcpListener> {
+fn is_up(interface: &str) -> bool {
+    let up =
+        |it: &InterfaceAddress| it.interface_name == interface && it.flags.contains(InterfaceFlags::IFF_UP);
+    getifaddrs().is_ok_and(|mut all| all.any(|it| up(&it)))
+}
+
+/// A socket that is bound here; `early` if the address may come later.
+fn bound(address: SocketAddr, kind: SockType, early: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    if kind == SockType::Stream {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    setsockopt(&socket, sockopt::IpFreebind, &early)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
+}
+
+fn tcp(address: SocketAddr, early: bool) -> Result<TcpListener> {
     let open = || {
-        let listener = TcpListener::bind(address)?;
+        let listener = bound(address, SockType::Stream, early)?;
         listen(&listener, Backlog::new(BACKLOG)?)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        Ok(listener.into())
     };
     open().map_err(|source| KernelError::Listen { port: address.port(), source })
 }
 
-fn udp(address: SocketAddr) -> Result<UdpSocket> {
-    let open = || {
-        let socket = UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    };
-    open().map_err(|source| KernelError::Listen { port: address.port(), source })
+fn udp(address: SocketAddr, early: bool) -> Result<UdpSocket> {
+    let open = bound(address, SockType::Datagram, early);
+    open.map(UdpSocket::from).map_err(|source| KernelError::Listen { port: address.port(), source })
 }
 
 /// Without IPv6 there is no `::1`; a port that is taken is an error all the same.

@@ -294,6 +294,11 @@ impl Kernel {
         Ok(listeners)
     }
 
+    /// The cookies of all namespaces that are served, or were by an earlier loader.
+    pub fn served(&self) -> Result<Vec<u64>> {
+        self.served.keys().map(|cookie| cookie.map_err(map_error("NETNS"))).collect()
+    }
+
     /// Stops serving a namespace that is gone, or whose listeners are closed for good.
     pub fn forget_netns(&mut self, netns: u64) -> Result<()> {
         match self.served.remove(&netns) {
@@ -350,6 +355,11 @@ impl Kernel {
     fn set(&mut self, index: u32, value: u64) -> Result<()> {
         self.settings.set(index, value, 0).map_err(map_error("CFG"))
     }
+}
+
+/// By which the programs know a network namespace; never used again while the host is up.
+pub fn netns_cookie(netns: &File) -> Result<u64> {
+    listen::cookie(Some(netns), 0)
 }
 
 /// Lifts all enforcement when no loader runs: for `enforcer release --all` and

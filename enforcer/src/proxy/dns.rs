@@ -15,6 +15,7 @@ use moka::future::Cache;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::gate::{Conn, Opened, Subject};
 use crate::net::sys::{self, FlowRecord};
@@ -101,13 +102,16 @@ impl DnsServer {
         })
     }
 
-    /// Serves a UDP socket until the process ends. One task a socket: the
-    /// kernel's record of a datagram is asked for in two steps.
+    /// Serves a UDP socket until the process ends, or until this is dropped: then
+    /// what was not answered yet is not, and nobody has the socket any more. One task
+    /// a socket: the kernel's record of a datagram is asked for in two steps.
     pub async fn serve_udp(self: Arc<Self>, socket: StdUdpSocket) -> std::io::Result<()> {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let mut buffer = vec![0; dns::MAX_QUERY + 1];
+        let mut answering = JoinSet::new();
         loop {
+            while answering.try_join_next().is_some() {}
             // Neither error is the end: the first may be told of an answer that did
             // not arrive, the second is one datagram's.
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
@@ -126,7 +130,7 @@ impl DnsServer {
             // Too many at once: a stub resolver asks again.
             let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { continue };
             let (server, socket, query) = (Arc::clone(&self), Arc::clone(&socket), buffer[..length].to_vec());
-            tokio::spawn(async move {
+            answering.spawn(async move {
                 let answer = server.answer(&flow, &query, Transport::Udp).await;
                 if !answer.is_empty()
                     && let Err(error) = socket.send_to(&answer, from).await

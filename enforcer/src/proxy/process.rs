@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::drain::{self, Drain, Drained};
 use crate::gate::{Conn, Opened, Subject};
@@ -14,7 +16,12 @@ use crate::session::{Event, Outcome, SessionError, SessionKind};
 use crate::workload::Workload;
 
 use super::Shared;
-use super::worker::Workers;
+use super::dns::DnsServer;
+use super::worker::{Workers, until_closed};
+
+/// Threads that serve one network namespace beside the host's: a listener is a
+/// descriptor in each of them, and there may be thousands of namespaces.
+const THREADS_OF_NAMESPACE: usize = 4;
 
 /// Why a workload is not served. It has no network then.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,15 @@ pub struct Process {
     /// One for all who are no workload: a session for each refusal would be as many as
     /// some user of the host likes.
     strangers: Mutex<Option<Arc<Conn>>>,
+    /// Network namespaces whose listeners are open; they are closed with what stands here.
+    namespaces: Mutex<HashMap<u64, watch::Sender<()>>>,
+}
+
+/// Of one network namespace: two for TCP, two for DNS.
+pub struct Listeners {
+    pub netns: u64,
+    pub tcp: [TcpListener; 2],
+    pub udp: [UdpSocket; 2],
 }
 
 impl Process {
@@ -60,15 +76,46 @@ impl Process {
     pub fn start(shared: Arc<Shared>, threads: usize, operator: Vec<ExactValue>) -> io::Result<Self> {
         let (drain, watch) = drain::channel();
         let workers = Workers::start(&shared, threads, &watch)?;
-        Ok(Self { shared, workers, drain, operator, sessions: Mutex::default(), strangers: Mutex::default() })
+        Ok(Self {
+            shared,
+            workers,
+            drain,
+            operator,
+            sessions: Mutex::default(),
+            strangers: Mutex::default(),
+            namespaces: Mutex::default(),
+        })
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    pub fn listen(&self, listener: &TcpListener) -> io::Result<()> {
-        self.workers.listen(listener)
+    /// Serves a network namespace, on all threads if it is the `home` of this process.
+    /// Listeners that it had before are closed.
+    pub fn listen(&self, listeners: Listeners, dns: &Arc<DnsServer>, home: bool) -> io::Result<()> {
+        let (keep, closed) = watch::channel(());
+        let first = usize::try_from(listeners.netns).unwrap_or_default();
+        let threads = if home { self.workers.count() } else { THREADS_OF_NAMESPACE };
+        for tcp in &listeners.tcp {
+            self.workers.listen(tcp, &closed, first, threads)?;
+        }
+        for udp in listeners.udp {
+            let serving = Arc::clone(dns).serve_udp(udp);
+            let serving = async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "a DNS listener has ended");
+                }
+            };
+            tokio::spawn(until_closed(serving, closed.clone()));
+        }
+        lock(&self.namespaces).insert(listeners.netns, keep);
+        Ok(())
+    }
+
+    /// Closes the listeners of a network namespace. Connections that are open stay.
+    pub fn close(&self, netns: u64) {
+        lock(&self.namespaces).remove(&netns);
     }
 
     /// From now on the workload's connections are served.
@@ -145,6 +192,7 @@ impl Process {
         serde_json::json!({
             "connections": shared.admission.open(),
             "workloads": shared.gate.subjects.len(),
+            "namespaces": lock(&self.namespaces).len(),
             "policy": shared.gate.policies.current().hash().as_str(),
             "recording": recording.map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
         })
@@ -206,6 +254,6 @@ impl Process {
     }
 }
 
-fn lock(sessions: &Mutex<HashMap<u64, Arc<Conn>>>) -> MutexGuard<'_, HashMap<u64, Arc<Conn>>> {
-    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

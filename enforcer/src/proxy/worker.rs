@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::drain::Watch;
 
@@ -22,9 +22,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often idle upstream connections are looked over.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// Ends when the listeners of a namespace are to be closed: its sender is dropped.
+pub type Closed = watch::Receiver<()>;
+
 /// All threads that serve connections.
 pub struct Workers {
-    listeners: Vec<mpsc::UnboundedSender<StdListener>>,
+    listeners: Vec<mpsc::UnboundedSender<(StdListener, Closed)>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -44,14 +47,26 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Serves a listener on all threads, until the drain begins.
-    pub fn listen(&self, listener: &StdListener) -> io::Result<()> {
+    /// Serves a listener on `threads` of them, the `first` and those after it, until
+    /// it is closed or the drain begins.
+    pub fn listen(
+        &self,
+        listener: &StdListener,
+        closed: &Closed,
+        first: usize,
+        threads: usize,
+    ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
-        for worker in &self.listeners {
+        let count = self.listeners.len();
+        for worker in self.listeners.iter().cycle().skip(first % count.max(1)).take(threads.min(count)) {
             // A worker that is gone is draining, and takes no listener.
-            drop(worker.send(listener.try_clone()?));
+            drop(worker.send((listener.try_clone()?, closed.clone())));
         }
         Ok(())
+    }
+
+    pub fn count(&self) -> usize {
+        self.listeners.len()
     }
 
     /// Waits for all threads; call it after the drain.
@@ -65,17 +80,24 @@ impl Workers {
     }
 }
 
-async fn work(shared: Arc<Shared>, mut listeners: mpsc::UnboundedReceiver<StdListener>, mut watch: Watch) {
+async fn work(
+    shared: Arc<Shared>,
+    mut listeners: mpsc::UnboundedReceiver<(StdListener, Closed)>,
+    mut watch: Watch,
+) {
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             biased;
             () = watch.graceful() => break,
-            listener = listeners.recv() => match listener.map(TcpListener::from_std) {
-                Some(Ok(listener)) => {
-                    tokio::spawn(accept(Arc::clone(&shared), listener, watch.clone()));
-                }
-                Some(Err(error)) => tracing::error!(%error, "a listener is not usable"),
+            listener = listeners.recv() => match listener {
+                Some((listener, closed)) => match TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        let accepting = accept(Arc::clone(&shared), listener, watch.clone());
+                        tokio::spawn(until_closed(accepting, closed));
+                    }
+                    Err(error) => tracing::error!(%error, "a listener is not usable"),
+                },
                 None => break,
             },
             _ = sweep.tick() => shared.pool.sweep(),
@@ -85,6 +107,16 @@ async fn work(shared: Arc<Shared>, mut listeners: mpsc::UnboundedReceiver<StdLis
     // the drain is over and `join` drops the channel.
     drop(watch);
     while listeners.recv().await.is_some() {}
+}
+
+/// Serves until the listeners of its namespace are closed; then what served is gone.
+pub async fn until_closed(serving: impl Future<Output = ()>, mut closed: Closed) {
+    tokio::select! {
+        biased;
+        // Nothing is ever sent: this is the end of the sender.
+        _ = closed.changed() => {}
+        () = serving => {}
+    }
 }
 
 /// Accepts until the drain begins.

@@ -17,6 +17,10 @@ pub enum ToProxy {
     Listeners {
         netns: u64,
     },
+    /// Nobody is in this network namespace any more: its listeners are closed.
+    ListenersGone {
+        netns: u64,
+    },
     /// Answered with the id, as the next two are; nobody waits for the answer to 0.
     Workload {
         id: u64,

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(unsafe_code, reason = "what a child does between fork and exec")]
 
+mod attribution;
 mod debug;
 mod lifecycle;
 mod loopback;

@@ -40,22 +40,30 @@ impl Victims {
 }
 
 /// A job that stays, so that there is a tagged cgroup with somebody in it.
-struct Stays(Child);
+pub struct Stays(Child);
 
 impl Stays {
-    fn start(world: &World) -> Self {
+    pub fn start(world: &World) -> Self {
         Self::doing(world, "exec sleep 300")
     }
 
-    fn doing(world: &World, script: &str) -> Self {
-        let mut command =
-            world.service.command(&["run", "--", "sh", "-c", &format!("echo; {script}")]).unwrap();
+    pub fn doing(world: &World, script: &str) -> Self {
+        Self::of(world, "job", script)
+    }
+
+    pub fn named(world: &World, name: &str) -> Self {
+        Self::of(world, name, "exec sleep 300")
+    }
+
+    fn of(world: &World, name: &str, script: &str) -> Self {
+        let script = format!("echo; {script}");
+        let mut command = world.service.command(&["run", "--name", name, "--", "sh", "-c", &script]).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         Self(child)
     }
 
-    fn end(mut self, world: &World) {
+    pub fn end(mut self, world: &World) {
         for job in std::fs::read_dir(world.service.cgroup.path().join("jobs")).unwrap().flatten() {
             if job.path().is_dir() {
                 std::fs::write(job.path().join("cgroup.kill"), "1").unwrap();

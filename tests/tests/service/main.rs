@@ -6,6 +6,7 @@ mod debug;
 mod escapes;
 mod faults;
 mod jobs;
+mod namespaces;
 mod splits;
 mod world;
 

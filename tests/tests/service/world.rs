@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use enforcer_tests::cgroup::Cgroup;
-use enforcer_tests::netns::{Cable, PEER4};
+use enforcer_tests::netns::{Cable, Netns, PEER4};
 use enforcer_tests::service::{Service, Upstream};
 use enforcer_tests::sniffer::{Packet, Sniffer};
 
@@ -69,10 +69,20 @@ impl World {
     }
 
     fn in_cgroup(&self, cgroup: &Path, script: &str) -> String {
-        let netns = format!("--net=/run/netns/{}", self.cable.work.name());
-        let script = format!("echo $$ > {}/cgroup.procs; {script}", cgroup.display());
-        let out = Command::new("nsenter").args([&netns, "sh", "-c", &script]).output().unwrap();
+        self.in_netns(cgroup, &self.cable.work, script)
+    }
+
+    /// A shell command in a cgroup and a network namespace.
+    pub fn in_netns(&self, cgroup: &Path, netns: &Netns, script: &str) -> String {
+        let out = Self::command_in(cgroup, netns, script).output().unwrap();
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    }
+
+    fn command_in(cgroup: &Path, netns: &Netns, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        let script = format!("echo $$ > {}/cgroup.procs; {script}", cgroup.display());
+        command.args([&format!("--net=/run/netns/{}", netns.name()), "sh", "-c", &script]);
+        command
     }
 
     pub fn job(&self, script: &str) -> String {
@@ -81,9 +91,28 @@ impl World {
 
     /// A shell command in the cgroup of a job that runs already, with nothing else of a job.
     pub fn tagged(&self, script: &str) -> String {
-        let jobs = self.service.cgroup.path().join("jobs");
-        let mut jobs = std::fs::read_dir(jobs).unwrap().flatten().map(|it| it.path());
-        self.in_cgroup(&jobs.find(|it| it.is_dir()).unwrap(), script)
+        self.in_cgroup(&self.cgroup_of(""), script)
+    }
+
+    /// The same in another network namespace.
+    pub fn tagged_in(&self, netns: &Netns, script: &str) -> String {
+        self.in_netns(&self.cgroup_of(""), netns, script)
+    }
+
+    pub fn tagged_command(&self, script: &str) -> Command {
+        Self::command_in(&self.cgroup_of(""), &self.cable.work, script)
+    }
+
+    pub fn tagged_in_command(&self, netns: &Netns, script: &str) -> Command {
+        Self::command_in(&self.cgroup_of(""), netns, script)
+    }
+
+    /// The cgroup of a job that runs and whose name begins like this.
+    pub fn cgroup_of(&self, job: &str) -> PathBuf {
+        let jobs = std::fs::read_dir(self.service.cgroup.path().join("jobs")).unwrap().flatten();
+        let mut jobs =
+            jobs.filter(|it| it.file_name().to_string_lossy().starts_with(job)).map(|it| it.path());
+        jobs.find(|it| it.is_dir()).unwrap()
     }
 
     #[track_caller]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a probe that cannot go on ends")]
 
 mod loopback;
+mod namespaces;
 mod uring;
 
 use std::io::{self, BufRead, Read, Write};
@@ -20,6 +21,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args[0] == "loader" {
         return loader(&args[1..]);
+    }
+    if args[0] == "attribute" {
+        return namespaces::attribute(&args[1..]);
     }
     let (technique, target) = (args[0].as_str(), args.get(1).map(|a| a.parse::<SocketAddr>().unwrap()));
     match attempt(technique, target, args.get(2).map(String::as_str)) {
@@ -70,6 +74,7 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
         "listen" => listen(to),
         "own-loopback" => own_loopback(to.ip()),
+        "until-served" => namespaces::until_served(to),
         "unspecified" => loopback::unspecified(to),
         "hold" => loopback::hold(to),
         "reset-from" => loopback::from_port(to, extra, true),

@@ -1,0 +1,321 @@
+//! Tagged processes in other network namespaces than the service's: the first connect is
+//! refused, from then on they are served, and when they are gone so are the listeners.
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use enforcer_tests::netns::{Cable, Netns};
+use enforcer_tests::service::kill9;
+use enforcer_tests::sniffer::Sniffer;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::deaths::Stays;
+use crate::world::*;
+
+/// Until listeners that nobody needs are closed. They are after two seconds; machines of
+/// a CI are slow.
+const CLOSED: Duration = Duration::from_secs(10);
+const GET: &str = "curl -sk -m 5 https://upstream.test/";
+/// The most namespaces that one workload has served.
+const MOST: usize = 64;
+
+/// A namespace with a cable of its own, and a sniffer at its far end.
+struct Elsewhere {
+    sniffer: Sniffer,
+    cable: Cable,
+}
+
+impl Elsewhere {
+    fn new() -> Self {
+        let cable = Cable::new().unwrap();
+        let listener = cable.peer.run(|| TcpListener::bind(("::", 4444)).unwrap()).unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let sniffer = Sniffer::start(&cable).unwrap();
+        sniffer.clear().unwrap();
+        Self { sniffer, cable }
+    }
+
+    fn netns(&self) -> &Netns {
+        &self.cable.work
+    }
+
+    #[track_caller]
+    fn nothing_left(&self) {
+        let packets = self.sniffer.packets().unwrap();
+        assert!(packets.is_empty(), "{packets:?}");
+    }
+}
+
+/// Tries until it is the answer; the number of tries.
+#[track_caller]
+fn until(what: &str, mut attempt: impl FnMut() -> String) -> usize {
+    let begun = Instant::now();
+    let mut tries = 0;
+    loop {
+        let said = attempt();
+        tries += 1;
+        if said.contains(what) {
+            return tries;
+        }
+        assert!(begun.elapsed() < CLOSED, "no `{what}` but: {said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn namespaces(world: &World) -> u64 {
+    let status = world.service.status().unwrap();
+    let jobs = status["jobs"].as_array().unwrap();
+    jobs.iter().map(|job| job["namespaces"].as_u64().unwrap()).sum()
+}
+
+fn wait_for_namespaces(world: &World, many: u64) {
+    let begun = Instant::now();
+    while namespaces(world) != many {
+        assert!(begun.elapsed() < CLOSED, "{} are served, not {many}", namespaces(world));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_first_connect_is_refused_and_those_after_it_are_served() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let there = Elsewhere::new();
+    let first = world.tagged_in(there.netns(), &format!("{PROBE} until-served 192.0.2.7:4444"));
+    let told: Vec<&str> = first.split_whitespace().collect();
+    let refused: u32 = told[1].strip_prefix("refused=").unwrap().parse().unwrap();
+    assert!(refused > 0 && told[0] == "ok", "{first}");
+    println!("{first}");
+    assert_eq!(world.tagged_in(there.netns(), GET), "hello");
+    assert_eq!(namespaces(&world), 1);
+    for to in ["10.77.0.2", "[fd77::2]", "[2001:db8::7]"] {
+        let said = world.tagged_in(there.netns(), &format!("curl -sg -m 5 http://{to}:4444/"));
+        assert!(said.contains("policy"), "{to}: {said}");
+    }
+    for technique in ["udp-sendto", "quic", "icmp-dgram"] {
+        let said = world.tagged_in(there.netns(), &format!("{PROBE} {technique} 10.77.0.2:4444"));
+        assert!(said.starts_with(REFUSED), "{technique}: {said}");
+    }
+    there.nothing_left();
+    // An untagged one goes where it likes, so the cable shows what leaves.
+    world.in_netns(world.outside.path(), there.netns(), &format!("{PROBE} tcp 10.77.0.2:4444"));
+    assert!(!there.sniffer.packets().unwrap().is_empty());
+    let list = world.service.output(&["sessions", "ls"]).unwrap();
+    assert!(!String::from_utf8_lossy(&list.stdout).contains("unknown-workload"));
+    job.end(&world);
+}
+
+/// Whoever connects while the listeners are being made is refused, redirected, or waits.
+#[test]
+fn nothing_leaves_while_the_listeners_are_made() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    for _ in 0..2 {
+        let there = Elsewhere::new();
+        let once = format!("{PROBE} until-served 10.77.0.2:4444; {PROBE} until-served [fd77::2]:4444");
+        let script = format!("for i in 1 2 3 4 5 6 7 8; do ({once}) & done; wait");
+        let said = world.tagged_in(there.netns(), &script);
+        assert!(said.matches("ok refused=").count() == 16 && !said.contains("REAL"), "{said}");
+        there.nothing_left();
+    }
+    job.end(&world);
+}
+
+#[test]
+fn namespaces_that_processes_make_for_themselves_are_served() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let get = format!("ip link set lo up; until {GET}; do sleep 0.02; done");
+    assert_eq!(world.tagged(&format!("timeout 20 unshare -n sh -c '{get}'")), "hello");
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let said = world.tagged(&format!("timeout 20 {nobody} unshare -Urn sh -c '{get}'"));
+    assert_eq!(said, "hello");
+    // While `lo` is down nothing arrives, and nobody sets it up but who is there: then
+    // IPv6 is there as well.
+    let script = format!(
+        "unshare -n sh -c '{PROBE} tcp 192.0.2.7:1; sleep 0.5; {PROBE} tcp 192.0.2.7:1; ip link set lo up; \
+         curl -sg -m 5 http://[2001:db8::7]:80/'"
+    );
+    let said = world.tagged(&script);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with(REFUSED) && lines[1].starts_with("error 101 "), "{said}");
+    assert!(said.contains("policy"), "{said}");
+    job.end(&world);
+}
+
+/// A listener keeps a namespace alive, and with it what its interfaces lead to.
+#[test]
+fn a_namespace_goes_with_its_last_process() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let script = "exec unshare -n sh -c 'ip link set lo up; echo $$; exec sleep 300'";
+    let mut shell = world.tagged_command(script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = first_line(&mut shell);
+    let peer = &world.cable.peer;
+    peer.ip(&["link", "add", "gone0", "type", "veth", "peer", "name", "gone1", "netns", &pid]).unwrap();
+    let has_cable = || peer.ip(&["link", "show", "gone0"]).is_ok();
+    assert!(has_cable());
+    let inside = format!("nsenter -t {pid} -n {PROBE} until-served 192.0.2.7:4444");
+    assert!(world.tagged(&inside).starts_with("ok"));
+    wait_for_namespaces(&world, 1);
+    // It stays as long as somebody is there.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(world.tagged(&format!("nsenter -t {pid} -n {GET}")), "hello");
+    assert!(has_cable() && namespaces(&world) == 1);
+    kill9(pid.parse().unwrap()).unwrap();
+    shell.wait().unwrap();
+    let died = Instant::now();
+    while has_cable() {
+        assert!(died.elapsed() < CLOSED, "the namespace stays");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("gone after {:?}", died.elapsed());
+    assert_eq!(namespaces(&world), 0);
+    job.end(&world);
+}
+
+fn first_line(child: &mut Child) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+#[test]
+fn namespaces_in_use_are_served_again_by_the_next_proxy_and_the_next_loader() {
+    let mut world = World::new();
+    let job = Stays::start(&world);
+    let there = [Elsewhere::new(), Elsewhere::new()];
+    let stay: Vec<Child> = there
+        .iter()
+        .map(|it| world.tagged_in_command(it.netns(), "exec sleep 300").spawn().unwrap())
+        .collect();
+    for it in &there {
+        until("hello", || world.tagged_in(it.netns(), GET));
+    }
+    for with_loader in [false, true] {
+        let proxy = world.service.status().unwrap()["proxy_pid"].as_i64().unwrap();
+        if with_loader {
+            world.service.kill_daemon().unwrap();
+        } else {
+            let loader = Pid::from_raw(world.service.daemon_pid().unwrap());
+            kill(loader, Signal::SIGSTOP).unwrap();
+            kill9(i32::try_from(proxy).unwrap()).unwrap();
+        }
+        for it in &there {
+            // A killed process has its listener a moment longer.
+            until("error 111 ", || world.tagged_in(it.netns(), &format!("{PROBE} tcp 10.77.0.2:4444")));
+        }
+        if with_loader {
+            world.service.start_daemon().unwrap();
+        } else {
+            kill(Pid::from_raw(world.service.daemon_pid().unwrap()), Signal::SIGCONT).unwrap();
+            until("another", || match world.service.status() {
+                Ok(now) if now["proxy_pid"].as_i64().is_some_and(|pid| pid != proxy) => "another".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        world.service.wait_whole().unwrap();
+        for it in &there {
+            assert_eq!(world.tagged_in(it.netns(), GET), "hello", "with the loader: {with_loader}");
+            it.nothing_left();
+        }
+    }
+    for mut child in stay {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    wait_for_namespaces(&world, 0);
+    job.end(&world);
+}
+
+#[test]
+fn a_workload_has_so_many_namespaces_and_no_more() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let served = format!("{PROBE} until-served 192.0.2.7:4444");
+    let hold = |script: &str| {
+        let script = format!("exec unshare -n sh -c 'ip link set lo up; {script}; exec sleep 300'");
+        world.tagged_command(&script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let mut holders: Vec<Child> = (0..MOST).map(|_| hold(&served)).collect();
+    for holder in &mut holders {
+        assert!(first_line(holder).starts_with("ok"), "one of {MOST} was not served");
+    }
+    assert_eq!(namespaces(&world), MOST as u64);
+    let mut more = hold(&format!("{PROBE} tcp 192.0.2.7:4444"));
+    assert!(first_line(&mut more).starts_with(REFUSED));
+    until("netns-limit", || String::from_utf8_lossy(&world.service.written().unwrap()).into_owned());
+    assert_eq!(namespaces(&world), MOST as u64);
+    let mut last = holders.pop().unwrap();
+    last.kill().unwrap();
+    last.wait().unwrap();
+    wait_for_namespaces(&world, MOST as u64 - 1);
+    let served = format!("nsenter -t {} -n {served}", more.id());
+    assert!(world.tagged(&served).starts_with("ok"));
+    for mut child in holders.into_iter().chain([more]) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    job.end(&world);
+}
+
+#[test]
+fn ports_of_somebody_else_stay_theirs_and_the_connects_refused() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let there = Elsewhere::new();
+    let config = std::fs::read_to_string(world.service.dir.path().join("config.toml")).unwrap();
+    let port = config.lines().find_map(|line| line.strip_prefix("tcp_port = ")).unwrap();
+    let mut thief = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", there.netns().name()))
+        .args([PROBE, "hold", &format!("127.0.0.1:{port}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(first_line(&mut thief), "ready");
+    std::io::Write::write_all(thief.stdin.as_mut().unwrap(), b"\n").unwrap();
+    assert_eq!(first_line(&mut thief), "listening");
+    // The first is refused; by the second it has been tried.
+    for _ in 0..2 {
+        let said = world.tagged_in(there.netns(), &format!("{PROBE} tcp 10.77.0.2:4444"));
+        assert!(said.starts_with(REFUSED), "{said}");
+        until("netns-ports-taken", || {
+            String::from_utf8_lossy(&world.service.written().unwrap()).into_owned()
+        });
+    }
+    there.nothing_left();
+    assert_eq!(namespaces(&world), 0);
+    thief.kill().unwrap();
+    thief.wait().unwrap();
+    until("hello", || world.tagged_in(there.netns(), GET));
+    there.nothing_left();
+    job.end(&world);
+}
+
+/// The same source in two namespaces is two connections of two workloads.
+#[test]
+fn workloads_with_the_same_source_are_told_apart() {
+    let world = World::new();
+    let jobs = [Stays::named(&world, "one"), Stays::named(&world, "other")];
+    let there = [Elsewhere::new(), Elsewhere::new()];
+    let mut said = HashSet::new();
+    for (name, it) in ["one", "other"].iter().zip(&there) {
+        let get = "curl -sk -m 5 --local-port 41234 https://upstream.test/";
+        until("hello", || world.in_netns(&world.cgroup_of(name), it.netns(), get));
+        said.insert(world.in_netns(&world.cgroup_of(name), it.netns(), get));
+    }
+    let list = world.service.output(&["sessions", "ls"]).unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    for name in ["one", "other"] {
+        let mine = list.lines().filter(|line| line.contains(name) && line.contains("1 allow"));
+        assert!(mine.count() >= 1, "{name}: {list}");
+    }
+    for job in jobs {
+        job.end(&world);
+    }
+}
