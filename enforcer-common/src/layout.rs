@@ -35,6 +35,8 @@ pub mod cfg {
     pub const OWN_ID: u32 = 3;
     /// Level of the enforcer's own cgroup.
     pub const OWN_LEVEL: u32 = 4;
+    /// 1: somebody changed what was attached, and no operator has looked at it. For the loader.
+    pub const TAMPERED: u32 = 5;
     /// Number of entries.
     pub const ENTRIES: u32 = 8;
 

@@ -10,3 +10,4 @@ pub mod sniffer;
 pub mod split;
 pub mod traffic;
 pub mod origin;
+pub mod tamper;

@@ -180,11 +180,25 @@ pub struct Kernel {
     pub pins: PathBuf,
     /// The compiled kernel half; else beside the program, else in /usr/lib/enforcer.
     pub object: Option<PathBuf>,
+    /// What follows when somebody changes what is attached.
+    pub on_tamper: OnTamper,
+}
+
+/// What tagged cgroups get when somebody has changed what is attached, until an
+/// operator says `enforcer reload`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTamper {
+    /// No network.
+    #[default]
+    Deny,
+    /// No network, and their processes are stopped where they are.
+    Freeze,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None }
+        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None, on_tamper: OnTamper::Deny }
     }
 }
 

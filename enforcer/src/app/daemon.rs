@@ -53,6 +53,8 @@ pub struct Daemon {
     pub(super) proxy: Mutex<Option<Link>>,
     pub(super) workloads: Mutex<HashMap<u64, WorkloadSpec>>,
     adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
+    /// What somebody changed of what is attached, until an operator has looked at it.
+    pub(super) changed: Mutex<Option<String>>,
     /// Workloads whose enforcement is lifted for a while, by tag.
     pub(super) lifted: Mutex<HashMap<u64, Lifted>>,
     /// Who waits for which answer of the proxy.
@@ -120,6 +122,7 @@ pub fn run(config: Config) -> Result<()> {
         proxy: Mutex::default(),
         workloads: Mutex::default(),
         adopted: Mutex::default(),
+        changed: Mutex::default(),
         lifted: Mutex::default(),
         waiting: Mutex::default(),
         questions: AtomicU64::new(0),
@@ -134,6 +137,7 @@ pub fn run(config: Config) -> Result<()> {
     daemon.watch_signals().context("signals")?;
     daemon.pass_on_program_log();
     daemon.watch_namespaces().context("waiting for refusals")?;
+    daemon.watch_pins();
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) {
         if let Some(kernel) = lock(&daemon.kernel).take() {

@@ -15,3 +15,4 @@ pub mod release;
 pub mod signer;
 mod sockets;
 pub mod trust;
+mod watch;

@@ -129,6 +129,7 @@ fn obey(
         ToProxy::Released { scope, tags, by_uid, until_unix_ms } => {
             process.released(&scope, &tags, by_uid, until_unix_ms)
         }
+        ToProxy::Tampered { what, reaction } => process.tampered(&what, &reaction),
         ToProxy::Reload { id } => {
             let read = process.shared().gate.policies.reload();
             let answer = read.map(|policy| serde_json::json!({ "policy": policy.hash().as_str() }));

@@ -13,14 +13,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::admin::request::{AdminReply, AdminRequest};
-use crate::kernel::LinkHealth;
+use crate::kernel::{Foreign, LinkHealth, Mode};
 use crate::net::ipc::{Channel, Listener, Peer};
 use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::children::TICK;
+use super::config::OnTamper;
 use super::daemon::{Daemon, lock};
 use super::jobs;
 use super::release::Lifted;
+use super::watch::shown;
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -92,8 +94,13 @@ impl Daemon {
         match request {
             AdminRequest::Status => Ok(AdminReply { status: self.status()?, ..fine(String::new()) }),
             AdminRequest::Reload => {
+                let forgiven = self.forgive();
                 let answer = self.reload().context("the last good policy stays")?;
-                Ok(fine(format!("the policy is in force: {}", answer["policy"].as_str().unwrap_or("?"))))
+                let also = forgiven?.map(|what| format!("; {what}")).unwrap_or_default();
+                Ok(fine(format!(
+                    "the policy is in force: {}{also}",
+                    answer["policy"].as_str().unwrap_or("?")
+                )))
             }
             AdminRequest::Release { scope: None, for_ms: None } => {
                 self.say(&ToProxy::Released {
@@ -115,6 +122,12 @@ impl Daemon {
     fn status(&self) -> Result<Value> {
         let health = self.with_kernel(|kernel| kernel.health())?;
         let pin = |link: &LinkHealth| json!({ "name": link.name, "problem": link.problem });
+        let foreign = |it: &Foreign| {
+            json!({
+                "program": it.id, "name": it.name, "cgroup": it.cgroup, "attach_type": it.attach_type,
+                "before": it.before, "text": shown(it),
+            })
+        };
         let lifted = lock(&self.lifted).clone();
         let namespaces = self.served_namespaces();
         let job = |job: &WorkloadSpec| {
@@ -134,7 +147,11 @@ impl Daemon {
             "proxy_pid": pids.map(|pids| pids.0),
             "signer_pid": pids.map(|pids| pids.1),
             "proxy": proxy.unwrap_or_else(|error| json!({ "problem": format!("{error:#}") })),
-            "pins": health.links.iter().map(pin).collect::<Vec<_>>(),
+            "pins": health.links.iter().chain(&health.maps).map(pin).collect::<Vec<_>>(),
+            "mode": if health.mode == Mode::Deny { "deny" } else { "redirect" },
+            "tampered": self.what_was_changed(&health),
+            "on_tamper": if self.config.kernel.on_tamper == OnTamper::Freeze { "freeze" } else { "deny" },
+            "foreign": health.foreign.iter().map(foreign).collect::<Vec<_>>(),
             "jobs": jobs,
         }))
     }

@@ -51,6 +51,7 @@ impl Cmd {
                 let problem = pin["problem"].as_str().unwrap_or("ok");
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());
             }
+            print_tampering(&status);
             for job in status["jobs"].as_array().into_iter().flatten() {
                 let name = job["name"].as_str().unwrap_or_default();
                 let lifted = job["lifted_until_unix_ms"].as_u64().map_or_else(String::new, |until| {
@@ -61,5 +62,20 @@ impl Cmd {
             }
         }
         Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+/// What others did to what is attached.
+fn print_tampering(status: &serde_json::Value) {
+    for program in status["foreign"].as_array().into_iter().flatten() {
+        let before = if program["before"] == true { "  (since before the service)" } else { "" };
+        println!("other  {}{before}", program["text"].as_str().unwrap_or_default());
+    }
+    if let Some(what) = status["tampered"].as_str() {
+        println!("CHANGED by somebody: {what}");
+        let frozen = if status["on_tamper"] == "freeze" { " and are frozen" } else { "" };
+        println!(
+            "       tagged cgroups have no network{frozen}; when you have found out by whom: enforcer reload"
+        );
     }
 }

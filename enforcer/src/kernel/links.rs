@@ -14,6 +14,7 @@ use std::path::Path;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
@@ -40,7 +41,29 @@ pub enum AttachType {
     Getpeername6 = 30,
 }
 
-/// What the kernel says about a link.
+impl AttachType {
+    /// All that are used.
+    pub const ALL: [Self; 16] = [
+        Self::Ingress,
+        Self::Egress,
+        Self::SockCreate,
+        Self::SockOps,
+        Self::Bind4,
+        Self::Bind6,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Recvmsg4,
+        Self::Recvmsg6,
+        Self::Getsockopt,
+        Self::Setsockopt,
+        Self::Getpeername4,
+        Self::Getpeername6,
+    ];
+}
+
+/// What the kernel says about a link; of a map, the first two.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct LinkInfo {
@@ -89,6 +112,21 @@ struct InfoAttr {
 struct DetachAttr {
     link: RawFd,
 }
+
+#[repr(C)]
+struct QueryAttr {
+    target: RawFd,
+    attach_type: u32,
+    /// 0: what is attached to this cgroup itself, not what it inherits.
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    reserved: u32,
+}
+
+/// The kernel's own limit for one cgroup and one attach type.
+const MAX_ATTACHED: usize = 64;
 
 pub fn create(
     program: BorrowedFd<'_>,
@@ -144,22 +182,78 @@ pub fn pinned(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What is wrong with a pinned link that has to join this program and this cgroup, in words.
-pub fn problem(pin: &Path, cgroup: u64, program: u32) -> Option<String> {
-    let info = match pinned(pin).and_then(|link| info(link.as_fd())) {
-        Ok(info) => info,
-        Err(e) => return Some(format!("the pin cannot be read: {e}")),
+/// What is attached to a cgroup, by whomever.
+pub struct Attached {
+    /// Of the programs.
+    pub ids: Vec<u32>,
+    /// More may be attached beside them.
+    pub multi: bool,
+}
+
+pub fn attached(cgroup: BorrowedFd<'_>, attach_type: AttachType) -> io::Result<Attached> {
+    const ALLOW_MULTI: u32 = 2;
+    let mut ids = [0_u32; MAX_ATTACHED];
+    let mut attr = QueryAttr {
+        target: cgroup.as_raw_fd(),
+        attach_type: attach_type as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr().expose_provenance() as u64,
+        count: u32::try_from(MAX_ATTACHED).unwrap_or(0),
+        reserved: 0,
     };
-    if info.cgroup == 0 {
-        return Some("detached: its cgroup is gone, or somebody detached it".to_owned());
+    // The kernel writes to both: their addresses escape as numbers.
+    let size = size(&attr);
+    // SAFETY: `attr` is the structure of this command, and `ids` has room for as many as it says.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut attr, size) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
     }
-    if info.cgroup != cgroup {
-        return Some(format!("attached to cgroup {}, not {cgroup}", info.cgroup));
+    // SAFETY: both are initialised, and rewritten behind the compiler's back.
+    let (ids, attr) =
+        unsafe { (std::ptr::read_volatile(&raw const ids), std::ptr::read_volatile(&raw const attr)) };
+    let ids = ids.into_iter().take(attr.count as usize).collect();
+    Ok(Attached { ids, multi: attr.attach_flags & ALLOW_MULTI != 0 })
+}
+
+/// What is wrong with a pin that has to be a link of this program to this cgroup.
+pub fn problem(pin: &Path, cgroup: u64, program: u32) -> Option<Problem> {
+    match pinned(pin).and_then(|link| info(link.as_fd())) {
+        Ok(info) => wrong(&info, cgroup, program),
+        Err(error) => Some(Problem::unreadable(&error)),
     }
-    if info.program != program {
-        return Some(format!("runs program {}, not {program}", info.program));
+}
+
+/// What is wrong with a link that has to join this program and this cgroup.
+pub fn wrong(info: &LinkInfo, cgroup: u64, program: u32) -> Option<Problem> {
+    let found = if info.cgroup == 0 {
+        "detached: its cgroup is gone, or somebody detached it".to_owned()
+    } else if info.cgroup != cgroup {
+        format!("attached to cgroup {}, not {cgroup}", info.cgroup)
+    } else if info.program != program {
+        format!("runs program {}, not {program}", info.program)
+    } else {
+        return None;
+    };
+    Some(Problem { text: found, certain: true })
+}
+
+/// Something that is not as it was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In words.
+    pub text: String,
+    /// False: it could not be looked at, which proves nothing.
+    pub certain: bool,
+}
+
+impl Problem {
+    pub fn unreadable(error: &io::Error) -> Self {
+        let gone = error.kind() == io::ErrorKind::NotFound;
+        let text =
+            if gone { "the pin is gone".to_owned() } else { format!("the pin cannot be read: {error}") };
+        Self { text, certain: gone }
     }
-    None
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

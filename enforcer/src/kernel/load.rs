@@ -1,6 +1,6 @@
 //! Loads the object, keeps the pinned maps, and makes or replaces the links.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,9 @@ use aya::{Ebpf, EbpfLoader};
 use enforcer_common as abi;
 use enforcer_common::cfg;
 
-use super::links::{self, AttachType};
+use super::attach::{Attachment, Loaded};
+use super::links::AttachType;
+use super::maps::PinnedMap;
 use super::packet::PacketHooks;
 use super::pins::PinDir;
 use super::{KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, map_error};
@@ -48,8 +50,9 @@ const PROGRAMS: &[(&str, AttachType, Place)] = &[
 
 const MAPS: &[&str] = &["TAGS", "CFG", "NETNS", "FLOWS", "EVENTS", "RATE", "SOCKETS", "ASKED"];
 
-pub(super) struct Loaded {
+pub(super) struct Half {
     pub attachments: Vec<Attachment>,
+    pub maps: Vec<PinnedMap>,
     pub settings: Array<MapData, u64>,
     pub tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     pub served: HashMap<MapData, u64, Plain<abi::Netns>>,
@@ -58,21 +61,7 @@ pub(super) struct Loaded {
     pub packet: PacketHooks,
 }
 
-/// What one pinned link has to be.
-pub(super) struct Attachment {
-    pub name: &'static str,
-    program: u32,
-    cgroup: u64,
-}
-
-impl Attachment {
-    /// What is wrong with the link now, in words.
-    pub fn problem(&self, pins: &PinDir) -> Option<String> {
-        links::problem(&pins.link(self.name), self.cgroup, self.program)
-    }
-}
-
-pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result<Loaded> {
+pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result<Half> {
     check_version(pins)?;
     let mut ebpf = load_object(config, pins)?;
     let mut settings = Array::try_from(take(&mut ebpf, config, "CFG")?).map_err(map_error("CFG"))?;
@@ -98,7 +87,8 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
         attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
     }
     let packet = PacketHooks::of(&ebpf, &config.object)?;
-    Ok(Loaded { attachments, settings, tags, served, refusals: Refusals::new(ring), log, packet })
+    let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
+    Ok(Half { attachments, maps, settings, tags, served, refusals: Refusals::new(ring), log, packet })
 }
 
 /// Maps of another layout must not be given to these programs.
@@ -135,6 +125,7 @@ fn take(ebpf: &mut Ebpf, config: &KernelConfig, name: &'static str) -> Result<Ma
     ebpf.take_map(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })
 }
 
+/// Loads a program and joins it to its cgroup.
 fn attach(
     ebpf: &mut Ebpf,
     config: &KernelConfig,
@@ -156,26 +147,7 @@ fn attach(
     }
     .map_err(refused)?;
     let id = program.info().map_err(refused)?.id();
-    let fd = program.fd().map_err(refused)?.as_fd();
-    let cgroup = cgroup::cgroup_id(place)?;
-    let failed = |source| KernelError::Attach { name, path: place.to_owned(), source };
-
-    let pin = pins.link(name);
-    let earlier = if pin.exists() { Some(links::pinned(&pin).map_err(failed)?) } else { None };
-    if let Some(link) = &earlier {
-        let info = links::info(link.as_fd()).map_err(failed)?;
-        if info.cgroup == cgroup && info.attach_type == attach_type as u32 {
-            links::update(link.as_fd(), fd).map_err(failed)?;
-            return Ok(Attachment { name, program: id, cgroup });
-        }
-    }
-    let dir = File::open(place).map_err(failed)?;
-    let link = links::create(fd, dir.as_fd(), attach_type).map_err(failed)?;
-    if earlier.is_some() {
-        // Attached elsewhere, or to a cgroup that is gone. It is held until the new one is pinned.
-        fs::remove_file(&pin).map_err(failed)?;
-    }
-    links::pin(link.as_fd(), &pin).map_err(failed)?;
-    drop(earlier);
-    Ok(Attachment { name, program: id, cgroup })
+    let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(io_error("keeping the program", &config.object))?;
+    Attachment::make(pins, name, attach_type, place, Loaded { fd, id })
 }

@@ -14,15 +14,20 @@
 //! or a target sent.
 #![allow(unsafe_code, reason = "bpf(2), and map values that aya takes as plain bytes")]
 
+mod attach;
 mod cgroup;
 mod event;
+mod foreign;
+mod health;
 mod links;
 mod listen;
 mod load;
 mod log;
+mod maps;
 mod packet;
 mod pins;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,10 +39,13 @@ use thiserror::Error;
 
 pub use cgroup::{cgroup_id, cgroup2_mount, find_cgroup2};
 pub use event::{Refusal, Refusals};
+pub use foreign::Foreign;
+pub use health::{Health, LinkHealth};
 pub use listen::Listeners;
 pub use log::ProgramLog;
 
-use load::Attachment;
+use attach::Attachment;
+use maps::PinnedMap;
 use packet::PacketHooks;
 use pins::{Lock, PinDir};
 
@@ -108,8 +116,13 @@ pub enum KernelError {
     Missing { path: PathBuf, name: &'static str },
     #[error("the kernel refused the program {name}")]
     Program { name: &'static str, source: Box<aya::programs::ProgramError> },
-    #[error("attaching {name} to {path} failed (an exclusive program of somebody else gives EPERM)")]
+    #[error("attaching {name} to {path} failed")]
     Attach { name: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "{name} cannot be attached to {path} beside {other}, which somebody attached to have no other there: \
+         detach that with `bpftool cgroup detach`, or have it attached with BPF_F_ALLOW_MULTI"
+    )]
+    Exclusive { name: &'static str, path: PathBuf, other: String },
     #[error("map {name}")]
     Map { name: &'static str, source: Box<aya::maps::MapError> },
     #[error("the log of the programs")]
@@ -122,33 +135,15 @@ pub enum KernelError {
 
 type Result<T, E = KernelError> = std::result::Result<T, E>;
 
-/// Whether what is pinned still holds.
-#[derive(Clone, Debug)]
-pub struct Health {
-    pub links: Vec<LinkHealth>,
-    pub mode: Mode,
-    pub tags: usize,
-}
-
-#[derive(Clone, Debug)]
-pub struct LinkHealth {
-    pub name: String,
-    /// What is wrong, in words; `None` is good.
-    pub problem: Option<String>,
-}
-
-impl Health {
-    pub fn is_good(&self) -> bool {
-        self.mode == Mode::Redirect && self.links.iter().all(|link| link.problem.is_none())
-    }
-}
-
 /// The loaded kernel half. Dropping it changes nothing in the kernel.
 pub struct Kernel {
     config: KernelConfig,
     mount: PathBuf,
     pins: PinDir,
     attachments: Vec<Attachment>,
+    maps: Vec<PinnedMap>,
+    /// Programs of others that were there before, by id.
+    known: BTreeSet<u32>,
     settings: Array<MapData, u64>,
     tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     served: HashMap<MapData, u64, Plain<abi::Netns>>,
@@ -172,6 +167,8 @@ impl Kernel {
             mount,
             pins,
             attachments: loaded.attachments,
+            maps: loaded.maps,
+            known: BTreeSet::new(),
             settings: loaded.settings,
             tags: loaded.tags,
             served: loaded.served,
@@ -181,6 +178,7 @@ impl Kernel {
             _lock: lock,
         };
         kernel.adopt_packet_hooks()?;
+        kernel.know_others()?;
         Ok(kernel)
     }
 
@@ -311,19 +309,6 @@ impl Kernel {
         self.set(cfg::MODE, if mode == Mode::Deny { cfg::MODE_DENY } else { cfg::MODE_REDIRECT })
     }
 
-    /// Compares every pin with what was attached. A link whose cgroup is gone,
-    /// or that somebody detached, is still pinned but attached to cgroup 0.
-    pub fn health(&self) -> Result<Health> {
-        let links = self
-            .attachments
-            .iter()
-            .map(|it| LinkHealth { name: it.name.to_owned(), problem: it.problem(&self.pins) })
-            .chain(self.packet.health(&self.pins))
-            .collect();
-        let mode = if self.setting(cfg::MODE)? == cfg::MODE_DENY { Mode::Deny } else { Mode::Redirect };
-        Ok(Health { links, mode, tags: self.tags()?.len() })
-    }
-
     /// The reader of refusals, once: for a thread or a task that waits for them.
     pub fn refusals(&mut self) -> Option<Refusals> {
         self.refusals.take()
@@ -343,9 +328,11 @@ impl Kernel {
     /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
     /// if it was mounted for us.
     pub fn release(self) -> Result<()> {
-        let Self { pins, settings, tags, served, refusals, log, _lock, .. } = self;
-        drop((settings, tags, served, refusals, log));
-        pins.remove()
+        let Self { pins, settings, tags, served, refusals, log, attachments, maps, _lock, .. } = self;
+        pins.remove()?;
+        // What somebody has unpinned is detached by this.
+        drop((settings, tags, served, refusals, log, attachments, maps));
+        Ok(())
     }
 
     fn setting(&self, index: u32) -> Result<u64> {

@@ -100,6 +100,25 @@ impl PacketHooks {
         Ok(())
     }
 
+    /// Where they are attached, and which programs.
+    pub fn places(&self) -> impl Iterator<Item = &Path> {
+        self.held.values().map(PathBuf::as_path)
+    }
+
+    pub fn program_ids(&self) -> impl Iterator<Item = u32> {
+        self.programs.iter().map(|program| program.id)
+    }
+
+    /// Attaches again what somebody has detached, as far as its cgroup is there.
+    pub fn restore(&mut self, pins: &PinDir) -> Result<()> {
+        for (cgroup, path) in self.held.clone() {
+            if cgroup::cgroup_id(&path).is_ok_and(|now| now == cgroup) {
+                self.attach(pins, cgroup, &path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How the links of all cgroups are that still exist.
     pub fn health(&self, pins: &PinDir) -> Vec<LinkHealth> {
         let mut found = Vec::new();
@@ -109,7 +128,7 @@ impl PacketHooks {
                 let problem = links::problem(&pins.link(&name), *id, program.id);
                 // Asked afterwards: it may be removed at any time.
                 if cgroup::cgroup_id(path).is_ok_and(|now| now == *id) {
-                    found.push(LinkHealth { name, problem });
+                    found.push(LinkHealth::of(name, problem));
                 }
             }
         }

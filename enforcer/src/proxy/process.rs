@@ -166,21 +166,35 @@ impl Process {
 
     /// Writes down that enforcement was lifted on purpose, of these workloads or of all.
     pub fn released(&self, scope: &str, tags: &[u64], by_uid: u32, until_unix_ms: Option<u64>) {
+        self.note_for(tags, |session| {
+            let scope = session.text(scope);
+            Event::Released { scope, by_uid, until_unix_ms }
+        });
+    }
+
+    /// Writes down that somebody changed what is attached to the kernel.
+    pub fn tampered(&self, what: &str, reaction: &str) {
+        self.note_for(&[], |session| Event::Tampered {
+            what: session.text(what),
+            reaction: session.text(reaction),
+        });
+    }
+
+    /// An event for these workloads, or for all; where there is none, in a session of its own.
+    fn note_for(&self, tags: &[u64], event: impl Fn(&Conn) -> Event) {
         let meant = |tag: &u64| tags.is_empty() || tags.contains(tag);
         let sessions: Vec<_> =
             self.sessions().iter().filter(|(tag, _)| meant(tag)).map(|(_, it)| Arc::clone(it)).collect();
         for session in &sessions {
-            let scope = session.text(scope);
-            session.note(&Event::Released { scope, by_uid, until_unix_ms });
+            session.note(&event(session));
         }
         if sessions.is_empty() {
             match self.stranger(0) {
                 Ok(session) => {
-                    let scope = session.text(scope);
-                    session.note(&Event::Released { scope, by_uid, until_unix_ms });
+                    session.note(&event(&session));
                     session.settle(Outcome::Completed);
                 }
-                Err(error) => tracing::error!(%error, "a release was not recorded"),
+                Err(error) => tracing::error!(%error, "what happened to the host was not recorded"),
             }
         }
     }

@@ -174,6 +174,11 @@ pub enum Event {
         by_uid: u32,
         until_unix_ms: Option<u64>,
     },
+    /// Somebody changed what is attached to the kernel.
+    Tampered {
+        what: MaskedText,
+        reaction: MaskedText,
+    },
     Exit {
         code: Option<i32>,
     },

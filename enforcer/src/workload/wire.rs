@@ -37,6 +37,11 @@ pub enum ToProxy {
         exit_code: Option<i32>,
     },
     Refused(Box<Refused>),
+    /// Somebody changed what is attached to the kernel.
+    Tampered {
+        what: String,
+        reaction: String,
+    },
     /// Without tags it is all workloads.
     Released {
         scope: String,

@@ -88,27 +88,6 @@ fn a_second_loader_refuses_and_the_next_one_adopts() {
 }
 
 #[test]
-fn a_detached_link_is_noticed_and_made_again() {
-    let mut world = World::served();
-    let pin = world.config.pins.join("link_connect4");
-    std::fs::remove_file(&pin).unwrap();
-    let health = world.kernel().health().unwrap();
-    assert!(!health.is_good());
-    assert_eq!(
-        health.links.iter().filter(|l| l.problem.is_some()).map(|l| l.name.as_str()).collect::<Vec<_>>(),
-        ["connect4"]
-    );
-    // The backstop holds without it: nothing leaves.
-    let outcome = world.tagged("tcp", real4());
-    assert!(!outcome.contains("REAL"), "{outcome}");
-    world.nothing_leaked("a detached connect4");
-    drop(world.kernel.take());
-    world.kernel = Some(Kernel::load_or_adopt(world.config.clone()).unwrap());
-    assert!(world.kernel().health().unwrap().is_good());
-    assert!(world.tagged("tcp", real4()).contains("PROXY"));
-}
-
-#[test]
 fn release_leaves_nothing() {
     let world = World::served();
     let (pins, mount) = (world.config.pins.clone(), world.mount.clone());

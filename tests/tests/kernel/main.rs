@@ -12,6 +12,7 @@ mod lifecycle;
 mod loopback;
 mod routes;
 mod scopes;
+mod tamper;
 mod world {
     pub use enforcer_tests::kernel::*;
 }

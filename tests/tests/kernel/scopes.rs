@@ -48,7 +48,7 @@ fn a_cgroup_beside_the_jobs_is_redirected_and_has_a_backstop_of_its_own() {
     assert!(world.probe_in(&below, &["udp-sendto", &real4().to_string()]).starts_with(EPERM));
     world.nothing_leaked("a tagged cgroup beside the jobs");
     // Without the hooks that redirect, packets come to the backstop.
-    std::fs::remove_file(world.config.pins.join("link_connect4")).unwrap();
+    enforcer_tests::tamper::detach(&world.config.pins.join("link_connect4")).unwrap();
     let outcome = world.probe_in(&below, &["tcp", &real4().to_string()]);
     assert!(!outcome.contains("REAL"), "{outcome}");
     world.nothing_leaked("a scope without connect4");

@@ -8,6 +8,7 @@ mod faults;
 mod jobs;
 mod namespaces;
 mod splits;
+mod tamper;
 mod world;
 
 use std::collections::BTreeSet;
