@@ -3,6 +3,7 @@
 mod completion;
 mod daemon;
 mod doctor;
+mod harden;
 mod launch_exec;
 mod man;
 mod policy;
@@ -10,6 +11,7 @@ mod proxy;
 mod release;
 mod reload;
 mod run;
+mod scope;
 mod sessions;
 mod signer;
 mod status;
@@ -44,6 +46,7 @@ enum Verb {
     /// Show scopes, pins and health
     Status(status::Cmd),
     Doctor(doctor::Cmd),
+    Scope(scope::Cmd),
     /// List, show and verify session recordings
     Sessions(sessions::Cmd),
     /// Check, explain, test and begin policies
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Run(cmd) => return cmd.run(&config),
         Verb::Status(cmd) => cmd.run(&config),
         Verb::Doctor(cmd) => return cmd.run(&config),
+        Verb::Scope(cmd) => return cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
         Verb::Reload(cmd) => cmd.run(&config),

@@ -10,6 +10,7 @@
 
 mod check;
 mod checks;
+pub mod harden;
 mod host;
 mod people;
 mod scope;

@@ -58,7 +58,11 @@ impl Scope {
 
     /// A unit, whose jobs run as its user or as the one that is named.
     pub fn unit(host: &Host, name: &str, user: Option<&str>) -> Result<Self, ScopeError> {
-        let unit = Unit::find(host, name)?;
+        Self::of(host, Unit::find(host, name)?, user)
+    }
+
+    /// The same of a unit that is known.
+    pub fn of(host: &Host, unit: Unit, user: Option<&str>) -> Result<Self, ScopeError> {
         let mut who = match user.or_else(|| unit.last("User")) {
             Some(user) if user != "root" => match host.person(user)? {
                 Some(person) => person,

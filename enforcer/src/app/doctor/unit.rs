@@ -67,13 +67,23 @@ impl Unit {
             return Self::asked(&name);
         }
         let files = files(host, &name)?;
-        let mut unit = Self { name: name.clone(), ..Self::default() };
+        let mut unit = Self::named(&name);
         for file in files {
             let text = host.text(&file).map_err(|source| UnitError::Read { name: name.clone(), source })?;
             unit.take(&text.unwrap_or_default());
             unit.files.push(file);
         }
         Ok(unit)
+    }
+
+    /// One that nothing is said of yet.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// The unit's own file and its drop-ins, in the order in which they count.
+    pub fn files_of(host: &Host, name: &str) -> Result<Vec<PathBuf>, UnitError> {
+        files(host, name)
     }
 
     fn asked(name: &str) -> Result<Self, UnitError> {
@@ -130,6 +140,11 @@ impl Unit {
                 }
             }
         }
+    }
+
+    /// Whether anything is assigned.
+    pub fn says(&self, key: &str) -> bool {
+        self.settings.get(key).is_some_and(|lines| !lines.is_empty())
     }
 
     /// What was assigned last.

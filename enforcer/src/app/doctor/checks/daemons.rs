@@ -53,6 +53,13 @@ pub const SYSTEM_BUS: [&str; 1] = ["/run/dbus/system_bus_socket"];
 /// What belongs to a user's own systemd.
 pub const OF_USERS: &str = "/run/user";
 
+/// All that a unit need not see. What belongs to users is hidden as a whole, and the
+/// system bus with the folder that it may come back in.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let devices = ["/dev/net/tun", "/dev/vsock"];
+    CONTAINERS.into_iter().chain(RESOLVERS).chain(HELPERS).chain(SYSTEM_BUS).chain([OF_USERS]).chain(devices)
+}
+
 /// Groups whose members are root by a detour, and what it is.
 const GROUPS: [(&str, &str); 11] = [
     ("docker", "starts containers as root"),

@@ -1,11 +1,11 @@
 //! All checks, in the order in which they are shown.
 
-mod daemons;
+pub mod daemons;
 mod files;
 mod kernel;
 mod service;
+pub mod settings;
 mod tagging;
-mod unit;
 
 use super::check::Level::{ContainerRoot, HostRoot, Unprivileged};
 use super::check::{Check, Level, Look};
@@ -56,18 +56,18 @@ pub const CHECKS: &[Check] = &[
     scope("inherited-sockets", USER, &["inherited-connected"], tagging::inherited),
     scope("su-session", USER, &["su-session"], tagging::su_session),
     scope("namespaces-served", ADVICE, &[], tagging::namespaces),
-    scope("job-user", USER, &["root-file", "unix-any", "cgroup-move"], unit::user),
-    scope("no-new-privileges", USER, &["setuid-program"], unit::no_new_privileges),
+    scope("job-user", USER, &["root-file", "unix-any", "cgroup-move"], settings::user),
+    scope("no-new-privileges", USER, &["setuid-program"], settings::no_new_privileges),
     scope("privileged-programs", USER, &["setuid-program"], files::privileged_programs),
     scope("sudo", USER, &["sudo"], files::sudo),
-    scope("capabilities", CONTAINER, &MORE_CAPABILITIES, unit::capabilities),
-    scope("ambient-capabilities", USER, &MORE_CAPABILITIES, unit::ambient),
-    scope("vsock", USER, &["vsock"], unit::vsock),
-    scope("packet-families", CONTAINER, &["af-packet", "af-xdp"], unit::packet_families),
-    scope("keyring", USER, &["request-key"], unit::keyring),
-    scope("control-groups", CONTAINER, &["cgroup-move", "clone-into-cgroup"], unit::control_groups),
-    scope("root-files", ROOT, &["root-file", "core-pattern"], unit::root_files),
-    scope("restrict-namespaces", ADVICE, &[], unit::namespaces),
+    scope("capabilities", CONTAINER, &MORE_CAPABILITIES, settings::capabilities),
+    scope("ambient-capabilities", USER, &MORE_CAPABILITIES, settings::begins_with),
+    scope("vsock", USER, &["vsock"], settings::vsock),
+    scope("packet-families", CONTAINER, &["af-packet", "af-xdp"], settings::packet_families),
+    scope("keyring", USER, &["request-key"], settings::keyring),
+    scope("control-groups", CONTAINER, &["cgroup-move", "clone-into-cgroup"], settings::control_groups),
+    scope("root-files", ROOT, &["root-file", "core-pattern"], settings::root_files),
+    scope("restrict-namespaces", ADVICE, &[], settings::namespaces),
     scope("ptrace-scope", USER, &["ptrace-outsider", "pidfd-getfd"], kernel::ptrace_scope),
     scope("tun-device", USER, &["tun-device"], kernel::tun),
     scope("powerful-groups", USER, &["root-by-group", "unix-docker"], daemons::groups),

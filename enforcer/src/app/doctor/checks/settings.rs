@@ -3,7 +3,7 @@
 use crate::app::doctor::check::{Fix, Found};
 use crate::app::doctor::host::Host;
 use crate::app::doctor::scope::Scope;
-use crate::app::doctor::unit::KEYRING;
+use crate::app::doctor::unit::{KEYRING, Unit};
 
 use super::{listed, lsm_runs};
 
@@ -24,14 +24,42 @@ pub const DANGEROUS: [&str; 12] = [
     "cap_dac_read_search",
 ];
 
-/// The families that the programs at the cgroup root know, and NETLINK, by which
-/// programs read the interfaces.
-pub const FAMILIES: &str = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK";
+/// Families that no program at the cgroup root sees.
+pub const OTHER_FAMILIES: [&str; 11] = [
+    "AF_PACKET",
+    "AF_VSOCK",
+    "AF_XDP",
+    "AF_ALG",
+    "AF_KEY",
+    "AF_BLUETOOTH",
+    "AF_CAN",
+    "AF_TIPC",
+    "AF_QIPCRTR",
+    "AF_RDS",
+    "AF_KCM",
+];
 pub const KEYRING_FILTER: &str = "SystemCallFilter=~@keyring";
 
 /// The line that takes the dangerous capabilities away.
 pub fn bounding() -> String {
     format!("CapabilityBoundingSet=~{}", DANGEROUS.map(str::to_uppercase).join(" "))
+}
+
+/// The line that leaves the families that programs at the cgroup root know, and NETLINK,
+/// by which programs read the interfaces. To a list that is there it adds nothing.
+pub fn families(unit: &Unit) -> String {
+    if unit.says("RestrictAddressFamilies") {
+        format!("RestrictAddressFamilies=~{}", OTHER_FAMILIES.join(" "))
+    } else {
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK".to_owned()
+    }
+}
+
+/// Capabilities that jobs begin with and should not.
+pub fn ambient(unit: &Unit) -> Vec<String> {
+    let set = unit.capabilities("AmbientCapabilities").unwrap_or_default();
+    let raw = ["cap_net_raw"];
+    DANGEROUS.iter().chain(&raw).filter(|name| set.contains(**name)).map(|name| name.to_uppercase()).collect()
 }
 
 const OF_RUN: &str = "jobs of `enforcer run` have none";
@@ -76,21 +104,13 @@ pub(super) fn capabilities(_: &Host, scope: &Scope) -> Found {
     }
 }
 
-pub(super) fn ambient(_: &Host, scope: &Scope) -> Found {
-    let set =
-        scope.unit.as_ref().and_then(|unit| unit.capabilities("AmbientCapabilities")).unwrap_or_default();
-    let raw = ["cap_net_raw"];
-    let held: Vec<String> = DANGEROUS
-        .iter()
-        .chain(&raw)
-        .filter(|name| set.contains(**name))
-        .map(|name| name.to_uppercase())
-        .collect();
+pub(super) fn begins_with(_: &Host, scope: &Scope) -> Found {
+    let held = scope.unit.as_ref().map(ambient).unwrap_or_default();
     if held.is_empty() {
-        Found::good("jobs begin without a capability that matters")
-    } else {
-        Found::missing(format!("jobs begin with {}", listed(&held)), Fix::drop_in("AmbientCapabilities="))
+        return Found::good("jobs begin without a capability that matters");
     }
+    let line = format!("AmbientCapabilities=~{}", held.join(" "));
+    Found::missing(format!("jobs begin with {}", listed(&held)), Fix::drop_in(line))
 }
 
 /// A channel to the hypervisor that no hook of cgroups sees, open to everybody.
@@ -106,8 +126,8 @@ pub(super) fn vsock(host: &Host, scope: &Scope) -> Found {
     let named = |text: Option<String>| text.map(|text| text.lines().any(|line| line.contains("/vsock.ko")));
     let here = host.exists("/dev/vsock") || host.exists("/sys/module/vsock");
     let module = "echo 'install vsock /bin/false' >/etc/modprobe.d/enforcer-vsock.conf && rmmod vsock 2>/dev/null; true";
-    let fix = match scope.unit {
-        Some(_) => Fix::drop_in(FAMILIES),
+    let fix = match &scope.unit {
+        Some(unit) => Fix::drop_in(families(unit)),
         None => Fix::shell(module),
     };
     if here {
@@ -143,7 +163,7 @@ pub(super) fn packet_families(host: &Host, scope: &Scope) -> Found {
     if open.is_empty() {
         Found::good("the unit has neither AF_PACKET nor AF_XDP")
     } else if raw {
-        Found::missing(format!("root in the unit has {}", open.join(" and ")), Fix::drop_in(FAMILIES))
+        Found::missing(format!("root in the unit has {}", open.join(" and ")), Fix::drop_in(families(unit)))
     } else {
         Found::good("root in the unit has no CAP_NET_RAW")
     }
