@@ -10,6 +10,7 @@ mod policy;
 mod proxy;
 mod release;
 mod reload;
+mod roots_exec;
 mod run;
 mod scope;
 mod sessions;
@@ -69,6 +70,9 @@ enum Verb {
     /// Becomes a job (started by the daemon)
     #[command(hide = true)]
     LaunchExec(launch_exec::Cmd),
+    /// Gives a container the CA (started by the daemon)
+    #[command(hide = true)]
+    RootsExec(roots_exec::Cmd),
     /// The signer process (started by the daemon)
     #[command(hide = true)]
     Signer(signer::Cmd),
@@ -111,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Man(cmd) => cmd.run(),
         Verb::Version(cmd) => cmd.run(),
         Verb::LaunchExec(cmd) => return cmd.run(),
+        Verb::RootsExec(cmd) => return cmd.run(),
         Verb::Proxy(cmd) => cmd.run(),
         Verb::Signer(cmd) => cmd.run(),
     };

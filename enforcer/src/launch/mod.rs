@@ -7,6 +7,8 @@
 //! **Invariant**: the process is in the tagged cgroup before it runs a byte that
 //! is not ours, and no descriptor but the three standard ones reaches the command.
 
+pub mod roots;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;

@@ -1,0 +1,250 @@
+//! The CA for a container that runs already: what its image trusts, and this CA beside
+//! it, mounted from outside, read-only, over the stores that the image has.
+//!
+//! A process of its own does it (`roots-exec`), which has one thread and ends: what a
+//! container serves as its files may hang for as long as the container likes.
+//!
+//! ```text
+//!   their mount namespace   look: which stores are there, and what is in them
+//!   a private one           make: a file system in memory with copies and the CA
+//!   their mount namespace   put:  detached mounts of it, over the stores
+//! ```
+//!
+//! **Invariant**: nothing of the container is parsed. Names, links and bytes are copied,
+//! of regular files alone, within limits; paths are followed within its own root.
+//! **Invariant**: a mount is made in no namespace from which it would spread to the host.
+
+mod look;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::thread::LinkNameSpaceType;
+use serde::{Deserialize, Serialize};
+
+use look::{Entry, Found, Limits, Store};
+
+/// The name that the CA has in a folder of roots.
+pub const CA_FILE: &str = "enforcer-ca.pem";
+/// More of the kernel's list of mounts is not read, in bytes.
+const MAX_MOUNTINFO: u64 = 4 << 20;
+/// Of the file system that holds the copies; it also bounds their number.
+const SPACE: &std::ffi::CStr = c"mode=755,size=32m,nr_inodes=8192";
+
+/// What the loader tells the process that does it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RootsSpec {
+    /// A process of the container.
+    pub pid: u32,
+    /// The tagged cgroup, as `/proc/PID/cgroup` has it: what is not in it is not touched.
+    pub cgroup: String,
+    pub ca_pem: String,
+    /// By which OpenSSL finds the CA in a folder.
+    pub hash_link: Option<String>,
+    /// A folder of ours, for a mount that nobody else sees.
+    pub scratch: PathBuf,
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Given {
+    /// Stores that were mounted over, as the container names them.
+    Mounted { places: Vec<String> },
+    /// The CA is in every store already.
+    There,
+    /// The image has no store that is known.
+    NoStore,
+}
+
+/// Why a container does not have the CA.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    #[error("{doing}: {source}")]
+    Step { doing: &'static str, source: io::Error },
+    #[error("process {0} is not in the container's cgroup any more")]
+    Elsewhere(u32),
+    #[error("it is in the host's mount namespace: no container")]
+    Host,
+    #[error("{0} is shared with the host, which would see the mount too: make it private or slave")]
+    Shared(String),
+    #[error("{place} is {found}, and {limit} are copied at most")]
+    TooMuch { place: String, found: String, limit: String },
+}
+
+fn step<T>(doing: &'static str, result: Result<T, impl Into<io::Error>>) -> Result<T, RootsError> {
+    result.map_err(|error| RootsError::Step { doing, source: error.into() })
+}
+
+/// Does it. The calling process has one thread, and ends afterwards: it is left in
+/// the container's mount namespace.
+pub fn give(spec: &RootsSpec) -> Result<Given, RootsError> {
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let process = step("opening the process", rustix::fs::open(proc_of(spec.pid), folder, Mode::empty()))?;
+    // Whatever has its number by now: from here on it is the process that was opened.
+    if !in_cgroup(&read_proc(&process, "cgroup")?, &spec.cgroup) {
+        return Err(RootsError::Elsewhere(spec.pid));
+    }
+    let theirs = step("their namespace", open_at(&process, "ns/mnt"))?;
+    let host = step("our namespace", rustix::fs::open("/proc/self/ns/mnt", OFlags::CLOEXEC, Mode::empty()))?;
+    if inode(&theirs)? == inode(&host)? {
+        return Err(RootsError::Host);
+    }
+    let groups = peer_groups(&step("reading mounts", fs::read_to_string("/proc/self/mountinfo"))?);
+    let mounts = read_proc(&process, "mountinfo")?;
+    let scratch = Scratch::make(&spec.scratch)?;
+    // By it what is open can be opened again for reading, wherever this process is.
+    let own = step("our descriptors", rustix::fs::open("/proc/self/fd", folder, Mode::empty()))?;
+    enter(&theirs)?;
+    let root = step("their root", rustix::fs::open("/", folder, Mode::empty()))?;
+    let found = look::look(&root, &own, &Limits::default(), spec.ca_pem.as_bytes())?;
+    let stores = match found {
+        Found::Nothing => return Ok(Given::NoStore),
+        Found::There => return Ok(Given::There),
+        Found::Stores(stores) => stores,
+    };
+    for store in &stores {
+        if group_of(&mounts, mount_id(&store.target)?).is_some_and(|group| groups.contains(&group)) {
+            return Err(RootsError::Shared(store.place.clone()));
+        }
+    }
+    enter(&scratch.namespace)?;
+    let trees = scratch.fill(&stores, spec)?;
+    enter(&theirs)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    for (tree, store) in trees.iter().zip(&stores) {
+        step("mounting over a store", rustix::mount::move_mount(tree, "", &store.target, "", flags))?;
+    }
+    Ok(Given::Mounted { places: stores.into_iter().map(|store| store.place).collect() })
+}
+
+fn proc_of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+fn open_at(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// A file of the kernel's about a process.
+fn read_proc(process: &OwnedFd, name: &str) -> Result<String, RootsError> {
+    let file = fs::File::from(step("opening what the kernel says of it", open_at(process, name))?);
+    let mut text = Vec::new();
+    let read = io::Read::read_to_end(&mut io::Read::take(file, MAX_MOUNTINFO), &mut text);
+    step("reading what the kernel says of it", read)?;
+    // Names of mounts need not be text; what is looked at is.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether the line of cgroup v2 names this cgroup, or one below it.
+fn in_cgroup(text: &str, cgroup: &str) -> bool {
+    let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    own.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn inode(fd: &OwnedFd) -> Result<u64, RootsError> {
+    Ok(step("looking at a namespace", rustix::fs::fstat(fd))?.st_ino)
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), RootsError> {
+    let kind = Some(LinkNameSpaceType::Mount);
+    step("entering a mount namespace", rustix::thread::move_into_link_name_space(namespace.as_fd(), kind))
+}
+
+fn mount_id(fd: &OwnedFd) -> Result<u64, RootsError> {
+    let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+    Ok(step("looking at a store's mount", found)?.stx_mnt_id)
+}
+
+/// The peer group of a mount, into and out of which mounts spread.
+fn group(line: &str) -> Option<u64> {
+    line.split(" - ").next()?.split(' ').skip(6).find_map(|tag| tag.strip_prefix("shared:")?.parse().ok())
+}
+
+fn peer_groups(mountinfo: &str) -> BTreeSet<u64> {
+    mountinfo.lines().filter_map(group).collect()
+}
+
+fn group_of(mountinfo: &str, mount: u64) -> Option<u64> {
+    let id = format!("{mount} ");
+    mountinfo.lines().find(|line| line.starts_with(&id)).and_then(group)
+}
+
+/// A file system in memory, in a mount namespace that nobody else is in.
+struct Scratch {
+    place: PathBuf,
+    namespace: OwnedFd,
+}
+
+impl Scratch {
+    fn make(place: &Path) -> Result<Self, RootsError> {
+        step("a private namespace", nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS))?;
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        step("a private namespace", rustix::mount::mount_change("/", slave))?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        step("memory for copies", rustix::mount::mount("enforcer", place, "tmpfs", flags, SPACE))?;
+        let own = rustix::fs::open("/proc/self/ns/mnt", OFlags::CLOEXEC, Mode::empty());
+        Ok(Self { place: place.to_owned(), namespace: step("a private namespace", own)? })
+    }
+
+    /// Copies with the CA in them, and a mount of each that is nowhere yet.
+    fn fill(&self, stores: &[Store], spec: &RootsSpec) -> Result<Vec<OwnedFd>, RootsError> {
+        let places: Vec<PathBuf> =
+            (0..stores.len()).map(|number| self.place.join(number.to_string())).collect();
+        for (store, place) in stores.iter().zip(&places) {
+            step("copying a store", write(place, &store.content, spec))?;
+        }
+        let flags = MountFlags::BIND
+            | MountFlags::RDONLY
+            | MountFlags::NOSUID
+            | MountFlags::NODEV
+            | MountFlags::NOEXEC;
+        step("making the copies read-only", rustix::mount::mount_remount(&self.place, flags, c""))?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let trees = places.iter().map(|place| rustix::mount::open_tree(CWD, place, clone));
+        step("a mount of a copy", trees.collect::<rustix::io::Result<Vec<_>>>())
+    }
+}
+
+/// What a store is copied to: the CA stands in every bundle, and as a file in a folder.
+fn write(place: &Path, entry: &Entry, spec: &RootsSpec) -> io::Result<()> {
+    match entry {
+        Entry::File(bytes) => fs::write(place, bytes),
+        Entry::Bundle(bytes) => {
+            let mut file = fs::File::create(place)?;
+            file.write_all(bytes)?;
+            // A last line may have no end.
+            file.write_all(b"\n")?;
+            file.write_all(spec.ca_pem.as_bytes())
+        }
+        Entry::Link(target) => std::os::unix::fs::symlink(target, place),
+        Entry::Folder(entries) => {
+            fs::create_dir(place)?;
+            for (name, entry) in entries {
+                write(&place.join(name), entry, spec)?;
+            }
+            Ok(())
+        }
+        Entry::Certs(entries) => {
+            fs::create_dir(place)?;
+            let ours = [Some(CA_FILE), spec.hash_link.as_deref()];
+            let theirs = entries.iter().filter(|(name, _)| !ours.iter().flatten().any(|it| name == it));
+            for (name, entry) in theirs {
+                write(&place.join(name), entry, spec)?;
+            }
+            fs::write(place.join(CA_FILE), &spec.ca_pem)?;
+            match &spec.hash_link {
+                Some(link) => std::os::unix::fs::symlink(CA_FILE, place.join(link)),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

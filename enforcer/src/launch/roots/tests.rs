@@ -1,0 +1,210 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::look::{self, Entry, Found, Limits, Store};
+use super::*;
+
+const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n";
+const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+
+fn image() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("etc/ssl/certs")).unwrap();
+    fs::write(dir.path().join(BUNDLE), "theirs").unwrap();
+    dir
+}
+
+fn open(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+fn look_at(root: &Path, limits: &Limits) -> Result<Found, RootsError> {
+    look::look(&open(root), &open(Path::new("/proc/self/fd")), limits, CA)
+}
+
+fn stores(root: &Path) -> Vec<Store> {
+    match look_at(root, &Limits::default()).unwrap() {
+        Found::Stores(stores) => stores,
+        Found::Nothing => panic!("no store"),
+        Found::There => panic!("it is there"),
+    }
+}
+
+fn folder(store: &Store) -> Vec<(&str, &Entry)> {
+    let Entry::Certs(entries) = &store.content else { panic!("no folder of roots: {}", store.place) };
+    let mut entries: Vec<_> = entries.iter().map(|(name, entry)| (name.to_str().unwrap(), entry)).collect();
+    entries.sort_by_key(|(name, _)| *name);
+    entries
+}
+
+#[test]
+fn a_folder_is_copied_with_its_bundle_known_and_its_links_as_they_are() {
+    let image = image();
+    let certs = image.path().join("etc/ssl/certs");
+    fs::create_dir(certs.join("java")).unwrap();
+    fs::write(certs.join("java/cacerts"), "store").unwrap();
+    symlink("/usr/share/ca-certificates/one.crt", certs.join("one.pem")).unwrap();
+    let stores = stores(image.path());
+    assert_eq!(stores.len(), 1);
+    assert_eq!(stores[0].place, "/etc/ssl/certs");
+    let java = Entry::Folder(vec![("cacerts".into(), Entry::File(b"store".to_vec()))]);
+    assert_eq!(
+        folder(&stores[0]),
+        [
+            ("ca-certificates.crt", &Entry::Bundle(b"theirs".to_vec())),
+            ("java", &java),
+            ("one.pem", &Entry::Link("/usr/share/ca-certificates/one.crt".into())),
+        ]
+    );
+}
+
+#[test]
+fn a_bundle_that_links_lead_to_is_mounted_over_once_and_where_it_is() {
+    let image = image();
+    // As Red Hat's have it.
+    fs::remove_dir_all(image.path().join("etc/ssl/certs")).unwrap();
+    for folder in ["etc/pki/tls/certs", "etc/pki/ca-trust/extracted/pem"] {
+        fs::create_dir_all(image.path().join(folder)).unwrap();
+    }
+    fs::write(image.path().join("etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"), "theirs").unwrap();
+    let absolute = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem";
+    symlink(absolute, image.path().join("etc/pki/tls/certs/ca-bundle.crt")).unwrap();
+    symlink("../pki/tls/certs", image.path().join("etc/ssl/certs")).unwrap();
+    let stores = stores(image.path());
+    assert_eq!(stores.len(), 1, "{:?}", stores.iter().map(|store| &store.place).collect::<Vec<_>>());
+    assert_eq!(stores[0].content, Entry::Bundle(b"theirs".to_vec()));
+    let real = image.path().join(absolute.trim_start_matches('/'));
+    let mounted_over = rustix::fs::fstat(&stores[0].target).unwrap().st_ino;
+    assert_eq!(mounted_over, rustix::fs::stat(&real).unwrap().st_ino);
+}
+
+#[test]
+fn an_image_without_a_bundle_has_no_store() {
+    let image = image();
+    fs::remove_file(image.path().join(BUNDLE)).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing));
+    fs::remove_dir_all(image.path().join("etc")).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing));
+}
+
+#[test]
+fn what_has_the_ca_is_left_alone() {
+    let image = image();
+    fs::write(image.path().join(BUNDLE), [b"theirs\n", CA].concat()).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::There));
+    // In one of two: the other needs it.
+    fs::write(image.path().join("etc/ssl/ca-bundle.pem"), "theirs").unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Stores(_)));
+}
+
+#[test]
+fn links_lead_nowhere_out_of_the_image() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "the host's").unwrap();
+    let image = image();
+    let bundle = image.path().join(BUNDLE);
+    for target in [
+        outside.path().join("secret"),
+        "../../../../../../../../etc/passwd".into(),
+        "/proc/self/environ".into(),
+    ] {
+        fs::remove_file(&bundle).unwrap();
+        symlink(&target, &bundle).unwrap();
+        assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing), "{target:?}");
+    }
+    // The same for the folder itself.
+    fs::remove_dir_all(image.path().join("etc/ssl/certs")).unwrap();
+    symlink(outside.path(), image.path().join("etc/ssl/certs")).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing));
+    // And for one that leads to itself.
+    fs::remove_file(image.path().join("etc/ssl/certs")).unwrap();
+    symlink("certs", image.path().join("etc/ssl/certs")).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing));
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_root_holds_nobody_up() {
+    let image = image();
+    let pipe = image.path().join("etc/ssl/certs/pipe.pem");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let found = stores(image.path());
+    assert_eq!(folder(&found[0]).len(), 1);
+    fs::remove_file(image.path().join(BUNDLE)).unwrap();
+    fs::rename(&pipe, image.path().join(BUNDLE)).unwrap();
+    assert!(matches!(look_at(image.path(), &Limits::default()).unwrap(), Found::Nothing));
+}
+
+#[test]
+fn limits_hold_to_the_byte_and_to_the_entry() {
+    let image = image();
+    let limits = |file, entries, all| Limits { file, entries, all };
+    let fits = |limits: Limits| match look_at(image.path(), &limits) {
+        Ok(Found::Stores(_)) => true,
+        Err(RootsError::TooMuch { .. }) => false,
+        Ok(_) => panic!("no store"),
+        Err(error) => panic!("{error}"),
+    };
+    // The bundle has six bytes.
+    assert!(fits(limits(6, 1, 6)));
+    assert!(!fits(limits(5, 1, 6)));
+    assert!(!fits(limits(6, 1, 5)));
+    assert!(!fits(limits(6, 0, 6)));
+    fs::write(image.path().join("etc/ssl/certs/other"), "ten bytes.").unwrap();
+    assert!(fits(limits(10, 2, 16)));
+    assert!(!fits(limits(9, 2, 16)));
+    assert!(!fits(limits(10, 2, 15)));
+    assert!(!fits(limits(10, 1, 16)));
+    // A hole is as long as it says.
+    fs::File::create(image.path().join("etc/ssl/certs/hole")).unwrap().set_len(1 << 40).unwrap();
+    assert!(!fits(Limits::default()));
+}
+
+#[test]
+fn a_copy_has_the_ca_at_the_end_and_a_link_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = RootsSpec {
+        pid: 1,
+        cgroup: String::new(),
+        ca_pem: "ours\n".to_owned(),
+        hash_link: Some("1a2b3c4d.0".to_owned()),
+        scratch: PathBuf::new(),
+    };
+    let certs = dir.path().join("certs");
+    // Names of ours that the image has already are replaced.
+    let entries = vec![
+        ("all.pem".into(), Entry::Bundle(b"theirs".to_vec())),
+        (CA_FILE.into(), Entry::Link("/etc/shadow".into())),
+        ("1a2b3c4d.0".into(), Entry::File(b"no".to_vec())),
+    ];
+    write(&certs, &Entry::Certs(entries), &spec).unwrap();
+    let read = |name: &str| fs::read_to_string(certs.join(name)).unwrap();
+    assert_eq!((read("all.pem"), read(CA_FILE)), ("theirs\nours\n".to_owned(), "ours\n".to_owned()));
+    assert_eq!(fs::read_link(certs.join("1a2b3c4d.0")).unwrap(), Path::new(CA_FILE));
+    assert_eq!(fs::read_dir(&certs).unwrap().count(), 3);
+}
+
+#[test]
+fn what_is_shared_is_known_by_its_group() {
+    let text = "\
+21 1 0:20 / / rw shared:7 master:3 - overlay overlay rw\n\
+22 21 0:21 /shared:9 /etc rw - ext4 /dev/shared:8 rw\n\
+213 21 0:22 / /srv rw,noexec master:2 - tmpfs tmpfs rw\n";
+    assert_eq!(peer_groups(text), BTreeSet::from([7]));
+    assert_eq!((group_of(text, 21), group_of(text, 22), group_of(text, 2)), (Some(7), None, None));
+    assert_eq!(group_of(text, 213), None);
+}
+
+#[test]
+fn only_the_cgroup_itself_and_what_is_below_it_is_in_it() {
+    let text = "4:cpu:/jobs/one\n0::/jobs/one/libpod-1\n";
+    for (cgroup, want) in [
+        ("/jobs/one", true),
+        ("/jobs/one/libpod-1", true),
+        ("/jobs/one/libpod", false),
+        ("/jobs/two", false),
+        ("/jobs/on", false),
+    ] {
+        assert_eq!(in_cgroup(text, cgroup), want, "{cgroup}");
+    }
+}
