@@ -31,6 +31,7 @@ use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::children::TICK;
 use super::config::Config;
+use super::containers::{self, Containers};
 use super::namespaces::Table;
 use super::release::Lifted;
 use super::trust::Trust;
@@ -46,6 +47,7 @@ pub struct Daemon {
     jobs: PathBuf,
     trust: Trust,
     pub(super) ca: Ca,
+    pub(super) containers: Containers,
     pub(super) kernel: Mutex<Option<Kernel>>,
     /// Read by one at a time: by the thread that waits for them, and at a job's end.
     pub(super) refusals: Mutex<Refusals>,
@@ -116,6 +118,7 @@ pub fn run(config: Config) -> Result<()> {
         jobs,
         trust,
         ca,
+        containers: Containers::new().context("watching cgroups")?,
         refusals: Mutex::new(kernel.refusals().context("somebody else reads the refusals")?),
         kernel: Mutex::new(Some(kernel)),
         namespaces: Mutex::default(),
@@ -133,6 +136,7 @@ pub fn run(config: Config) -> Result<()> {
         config,
     });
     daemon.adopt_jobs()?;
+    containers::serve(&daemon)?;
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;
     daemon.pass_on_program_log();
@@ -211,7 +215,9 @@ impl Daemon {
     }
 
     pub fn tag(&self, path: &Path, tag: u64) -> Result<u64> {
-        self.with_kernel(|kernel| kernel.tag(path, tag, 0))
+        let cgroup = self.with_kernel(|kernel| kernel.tag(path, tag, 0))?;
+        self.containers.watch(path);
+        Ok(cgroup)
     }
 
     /// Tells the proxy of a workload and waits until it knows it.
@@ -308,6 +314,7 @@ impl Daemon {
             let Some(tag) = tags.get(&cgroup).copied().or(lifted) else { continue };
             let spec = jobs::adopted(self, &path, tag, cgroup)?;
             lock(&self.workloads).insert(tag, spec);
+            self.containers.watch(&path);
             lock(&self.adopted).push((tag, cgroup, path));
         }
         self.end_adopted();

@@ -2,6 +2,7 @@
 
 mod children;
 pub mod config;
+mod containers;
 pub mod daemon;
 pub mod doctor;
 mod follow;

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::launch::roots::CA_FILE;
+
 use super::java;
 
 /// Where hosts keep the bundle, most common first.
@@ -81,6 +83,15 @@ impl Trust {
         certs.chain(mounts.into_iter().map(|(over, from)| (from, over))).collect()
     }
 
+    /// The name under which OpenSSL looks for this CA in a folder of roots, as far as
+    /// this host could find it out.
+    pub fn hash_link(&self) -> Option<String> {
+        let entries = fs::read_dir(self.certs.as_ref()?).ok()?.flatten();
+        let mut ours = entries
+            .filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(CA_FILE)));
+        Some(ours.next()?.file_name().to_string_lossy().into_owned())
+    }
+
     /// Variables for clients that do not look where the host keeps its roots.
     /// Each names the full bundle: most of them replace the store.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
@@ -120,8 +131,8 @@ impl Trust {
 fn make_certs(certs: &Path, all: &str, ca_pem: &str, java: &[u8]) -> Result<()> {
     copy(Path::new(CERTS), certs).context("copying the host's roots")?;
     write(&certs.join("ca-certificates.crt"), all.as_bytes())?;
-    write(&certs.join("enforcer-ca.pem"), ca_pem.as_bytes())?;
-    hash_link(certs, "enforcer-ca.pem");
+    write(&certs.join(CA_FILE), ca_pem.as_bytes())?;
+    hash_link(certs, CA_FILE);
     let store = certs.join("java/cacerts");
     if store.exists() {
         write(&store, java)?;

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
@@ -91,11 +92,20 @@ pub fn give(spec: &RootsSpec) -> Result<Given, RootsError> {
         return Err(RootsError::Elsewhere(spec.pid));
     }
     let theirs = step("their namespace", open_at(&process, "ns/mnt"))?;
-    let host = step("our namespace", rustix::fs::open("/proc/self/ns/mnt", OFlags::CLOEXEC, Mode::empty()))?;
-    if inode(&theirs)? == inode(&host)? {
-        return Err(RootsError::Host);
+    // This service may have mounts of its own: neither they nor the host's are touched.
+    let mut groups = BTreeSet::new();
+    for other in ["/proc/self", "/proc/1"] {
+        let other = step("our own process", rustix::fs::open(other, folder, Mode::empty()))?;
+        let namespace = match open_at(&other, "ns/mnt") {
+            // Process 1 may be more than root is here: then our own mounts are what is known.
+            Err(Errno::ACCESS | Errno::PERM) => continue,
+            opened => step("our own namespace", opened)?,
+        };
+        if inode(&theirs)? == inode(&namespace)? {
+            return Err(RootsError::Host);
+        }
+        groups.extend(peer_groups(&read_proc(&other, "mountinfo")?));
     }
-    let groups = peer_groups(&step("reading mounts", fs::read_to_string("/proc/self/mountinfo"))?);
     let mounts = read_proc(&process, "mountinfo")?;
     let scratch = Scratch::make(&spec.scratch)?;
     // By it what is open can be opened again for reading, wherever this process is.

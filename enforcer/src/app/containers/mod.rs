@@ -1,0 +1,288 @@
+//! Containers: processes of tagged cgroups whose root is not the host's. They get what
+//! `enforcer run` gives to jobs, from outside: the CA in the stores of their image, and
+//! listeners in their network namespace, if they have one.
+//!
+//! ```text
+//!   a cgroup appears ──▶ fresh ──▶ its process has another root ──▶ served
+//!                          │                                          │ failed, some times
+//!                          ▼ nothing came                             ▼
+//!                       forgotten (found by the sweep, later)     given up, with a warning
+//! ```
+//!
+//! Usually all of this is over before the first program of the container runs: the
+//! runtime makes the cgroup and the root, and starts the program at the end. Until then,
+//! and if it fails, the container is redirected or refused all the same; what it lacks
+//! is trust, or its network.
+
+mod watch;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::launch::roots::{Given, RootsSpec};
+
+use super::children::{PROGRAM, memory_file, pass};
+use super::daemon::{Daemon, lock};
+
+/// How often a cgroup that has just appeared is looked at.
+const FRESH: Duration = Duration::from_millis(2);
+/// How long that goes on.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How often until it is forgotten.
+const YOUNG: Duration = Duration::from_millis(50);
+/// How long a runtime may take from the cgroup to the container's root.
+const YOUNG_FOR: Duration = Duration::from_secs(15);
+/// How often all tagged cgroups are looked at, for what appeared in one that was there.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a container may take to give its stores away.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often one is tried.
+const TRIES: u32 = 3;
+/// The most processes of a cgroup that are looked at.
+const MAX_PROCESSES: usize = 256;
+/// The most containers that are served at a time, and of one tagged cgroup.
+const MAX_AT_ONCE: usize = 16;
+/// More of the kernel's list of mounts is not read, in bytes.
+const MAX_MOUNTS: u64 = 1 << 20;
+
+/// A mount namespace, as long as the cgroup lives: the number alone is used again.
+type Key = (u64, PathBuf);
+
+/// What is known of containers.
+pub struct Containers {
+    watch: watch::Watch,
+    trust: Mutex<HashMap<Key, State>>,
+}
+
+enum State {
+    Busy,
+    Served,
+    Failed { tries: u32, at: Instant },
+}
+
+impl Containers {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { watch: watch::Watch::new(watch::MAX_WATCHED)?, trust: Mutex::default() })
+    }
+
+    /// A cgroup was tagged: what appears in it and below it is looked at.
+    pub fn watch(&self, path: &Path) {
+        if !self.watch.add(path) {
+            tracing::warn!(
+                limit = watch::MAX_WATCHED,
+                cgroup = %path.display(),
+                "too many cgroups to watch, or fs.inotify.max_user_watches is too low: \
+                 containers in it get the CA when they are refused for the first time"
+            );
+        }
+    }
+}
+
+/// Looks after containers for as long as the service runs.
+pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
+    let host = Namespaces::of("self").context("the host's own namespaces")?;
+    let daemon = Arc::clone(daemon);
+    std::thread::Builder::new().name("containers".to_owned()).spawn(move || {
+        let mut young: HashMap<PathBuf, Instant> = HashMap::new();
+        let mut swept = Instant::now();
+        while !daemon.stop.load(Ordering::Acquire) {
+            let newest = young.values().map(Instant::elapsed).min();
+            let pause = match newest {
+                Some(age) if age < FRESH_FOR => FRESH,
+                Some(_) => YOUNG,
+                None => SWEEP.saturating_sub(swept.elapsed()),
+            };
+            match daemon.containers.watch.made(pause) {
+                Ok(made) => young.extend(made.into_iter().map(|path| (path, Instant::now()))),
+                Err(error) => {
+                    tracing::error!(%error, "cgroups are not watched any more");
+                    return;
+                }
+            }
+            young.retain(|path, since| {
+                since.elapsed() < YOUNG_FOR && path.is_dir() && !look_at(&daemon, path, &host)
+            });
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                sweep(&daemon, &host);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn sweep(daemon: &Arc<Daemon>, host: &Namespaces) {
+    let mut alive = HashSet::new();
+    for path in daemon.containers.watch.all() {
+        look_at(daemon, &path, host);
+        alive.insert(path);
+    }
+    lock(&daemon.containers.trust).retain(|(_, path), _| alive.contains(path) || path.is_dir());
+}
+
+/// Looks at the processes of one cgroup; true when a container in it is served.
+fn look_at(daemon: &Arc<Daemon>, cgroup: &Path, host: &Namespaces) -> bool {
+    let Ok(text) = fs::read_to_string(cgroup.join("cgroup.procs")) else { return false };
+    let mut served = false;
+    let mut seen = HashSet::new();
+    for pid in text.lines().take(MAX_PROCESSES) {
+        let Some(namespaces) = Namespaces::of(pid) else { continue };
+        if namespaces.mount == host.mount || !seen.insert(namespaces.mount) {
+            continue;
+        }
+        if has_other_root(pid, &host.root) {
+            served |= give_roots(daemon, cgroup, pid, namespaces.mount);
+        }
+    }
+    served
+}
+
+/// By which a process is known to be in a container.
+struct Namespaces {
+    mount: u64,
+    /// Device and folder of its root.
+    root: Option<String>,
+}
+
+impl Namespaces {
+    fn of(pid: &str) -> Option<Self> {
+        let process = Path::new("/proc").join(pid);
+        let mount = fs::metadata(process.join("ns/mnt")).ok()?.ino();
+        Some(Self { mount, root: if pid == "self" { root_of(&process) } else { None } })
+    }
+}
+
+/// As the kernel tells it: a file system of the container's own is not asked.
+fn root_of(process: &Path) -> Option<String> {
+    let mut text = Vec::new();
+    fs::File::open(process.join("mountinfo")).ok()?.take(MAX_MOUNTS).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // The last one covers those before it. Fields: id, parent, device, root, mount point.
+    let roots = text.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, root, place) = (fields.next()?, fields.next()?, fields.next()?);
+        (place == "/").then(|| format!("{device} {root}"))
+    });
+    roots.last()
+}
+
+/// A runtime's own process has the host's root until the container's is ready.
+fn has_other_root(pid: &str, host: &Option<String>) -> bool {
+    let root = root_of(&Path::new("/proc").join(pid));
+    root.is_some() && root != *host
+}
+
+/// Starts to give it the CA; true when that has been done.
+fn give_roots(daemon: &Arc<Daemon>, cgroup: &Path, pid: &str, namespace: u64) -> bool {
+    let Ok(pid) = pid.parse::<u32>() else { return false };
+    let key = (namespace, cgroup.to_owned());
+    let tries = {
+        let mut trust = lock(&daemon.containers.trust);
+        let tries = match trust.get(&key) {
+            Some(State::Served) => return true,
+            Some(State::Busy) => return false,
+            Some(State::Failed { tries, at }) if *tries >= TRIES || at.elapsed() < SWEEP => return false,
+            Some(State::Failed { tries, .. }) => *tries,
+            None => 0,
+        };
+        if trust.values().filter(|state| matches!(state, State::Busy)).count() >= MAX_AT_ONCE {
+            return false;
+        }
+        trust.insert(key.clone(), State::Busy);
+        tries
+    };
+    let (begun, daemon) = (Arc::clone(daemon), Arc::clone(daemon));
+    let done = key.clone();
+    let thread = std::thread::Builder::new().name("container roots".to_owned()).spawn(move || {
+        let given = begin(&begun, &done.1, pid);
+        let state = told(&done.1, given, tries);
+        lock(&begun.containers.trust).insert(done, state);
+    });
+    if let Err(error) = thread {
+        tracing::warn!(%error, "no thread for a container");
+        lock(&daemon.containers.trust).insert(key, State::Failed { tries: tries + 1, at: Instant::now() });
+    }
+    false
+}
+
+/// Says what came of it.
+fn told(cgroup: &Path, given: Result<Given>, tries: u32) -> State {
+    let cgroup = cgroup.display();
+    match given {
+        Ok(Given::Mounted { places }) => tracing::info!(%cgroup, ?places, "a container trusts the CA"),
+        Ok(Given::There) => tracing::debug!(%cgroup, "a container has the CA already"),
+        Ok(Given::NoStore) => {
+            tracing::info!(%cgroup, "a container has no store of roots: its image has none")
+        }
+        Err(error) => {
+            let tries = tries + 1;
+            if tries == TRIES {
+                tracing::warn!(%cgroup, "a container does not get the CA: {error:#}");
+            } else {
+                tracing::debug!(%cgroup, tries, "a container does not have the CA yet: {error:#}");
+            }
+            return State::Failed { tries, at: Instant::now() };
+        }
+    }
+    State::Served
+}
+
+/// Has it done by a process of its own, and waits for that.
+fn begin(daemon: &Daemon, cgroup: &Path, pid: u32) -> Result<Given> {
+    let spec = RootsSpec {
+        pid,
+        cgroup: format!("/{}", cgroup.strip_prefix(daemon.mount()).unwrap_or(cgroup).display()),
+        ca_pem: daemon.ca.certificate_pem().to_owned(),
+        hash_link: daemon.trust().hash_link(),
+        scratch: daemon.config.run.dir.clone(),
+    };
+    let mut file = memory_file("roots")?;
+    file.write_all(&serde_json::to_vec(&spec)?)?;
+    file.rewind()?;
+    let mut command = Command::new(PROGRAM);
+    command.args(["roots-exec", "--spec-fd", "10"]).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    pass(&mut command, vec![(file.as_raw_fd(), 10)]);
+    let mut child = command.spawn().context("starting roots-exec")?;
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            // A file system of the container's may hold it until it ends; it holds nothing of ours.
+            child.kill()?;
+            std::thread::spawn(move || child.wait().map(drop));
+            bail!("it did not give its stores away within {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(FRESH);
+    }
+    let mut told = Vec::new();
+    child.stdout.take().context("no output")?.read_to_end(&mut told)?;
+    let told: Result<Given, String> = serde_json::from_slice(&told).context("roots-exec said nothing")?;
+    told.map_err(anyhow::Error::msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_the_root_of_the_host_and_no_other() {
+        let host = Namespaces::of("self").unwrap();
+        assert!(host.root.is_some());
+        let pid = std::process::id().to_string();
+        assert_eq!(Namespaces::of(&pid).unwrap().mount, host.mount);
+        assert!(!has_other_root(&pid, &host.root));
+        // Somebody whose root is a folder below it.
+        assert!(has_other_root(&pid, &Some("0:0 /elsewhere".to_owned())));
+        // One that is gone has none.
+        assert!(!has_other_root("0", &host.root));
+    }
+}

@@ -1,0 +1,6 @@
+//! Containers of podman and runc, with an unmodified image, below the cgroup of a job.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod served;
+mod trust;
+mod world;
