@@ -16,12 +16,42 @@ fn script() -> String {
     )
 }
 
-#[test]
-fn on_the_network_of_the_host() {
-    let world = World::start();
-    let (text, code) = world.podman.run(&["--network=host"], &script());
-    assert!(code == 0 && text.contains(MASKED) && text.contains("hello from the index"), "{text}");
+#[track_caller]
+fn all_is_served(world: &World, options: &[&str]) {
+    world.origin.take_seen();
+    let before = world.recorded();
+    let (text, code) = world.podman.run(options, &script());
+    assert!(
+        code == 0 && text.contains(MASKED) && text.contains("hello from the index"),
+        "{options:?}: {text}"
+    );
     let reached = world.origin.take_seen().len() as u64;
-    assert!(reached >= 4);
-    assert_eq!(world.recorded(), reached);
+    assert!(reached >= 4, "{options:?}: {text}");
+    assert_eq!(world.recorded() - before, reached, "{options:?}: not all of it is recorded as the job's");
+    let leaked = world.leaked();
+    assert!(leaked.is_empty(), "{options:?}: {leaked:?}");
+}
+
+#[test]
+fn on_the_network_of_the_host_on_none_and_on_the_common_bridge() {
+    let world = World::start();
+    for network in ["host", "none", "podman"] {
+        all_is_served(&world, &[&format!("--network={network}")]);
+    }
+}
+
+#[test]
+fn on_a_bridge_of_its_own_with_ipv6_and_in_the_network_of_another() {
+    let world = World::start();
+    let bridge = world.podman.bridge();
+    all_is_served(&world, &[&format!("--network={bridge}")]);
+    let first = world.podman.start(&[&format!("--network={bridge}")], "sleep 300");
+    all_is_served(&world, &[&format!("--network=container:{first}")]);
+    // By address, over either protocol: `::1` is served as 127.0.0.1 is.
+    for to in ["10.77.0.2", "[fd77::2]", "[::ffff:10.77.0.2]"] {
+        let (text, code) = world.podman.exec(&first, &format!("curl -sS http://{to}:4444/"));
+        assert!(code == Some(0) && text.contains("urn:enforcer:"), "{to}: {text}");
+    }
+    let leaked = world.leaked();
+    assert!(leaked.is_empty(), "{leaked:?}");
 }

@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use enforcer_tests::netns::{Cable, PEER4};
 use enforcer_tests::origin::{Content, Origin};
 use enforcer_tests::service::Service;
-use enforcer_tests::sniffer::Sniffer;
+use enforcer_tests::sniffer::{Packet, Sniffer};
 use serde_json::Value;
 
 pub const NAME: &str = "upstream.test";
@@ -73,6 +74,15 @@ impl World {
         list.as_array().unwrap().clone()
     }
 
+    /// What came over the cable since the last time, but for connections to the server,
+    /// which are the proxy's.
+    pub fn leaked(&self) -> Vec<Packet> {
+        let mut packets = self.sniffer.packets().unwrap();
+        self.sniffer.clear().unwrap();
+        packets.retain(|packet| !is_to_server(packet));
+        packets
+    }
+
     /// Statements that were recorded for the server.
     pub fn recorded(&self) -> u64 {
         let to_us = |session: &Value| session["destination"].as_str().is_some_and(|to| to.starts_with(NAME));
@@ -90,6 +100,12 @@ impl Drop for World {
             eprintln!("the job: {error}");
         }
     }
+}
+
+fn is_to_server(packet: &Packet) -> bool {
+    let port = packet.bytes.get(22..24).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    // TCP.
+    packet.protocol == 6 && packet.destination == IpAddr::V4(PEER4) && port == Some(443)
 }
 
 /// As a shell waits for what is there in a moment.
@@ -178,6 +194,16 @@ impl Podman {
 
     pub fn run(&self, options: &[&str], script: &str) -> (String, i32) {
         self.finish(&self.start(options, script))
+    }
+
+    /// A bridge with IPv4 and IPv6, removed with the rest.
+    pub fn bridge(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("enf{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let args = ["network", "create", "--ipv6", "--subnet=10.79.0.0/24", "--subnet=fd79::/64", &name];
+        let out = self.output(&args);
+        assert!(out.status.success(), "{out:?}");
+        name
     }
 
     /// `podman exec` of a shell script.

@@ -55,13 +55,15 @@ const MAX_AT_ONCE: usize = 16;
 /// More of the kernel's list of mounts is not read, in bytes.
 const MAX_MOUNTS: u64 = 1 << 20;
 
-/// A mount namespace, as long as the cgroup lives: the number alone is used again.
+/// A namespace, as long as the cgroup lives: the number alone is used again.
 type Key = (u64, PathBuf);
 
 /// What is known of containers.
 pub struct Containers {
     watch: watch::Watch,
     trust: Mutex<HashMap<Key, State>>,
+    /// Network namespaces that were served before anybody asked.
+    networks: Mutex<HashSet<Key>>,
 }
 
 enum State {
@@ -72,7 +74,11 @@ enum State {
 
 impl Containers {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { watch: watch::Watch::new(watch::MAX_WATCHED)?, trust: Mutex::default() })
+        Ok(Self {
+            watch: watch::Watch::new(watch::MAX_WATCHED)?,
+            trust: Mutex::default(),
+            networks: Mutex::default(),
+        })
     }
 
     /// A cgroup was tagged: what appears in it and below it is looked at.
@@ -110,7 +116,8 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
                 }
             }
             young.retain(|path, since| {
-                since.elapsed() < YOUNG_FOR && path.is_dir() && !look_at(&daemon, path, &host)
+                let age = since.elapsed();
+                age < YOUNG_FOR && path.is_dir() && !look_at(&daemon, path, Some(age), &host)
             });
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
@@ -124,32 +131,72 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
 fn sweep(daemon: &Arc<Daemon>, host: &Namespaces) {
     let mut alive = HashSet::new();
     for path in daemon.containers.watch.all() {
-        look_at(daemon, &path, host);
+        look_at(daemon, &path, None, host);
         alive.insert(path);
     }
-    lock(&daemon.containers.trust).retain(|(_, path), _| alive.contains(path) || path.is_dir());
+    let lives = |path: &Path| alive.contains(path) || path.is_dir();
+    lock(&daemon.containers.trust).retain(|(_, path), _| lives(path));
+    lock(&daemon.containers.networks).retain(|(_, path)| lives(path));
 }
 
-/// Looks at the processes of one cgroup; true when a container in it is served.
-fn look_at(daemon: &Arc<Daemon>, cgroup: &Path, host: &Namespaces) -> bool {
+/// Looks at the processes of one cgroup, which may have appeared just now; true when a
+/// container in it has all that it gets.
+fn look_at(daemon: &Arc<Daemon>, cgroup: &Path, age: Option<Duration>, host: &Namespaces) -> bool {
     let Ok(text) = fs::read_to_string(cgroup.join("cgroup.procs")) else { return false };
     let mut served = false;
     let mut seen = HashSet::new();
     for pid in text.lines().take(MAX_PROCESSES) {
         let Some(namespaces) = Namespaces::of(pid) else { continue };
-        if namespaces.mount == host.mount || !seen.insert(namespaces.mount) {
+        if namespaces.mount == host.mount || !seen.insert((namespaces.mount, namespaces.network)) {
             continue;
         }
-        if has_other_root(pid, &host.root) {
-            served |= give_roots(daemon, cgroup, pid, namespaces.mount);
+        let contained = has_other_root(pid, &host.root);
+        let mut network = true;
+        if namespaces.network != host.network && (contained || age.is_some()) {
+            // The runtime is in it before the container's root is made.
+            network = give_network(daemon, cgroup, pid, age, namespaces.network);
+        }
+        if contained {
+            served |= give_roots(daemon, cgroup, pid, namespaces.mount) && network;
         }
     }
     served
 }
 
+/// Listeners for its network; true when they are there.
+fn give_network(daemon: &Daemon, cgroup: &Path, pid: &str, age: Option<Duration>, namespace: u64) -> bool {
+    let key = (namespace, cgroup.to_owned());
+    if lock(&daemon.containers.networks).contains(&key) {
+        return true;
+    }
+    // While its loopback is being brought up, `::1` could be missing, and stay so.
+    if age.is_some_and(|age| age < FRESH_FOR) && !has_loopback6(pid) {
+        return false;
+    }
+    let served = pid.parse().map_err(anyhow::Error::from).and_then(|pid| daemon.serve_namespace_of(pid));
+    match served {
+        Ok(cookie) => {
+            tracing::debug!(cookie, cgroup = %cgroup.display(), "a container's network is served");
+            lock(&daemon.containers.networks).insert(key)
+        }
+        Err(error) => {
+            // Its first connect asks for the same, and a failure is told there.
+            tracing::debug!(cgroup = %cgroup.display(), "a container's network is not served yet: {error:#}");
+            false
+        }
+    }
+}
+
+/// Whether the namespace of a process has `::1`. One without IPv6 never has.
+fn has_loopback6(pid: &str) -> bool {
+    let addresses = fs::read_to_string(Path::new("/proc").join(pid).join("net/if_inet6"));
+    addresses.is_ok_and(|text| text.lines().any(|line| line.ends_with(" lo")))
+}
+
 /// By which a process is known to be in a container.
 struct Namespaces {
     mount: u64,
+    network: u64,
     /// Device and folder of its root.
     root: Option<String>,
 }
@@ -157,8 +204,9 @@ struct Namespaces {
 impl Namespaces {
     fn of(pid: &str) -> Option<Self> {
         let process = Path::new("/proc").join(pid);
-        let mount = fs::metadata(process.join("ns/mnt")).ok()?.ino();
-        Some(Self { mount, root: if pid == "self" { root_of(&process) } else { None } })
+        let inode = |name: &str| fs::metadata(process.join("ns").join(name)).ok().map(|found| found.ino());
+        let root = if pid == "self" { root_of(&process) } else { None };
+        Some(Self { mount: inode("mnt")?, network: inode("net")?, root })
     }
 }
 
