@@ -216,12 +216,11 @@ fn root_of(process: &Path) -> Option<String> {
     fs::File::open(process.join("mountinfo")).ok()?.take(MAX_MOUNTS).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
     // The last one covers those before it. Fields: id, parent, device, root, mount point.
-    let roots = text.lines().filter_map(|line| {
+    text.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
         let (device, root, place) = (fields.next()?, fields.next()?, fields.next()?);
         (place == "/").then(|| format!("{device} {root}"))
-    });
-    roots.last()
+    })
 }
 
 /// A runtime's own process has the host's root until the container's is ready.

@@ -53,8 +53,12 @@ impl Watch {
         drop(places);
         // After the watch, so that none is missed that is made now.
         let below = fs::read_dir(path).into_iter().flatten().flatten();
-        let folders = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        depth < MAX_DEPTH && folders.fold(true, |all, entry| self.add_below(&entry.path(), depth + 1) && all)
+        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if depth == MAX_DEPTH || !self.add_below(&entry.path(), depth + 1) {
+                return false;
+            }
+        }
+        true
     }
 
     /// All that are watched now.
