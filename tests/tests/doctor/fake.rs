@@ -64,9 +64,8 @@ impl Fake {
         fake.file("/sys/fs/cgroup/cgroup.procs", "", 0, 0o644);
         fake.file("/sys/fs/cgroup/ci.slice/cgroup.procs", "", 0, 0o644);
         fake.file("/sys/fs/cgroup/ci.slice/runner.service/cgroup.procs", "71\n", CI, 0o644);
-        for pid in ["1", "71"] {
-            fake.link("net:[4026531840]", &format!("/proc/{pid}/ns/net"));
-        }
+        fake.process(1, 0, "systemd", "/init.scope");
+        fake.process(71, CI, "runsvc.sh", "/ci.slice/runner.service");
         fake.file("/run/docker.sock", "", 0, 0o660);
         chown(fake.at("/run/docker.sock"), None, Some(DOCKER)).unwrap();
         for socket in ["/run/dbus/system_bus_socket", "/run/nscd/socket", "/run/cups/cups.sock"] {
@@ -165,6 +164,13 @@ impl Fake {
             fs::remove_file(&place).unwrap();
         }
         symlink(to, place).unwrap();
+    }
+
+    pub fn process(&self, pid: u32, uid: u32, name: &str, cgroup: &str) {
+        self.link("net:[4026531840]", &format!("/proc/{pid}/ns/net"));
+        let status = format!("Name:\t{name}\nPid:\t{pid}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
+        self.file(&format!("/proc/{pid}/status"), &status, 0, 0o444);
+        self.file(&format!("/proc/{pid}/cgroup"), &format!("0::{cgroup}\n"), 0, 0o444);
     }
 
     pub fn remove(&self, path: &str) {

@@ -46,6 +46,8 @@ fn break_one(fake: &mut Fake, id: &str) {
         "cgroup-level" => fake.unit_setting("Slice=a-b-c-d-e-f-g-h-i-j-k-l-m-n-o-p-q.slice"),
         "cgroup-owner" => fake.file("/sys/fs/cgroup/ci.slice/cgroup.procs", "", CI, 0o644),
         "namespaces-served" => fake.link("net:[4026532999]", "/proc/71/ns/net"),
+        "outside-processes" => fake.process(99, CI, "tmux", "/user.slice/user-1000.slice/session-1.scope"),
+        "foreign-programs" => status["foreign"] = json!([{ "text": "program 7 at /" }]),
         "cron" => fake.folder("/etc/cron.d", CI, 0o755),
         "unit-files" => fake.folder("/etc/systemd/system", CI, 0o755),
         "runner-files" => fake.file("/home/ci/runner/.env", "", CI, 0o644),
@@ -119,7 +121,7 @@ fn without_lsm_the_settings_hold_all_but_root_of_the_host() {
         [Grade::Proof, Grade::Proof, Grade::Open]
     );
     assert!(grades[0].not_stopped.is_empty() && grades[1].not_stopped.is_empty());
-    for name in ["af-packet", "clone-into-cgroup", "bpf-detach", "inherited-connected", "root-file"] {
+    for name in ["packet-raw", "clone-out", "detach-links", "inherited-connected", "root-file"] {
         assert!(grades[2].not_stopped.contains(&name), "{name}: {:?}", grades[2].not_stopped);
     }
     assert!(!grades[2].not_stopped.contains(&"request-key"));
@@ -213,6 +215,21 @@ fn landlock_stands_in_for_yama_at_jobs_of_run_alone() {
         fake.landlock = version;
         assert_eq!(finding(&fake.run_report(None), "ptrace-scope").state, state, "{version:?}");
         assert_eq!(finding(&fake.report(Level::Unprivileged), "ptrace-scope").state, State::Missing);
+    }
+}
+
+#[test]
+fn a_namespace_is_served_where_the_proxys_port_is_listened_on() {
+    let fake = Fake::good();
+    fake.link("net:[4026532999]", "/proc/71/ns/net");
+    let head = "  sl  local_address rem_address   st tx_queue\n";
+    for (line, state) in [
+        ("   0: 0100007F:3A99 00000000:0000 0A 00000000:00000000", State::Good),
+        ("   0: 0100007F:3A99 0100007F:9C40 01 00000000:00000000", State::Missing),
+        ("   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000", State::Missing),
+    ] {
+        fake.file("/proc/71/net/tcp", &format!("{head}{line}\n"), 0, 0o444);
+        assert_eq!(finding(&fake.report(Level::Unprivileged), "namespaces-served").state, state, "{line}");
     }
 }
 

@@ -71,6 +71,16 @@ impl From<Metadata> for Meta {
     }
 }
 
+/// A running process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: u32,
+    pub uid: u32,
+    pub name: String,
+    /// Below the mount of cgroups.
+    pub cgroup: PathBuf,
+}
+
 /// Access to a file, as its mode has it for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -193,6 +203,20 @@ impl Host {
             left.extend(below.filter(|path| self.meta(path).is_some_and(|meta| meta.is_dir)));
         }
         found
+    }
+
+    /// All processes whose cgroup and user can be read.
+    pub fn all_processes(&self) -> Vec<Process> {
+        let process = |name: String| {
+            let pid = name.parse::<u32>().ok()?;
+            let status = self.text(format!("/proc/{pid}/status")).ok().flatten()?;
+            let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+            let uid = field("Uid:")?.split_whitespace().next()?.parse().ok()?;
+            let cgroups = self.text(format!("/proc/{pid}/cgroup")).ok().flatten()?;
+            let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+            Some(Process { pid, uid, name: field("Name:")?.to_owned(), cgroup: PathBuf::from(cgroup) })
+        };
+        self.list("/proc").into_iter().filter_map(process).collect()
     }
 
     /// Whether this person gets at the file: by its mode, and by that of every folder

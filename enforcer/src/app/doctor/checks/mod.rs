@@ -41,68 +41,77 @@ pub const CHECKS: &[Check] = &[
     host("cgroup2-mount", USER, &["socket"], kernel::cgroup2),
     host("cgroup-bpf", USER, &["socket"], kernel::cgroup_bpf),
     host("service-whole", USER, &["socket"], service::whole),
-    host("pins-private", USER, &["pin"], service::pins),
+    host("pins-private", USER, &["unpin", "edit-maps"], service::pins),
     host("core-handler", USER, &["core-handler"], kernel::core_handler),
-    host("packet-egress", CONTAINER, &["af-packet"], kernel::packet_egress),
+    host("packet-egress", CONTAINER, &["packet-raw", "packet-datagram"], kernel::packet_egress),
     host("kernel-btf", ROOT, &LSM_STOPS, kernel::btf),
     host("lockdown", ROOT, &LSM_STOPS, kernel::lockdown),
     host("bpf-lsm", ROOT, &LSM_STOPS, service::lsm),
     host("unprivileged-bpf", ADVICE, &[], kernel::unprivileged_bpf),
     host("user-namespaces", ADVICE, &[], kernel::user_namespaces),
+    host("foreign-programs", ADVICE, &[], service::foreign),
     host("ping-group", ADVICE, &[], kernel::ping_group),
     scope("scope-tagged", USER, &["socket"], tagging::tagged),
     scope("cgroup-level", USER, &["socket"], tagging::level),
-    scope("cgroup-owner", USER, &["cgroup-move"], tagging::owner),
-    scope("inherited-sockets", USER, &["inherited-connected"], tagging::inherited),
+    scope("cgroup-owner", USER, &["move-out"], tagging::owner),
+    scope("inherited-sockets", USER, &CONNECTED, tagging::inherited),
     scope("su-session", USER, &["su-session"], tagging::su_session),
+    scope("outside-processes", USER, &OUTSIDERS, tagging::outside),
     scope("namespaces-served", ADVICE, &[], tagging::namespaces),
-    scope("job-user", USER, &["root-file", "unix-any", "cgroup-move"], settings::user),
-    scope("no-new-privileges", USER, &["setuid-program"], settings::no_new_privileges),
-    scope("privileged-programs", USER, &["setuid-program"], files::privileged_programs),
+    scope("job-user", USER, &["relay-unix", "move-out", "root-file"], settings::user),
+    scope("no-new-privileges", USER, &["privileged-program"], settings::no_new_privileges),
+    scope("privileged-programs", USER, &["privileged-program"], files::privileged_programs),
     scope("sudo", USER, &["sudo"], files::sudo),
     scope("capabilities", CONTAINER, &MORE_CAPABILITIES, settings::capabilities),
     scope("ambient-capabilities", USER, &MORE_CAPABILITIES, settings::begins_with),
     scope("vsock", USER, &["vsock"], settings::vsock),
-    scope("packet-families", CONTAINER, &["af-packet", "af-xdp"], settings::packet_families),
+    scope("packet-families", CONTAINER, &["packet-raw", "packet-datagram", "xdp"], settings::packet_families),
     scope("keyring", USER, &["request-key"], settings::keyring),
-    scope("control-groups", CONTAINER, &["cgroup-move", "clone-into-cgroup"], settings::control_groups),
+    scope("control-groups", CONTAINER, &["move-out", "clone-out"], settings::control_groups),
     scope("root-files", ROOT, &["root-file", "core-pattern"], settings::root_files),
     scope("restrict-namespaces", ADVICE, &[], settings::namespaces),
-    scope("ptrace-scope", USER, &["ptrace-outsider", "pidfd-getfd"], kernel::ptrace_scope),
-    scope("tun-device", USER, &["tun-device"], kernel::tun),
-    scope("powerful-groups", USER, &["root-by-group", "unix-docker"], daemons::groups),
-    scope("container-sockets", USER, &["unix-docker"], daemons::containers),
-    scope("system-bus", USER, &["unix-dbus"], daemons::system_bus),
-    scope("user-manager", USER, &["unix-user-manager"], daemons::user_manager),
-    scope("resolver-sockets", USER, &["unix-resolver"], daemons::resolvers),
-    scope("helper-sockets", USER, &["unix-helper"], daemons::helpers),
+    scope("ptrace-scope", USER, &["puppet-same-user", "steal-connected-same-user"], kernel::ptrace_scope),
+    scope("tun-device", USER, &["tun-own"], kernel::tun),
+    scope("powerful-groups", USER, &["root-by-group", "container-daemon"], daemons::groups),
+    scope("container-sockets", USER, &["container-daemon"], daemons::containers),
+    scope("system-bus", USER, &["system-bus"], daemons::system_bus),
+    scope("user-manager", USER, &["user-manager"], daemons::user_manager),
+    scope("resolver-sockets", USER, &["resolver-daemon"], daemons::resolvers),
+    scope("helper-sockets", USER, &["helper-daemon"], daemons::helpers),
     scope("unit-files", USER, &["unit-file"], files::unit_files),
     scope("runner-files", USER, &["runner-file"], files::runner_files),
     scope("cron", USER, &["cron"], files::cron),
 ];
 
 /// What only the second tier of programs stops root of the host from.
-const LSM_STOPS: [&str; 16] = [
-    "af-packet",
-    "af-xdp",
-    "vsock",
-    "tun-inject",
+const LSM_STOPS: [&str; 21] = [
     "inherited-connected",
-    "scm-connected",
-    "cgroup-move",
-    "clone-into-cgroup",
-    "setns",
-    "ptrace-any",
-    "bpf-detach",
+    "standard-input-connected",
+    "late-tag-connected",
+    "given-connected",
+    "relay-unix",
+    "relay-abstract",
+    "puppet-same-user",
+    "steal-connected-same-user",
+    "puppet",
+    "steal-connected",
+    "move-out",
+    "clone-out",
+    "packet-raw",
+    "packet-datagram",
+    "xdp",
+    "vsock",
+    "tun",
+    "detach-links",
     "unpin",
-    "unix-any",
-    "kill-enforcer",
-    "core-pattern",
+    "edit-maps",
     "module",
 ];
 
-const MORE_CAPABILITIES: [&str; 6] =
-    ["tun-inject", "setns", "ptrace-any", "bpf-detach", "module", "cgroup-move"];
+const CONNECTED: [&str; 3] = ["inherited-connected", "standard-input-connected", "late-tag-connected"];
+const OUTSIDERS: [&str; 3] = ["given-connected", "relay-unix", "relay-abstract"];
+const MORE_CAPABILITIES: [&str; 8] =
+    ["tun", "puppet", "steal-connected", "detach-links", "edit-maps", "unpin", "move-out", "module"];
 
 /// Whether the second tier of programs runs, which looks at what no option of a unit does.
 fn lsm_runs(host: &Host) -> bool {
@@ -113,7 +122,11 @@ fn lsm_runs(host: &Host) -> bool {
 fn tier(host: &Host, name: &str) -> Option<(bool, String)> {
     let Service::Answers(status) = &host.probes.service else { return None };
     let tier = status["tiers"].as_array()?.iter().find(|tier| tier["name"] == name)?;
-    Some((tier["state"] == "active", tier["why"].as_str().unwrap_or_default().to_owned()))
+    let why = match tier["state"].as_str() {
+        Some("off") => "it is turned off in the configuration",
+        _ => tier["why"].as_str().unwrap_or("the service does not say why"),
+    };
+    Some((tier["state"] == "active", why.to_owned()))
 }
 
 /// A list for people.

@@ -27,6 +27,12 @@ pub(super) fn whole(host: &Host) -> Found {
     if !wrong.is_empty() {
         return Found::missing(listed(&wrong), Fix::shell("systemctl restart enforcer"));
     }
+    if let Some(what) = status["tampered"].as_str() {
+        return Found::missing(
+            format!("changed by somebody: {what}"),
+            Fix::shell("enforcer status; enforcer reload    # when you know by whom"),
+        );
+    }
     match pins.map_or(0, Vec::len) {
         0 => Found::missing("the service holds no pins", Fix::shell("systemctl restart enforcer")),
         // What it records decides no connection, but is how root is noticed.
@@ -110,5 +116,22 @@ pub(super) fn lsm(host: &Host) -> Found {
             Found::missing("the service has no LSM tier", Fix::shell("apt-get install -y enforcer"))
         }
         None => Found::unknown("the kernel can; whether the LSM tier runs is not known without the service"),
+    }
+}
+
+/// Programs of others at the same cgroups: those of systemd (`IPAddressDeny=`) are fine.
+pub(super) fn foreign(host: &Host) -> Found {
+    let Service::Answers(status) = &host.probes.service else {
+        return Found::good("no service runs that would look for programs of others");
+    };
+    let text = |program: &serde_json::Value| program["text"].as_str().map(str::to_owned);
+    let others: Vec<String> = status["foreign"].as_array().into_iter().flatten().filter_map(text).collect();
+    if others.is_empty() {
+        Found::good("no programs of others are attached to the same cgroups")
+    } else {
+        Found::missing(
+            format!("programs of others see the same traffic, and may run after ours: {}", listed(&others)),
+            Fix::shell("bpftool cgroup tree    # whose they are"),
+        )
     }
 }

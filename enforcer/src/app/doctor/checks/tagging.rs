@@ -151,17 +151,10 @@ pub(super) fn su_session(host: &Host, scope: &Scope) -> Found {
 pub(super) fn namespaces(host: &Host, scope: &Scope) -> Found {
     let Ok(Some(mount)) = host.cgroup2() else { return Found::unknown("there is no cgroup2") };
     let own = host.link("/proc/1/ns/net");
-    let served: Vec<String> = match &host.probes.service {
-        Service::Answers(status) => {
-            let served = status["namespaces"].as_array().into_iter().flatten();
-            served.filter_map(|one| Some(format!("net:[{}]", one["inode"].as_u64()?))).collect()
-        }
-        _ => Vec::new(),
-    };
     let mut foreign = Vec::new();
     for pid in host.processes(&scope.cgroup_at(&mount)) {
         match host.link(&format!("/proc/{pid}/ns/net")) {
-            Some(there) if Some(&there) != own.as_ref() && !served.contains(&there) => {
+            Some(there) if Some(&there) != own.as_ref() && !serves(host, pid) => {
                 foreign.push(pid.to_string())
             }
             _ => {}
@@ -176,5 +169,51 @@ pub(super) fn namespaces(host: &Host, scope: &Scope) -> Found {
             super::listed(&foreign)
         ),
         Fix::shell("systemctl restart enforcer    # it opens listeners there"),
+    )
+}
+
+/// Whether the proxy's port is listened on where this process is.
+fn serves(host: &Host, pid: u32) -> bool {
+    const LISTENS: &str = "0A";
+    let port = format!(":{:04X}", host.config.listen.tcp_port);
+    let text = host.text(format!("/proc/{pid}/net/tcp")).ok().flatten().unwrap_or_default();
+    text.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, _, state) = (fields.next(), fields.next(), fields.next());
+        local.is_some_and(|local| local.ends_with(&port)) && state == Some(LISTENS)
+    })
+}
+
+/// What runs as the jobs' user and is not tagged may relay for them: it gets at their
+/// sockets, and they at its.
+pub(super) fn outside(host: &Host, scope: &Scope) -> Found {
+    if super::lsm_runs(host) {
+        return Found::good("the LSM tier refuses sockets of outsiders");
+    }
+    let tagged = match &host.probes.service {
+        Service::Answers(status) => tagged_cgroups(host, status),
+        _ => Vec::new(),
+    };
+    let jobs = &host.config.cgroup.jobs;
+    let held =
+        |cgroup: &Path| [jobs, &scope.cgroup].into_iter().chain(&tagged).any(|tag| cgroup.starts_with(tag));
+    let mut found = Vec::new();
+    for process in host.all_processes() {
+        let of_job = scope.people.iter().find(|person| !person.is_root() && person.uid == process.uid);
+        // The client of a job waits for it and does nothing else.
+        if let Some(person) = of_job.filter(|_| !held(&process.cgroup) && process.name != "enforcer") {
+            found.push(format!("{} of {} ({})", process.name, person.name, process.pid));
+        }
+    }
+    if found.is_empty() {
+        return Found::good("nothing runs as the jobs' user that is not tagged");
+    }
+    found.sort();
+    let user =
+        "useradd --system --create-home --groups enforcer ci    # a user that runs nothing else".to_owned();
+    let unit = scope.unit.as_ref().map(|unit| format!("systemctl edit {}    # [Service] User=ci", unit.name));
+    Found::missing(
+        format!("outside of the tag runs as the jobs' user: {}", super::listed(&found)),
+        Fix::Shell([user].into_iter().chain(unit).collect()),
     )
 }
