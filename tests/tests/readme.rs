@@ -73,7 +73,9 @@ fn every_command_of_the_readme_does_what_it_says() {
         let line = line.replace(" ID", &format!(" {}", newest[0]["id"].as_str().unwrap_or_default()));
         let out = shell(&line).output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success(), "`{line}` ended with {}: {text}", out.status);
+        // Something is missing on most hosts, and is told.
+        let told = line == "enforcer doctor" && out.status.code() == Some(1) && text.contains("NOT held");
+        assert!(out.status.success() || told, "`{line}` ended with {}: {text}", out.status);
         println!("$ {line}\n{text}");
     }
     service.wait_lifted().unwrap();
