@@ -170,6 +170,11 @@ impl Podman {
         command
     }
 
+    /// The job's cgroup, as runtimes are told of it.
+    pub fn parent(&self) -> std::path::Display<'_> {
+        self.parent.display()
+    }
+
     /// Starts a container below the job's cgroup: options, then a shell script in the
     /// image. Its end is waited for by `finish`: attached to it, podman waits for its
     /// monitor to be gone, which takes as long as process 1 takes to notice.
