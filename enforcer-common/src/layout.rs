@@ -116,8 +116,6 @@ pub struct Flow {
 
 /// The destination was rewritten; `addr` and `port` hold the original.
 pub const FLOW_REDIRECTED: u16 = 1;
-/// The rewritten destination is 127.0.0.1, whatever the family of the socket.
-pub const FLOW_OVER_IPV4: u16 = 2;
 /// The socket is a listener of the enforcer's own; nobody else's is sent anything.
 pub const FLOW_OWN: u16 = 4;
 
@@ -217,7 +215,6 @@ named!(
         Egress = 9 "egress",
         RootEgress = 10 "root_egress",
         Ingress = 11 "ingress",
-        SockOps = 12 "sock_ops",
     }
 );
 

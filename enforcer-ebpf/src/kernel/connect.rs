@@ -5,8 +5,8 @@ use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::{
-    AF_INET6, DNS_PORT, FLOW_OVER_IPV4, FLOW_REDIRECTED, Flow, Hook, IPPROTO_TCP, IPPROTO_UDP, NETNS_NO_IPV6,
-    Reason, SOCK_DGRAM, SOCK_STREAM, cfg, is_loopback, is_mapped, mapped, specified_loopback,
+    AF_INET6, DNS_PORT, FLOW_REDIRECTED, Flow, Hook, IPPROTO_TCP, IPPROTO_UDP, NETNS_NO_IPV6, Reason,
+    SOCK_DGRAM, SOCK_STREAM, cfg, is_loopback, is_mapped, mapped, specified_loopback,
 };
 
 use super::addr::{Address, LOOPBACK4, LOOPBACK6, receiver, tag_of_listener};
@@ -141,13 +141,17 @@ fn sendmsg(address: Address, hook: Hook) -> i32 {
 /// a workload left there could be taken for theirs.
 #[inline(always)]
 fn untagged(address: &Address, hook: Hook) -> i32 {
+    // Most go elsewhere: what costs more is looked up for the others only.
+    if !is_loopback(&address.get()) {
+        return ALLOW;
+    }
     let port = address.port();
     // SAFETY: entries are only replaced whole.
     let ours = match unsafe { NETNS.get(&address.netns()) } {
         Some(served) => port == served.tcp_port || port == served.dns_port,
         None => false,
     };
-    if !ours || !is_loopback(&address.get()) || tag::is_own() {
+    if !ours || tag::is_own() {
         return ALLOW;
     }
     refused(address, hook, Reason::EnforcerPort, Who::NOBODY)
@@ -211,7 +215,7 @@ fn try_redirect(address: &Address, hook: Hook, who: Who, tcp: bool) -> Result<()
         (*flow).port = port;
         (*flow).family = address.family() as u16;
         (*flow).protocol = address.protocol() as u16;
-        (*flow).flags = FLOW_REDIRECTED | if over_ipv4 { FLOW_OVER_IPV4 } else { 0 };
+        (*flow).flags = FLOW_REDIRECTED;
     }
     address.set(&to);
     address.set_port(listener);

@@ -5,15 +5,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_tuple};
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skb_load_bytes,
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_TCP_CLOSE_WAIT, BPF_TCP_CLOSING, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT1,
+    BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK, BPF_TCP_NEW_SYN_RECV, BPF_TCP_TIME_WAIT, bpf_sock_tuple,
 };
-use aya_ebpf::macros::{cgroup_skb, sock_ops};
-use aya_ebpf::programs::{SkBuffContext, SockOpsContext};
+use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skb_load_bytes};
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
 use enforcer_common::{
-    FLOW_OVER_IPV4, FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped,
-    mapped,
+    FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped, mapped,
 };
 
 use super::addr::{Receiver, released};
@@ -38,12 +38,21 @@ const ACK: u8 = 16;
 #[cgroup_skb]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
+    let interface = interface(skb);
     let flow = stored(skb);
+    if interface == LOOPBACK
+        && (is_noted(flow) || matches!(state(skb), BPF_TCP_TIME_WAIT | BPF_TCP_NEW_SYN_RECV))
+    {
+        // What has a note `root_egress` sees, too, and looks closer; the rest are the
+        // kernel's own packets at the beginning and the end of a connection. That a
+        // packet stays on the host does not depend on both of them being there.
+        return PASS;
+    }
     let mut who = tag::noted(flow);
     if !who.is_somebody() {
         who = tag::of_packet(skb);
     }
-    leaving(skb, flow, who, Hook::Egress)
+    leaving(skb, interface, flow, who, Hook::Egress)
 }
 
 /// At the root: sockets that a tagged task has used, wherever they belong.
@@ -51,15 +60,21 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 pub fn root_egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let flow = stored(skb);
-    leaving(skb, flow, tag::noted(flow), Hook::RootEgress)
+    if !is_noted(flow) {
+        return PASS;
+    }
+    let interface = interface(skb);
+    if interface == LOOPBACK && is_under_way(skb, flow) {
+        return PASS;
+    }
+    leaving(skb, interface, flow, tag::noted(flow), Hook::RootEgress)
 }
 
 /// On the parent of all jobs: nobody connects to them from elsewhere.
 #[cgroup_skb]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: a field of the context.
-    let interface = unsafe { (*skb).ifindex };
+    let interface = interface(skb);
     if interface == LOOPBACK {
         return PASS;
     }
@@ -71,78 +86,66 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     DROP
 }
 
-/// Before the SYN leaves, the address and the port exist: the proxy finds the
-/// record even when it accepts before the client is told of the connection.
-#[sock_ops]
-pub fn sock_ops(ctx: SockOpsContext) -> u32 {
-    let ops = ctx.ops;
-    if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB as u32 {
-        return 1;
-    }
-    // SAFETY: a field of the context.
-    let sk = unsafe { (*ops).__bindgen_anon_2.sk };
-    if sk.is_null() {
-        return 1;
-    }
-    // SAFETY: the socket of the context.
-    let flow = unsafe { storage(sk.cast(), false) };
-    if flow.is_null() {
-        return 1;
-    }
-    // SAFETY: not null.
-    let flags = unsafe { (*flow).flags };
-    if flags & FLOW_REDIRECTED == 0 {
-        return 1;
-    }
-    // SAFETY: fields of the context, read one by one.
-    let (addr, port, netns) = unsafe {
-        // Both are read always: of a choice between the fields the compiler
-        // makes a computed pointer, which the verifier refuses.
-        let v4 = core::ptr::read_volatile(&raw const (*ops).local_ip4);
-        let v6 = [
-            core::ptr::read_volatile(&raw const (*ops).local_ip6[0]),
-            core::ptr::read_volatile(&raw const (*ops).local_ip6[1]),
-            core::ptr::read_volatile(&raw const (*ops).local_ip6[2]),
-            core::ptr::read_volatile(&raw const (*ops).local_ip6[3]),
-        ];
-        let addr = if flags & FLOW_OVER_IPV4 != 0 { mapped(v4) } else { v6 };
-        (addr, (*ops).local_port, bpf_get_netns_cookie(ops.cast()))
-    };
-    let key = FlowKey { netns, addr, port, protocol: IPPROTO_TCP };
-    // SAFETY: not null. Without a record the proxy closes the connection.
-    if FLOWS.insert(&key, unsafe { &*flow }, 0).is_err() {
-        // An older one would name somebody else. That there is none is as good.
-        let _gone = FLOWS.remove(&key).is_err();
-        return 0;
-    }
-    decided!(Hook::SockOps, Word::Recorded, tag::noted(flow), addr, port as u16);
-    1
-}
-
-/// The storage of the socket that sends this packet.
+/// The storage of the socket that sends this packet. Of what is no full socket (a
+/// handshake or its end, which the kernel sees to) there is none.
 #[inline(always)]
 fn stored(skb: *mut __sk_buff) -> *mut Flow {
-    // SAFETY: the socket of the context, checked before each use.
+    // SAFETY: the socket of the context; the helper looks whether it is a full one.
     unsafe {
         let sk = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return core::ptr::null_mut();
-        }
-        let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() {
-            return core::ptr::null_mut();
-        }
-        storage(sk.cast(), false)
+        if sk.is_null() { core::ptr::null_mut() } else { storage(sk.cast(), false) }
     }
 }
 
+/// Whether a tagged task has used the socket; its tag may have been lifted since.
 #[inline(always)]
-fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
+fn is_noted(flow: *const Flow) -> bool {
+    // SAFETY: not null, and the verifier knows its size.
+    !flow.is_null() && unsafe { (*flow).tag } != 0
+}
+
+/// Read once in a program: of two places the compiler makes a computed pointer into the
+/// context, which the verifier refuses.
+#[inline(always)]
+fn interface(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: a field of the context.
+    unsafe { core::ptr::read_volatile(&raw const (*skb).ifindex) }
+}
+
+/// The state of the socket that sends this packet; 0 when there is none.
+#[inline(always)]
+fn state(skb: *mut __sk_buff) -> u32 {
+    // SAFETY: the socket of the context, checked before its use; all kinds have a state.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() { 0 } else { core::ptr::read_volatile(&raw const (*sk).state) }
+    }
+}
+
+/// Whether this is of a connection to the proxy that was opened before: there nothing is
+/// to be looked at any more, and most packets are such.
+#[inline(always)]
+fn is_under_way(skb: *mut __sk_buff, flow: *const Flow) -> bool {
+    // SAFETY: not null.
+    let (flags, protocol) = unsafe { ((*flow).flags, (*flow).protocol) };
+    flags & FLOW_REDIRECTED != 0
+        && u32::from(protocol) == IPPROTO_TCP
+        && matches!(
+            state(skb),
+            BPF_TCP_ESTABLISHED
+                | BPF_TCP_FIN_WAIT1
+                | BPF_TCP_FIN_WAIT2
+                | BPF_TCP_CLOSE_WAIT
+                | BPF_TCP_CLOSING
+                | BPF_TCP_LAST_ACK
+        )
+}
+
+#[inline(always)]
+fn leaving(skb: *mut __sk_buff, interface: u32, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
     if !who.is_somebody() {
         return PASS;
     }
-    // SAFETY: a field of the context.
-    let interface = unsafe { (*skb).ifindex };
     if interface != LOOPBACK {
         refuse_packet(who, flow, &about(skb, hook, Reason::OffLoopback, interface));
         return DROP;
@@ -161,6 +164,9 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
     };
     if passes {
         decided!(hook, Word::Passed, who, packet.to, packet.to_port);
+        if packet.opens {
+            record(flow, &packet, who, hook);
+        }
         return PASS;
     }
     let reason = if udp { Reason::LoopbackUdp } else { Reason::LoopbackTcp };
@@ -170,6 +176,29 @@ fn leaving(skb: *mut __sk_buff, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
     what.protocol = u16::from(packet.protocol);
     refuse_packet(who, flow, &what);
     DROP
+}
+
+/// Makes the record of a redirected connection. Its first packet has not arrived anywhere
+/// yet: the proxy finds the record however early it accepts.
+#[cfg_attr(not(feature = "log"), allow(unused_variables, reason = "only the log names them"))]
+#[inline(always)]
+fn record(flow: *mut Flow, packet: &Packet, who: Who, hook: Hook) {
+    if flow.is_null() {
+        return;
+    }
+    // SAFETY: not null; the namespace is that of the redirect.
+    let (flags, netns) = unsafe { ((*flow).flags, (*flow).netns) };
+    if flags & FLOW_REDIRECTED == 0 {
+        return;
+    }
+    let key = FlowKey { netns, addr: packet.from, port: u32::from(packet.from_port), protocol: IPPROTO_TCP };
+    // SAFETY: not null. Without a record the proxy closes the connection.
+    if FLOWS.insert(&key, unsafe { &*flow }, 0).is_err() {
+        // An older one would name somebody else. That there is none is as good.
+        let _gone = FLOWS.remove(&key).is_err();
+        return;
+    }
+    decided!(hook, Word::Recorded, who, packet.from, packet.from_port);
 }
 
 /// Whether this is a redirected datagram; if so its record is made.

@@ -26,7 +26,6 @@ pub enum AttachType {
     Ingress = 0,
     Egress = 1,
     SockCreate = 2,
-    SockOps = 3,
     Bind4 = 8,
     Bind6 = 9,
     Connect4 = 10,
@@ -43,11 +42,10 @@ pub enum AttachType {
 
 impl AttachType {
     /// All that are used.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Ingress,
         Self::Egress,
         Self::SockCreate,
-        Self::SockOps,
         Self::Bind4,
         Self::Bind6,
         Self::Connect4,

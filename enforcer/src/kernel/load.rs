@@ -37,7 +37,6 @@ const PROGRAMS: &[(&str, AttachType, Place)] = &[
     ("bind6", AttachType::Bind6, Place::Attach),
     ("own_setsockopt", AttachType::Setsockopt, Place::Own),
     ("own_getsockopt", AttachType::Getsockopt, Place::Own),
-    ("sock_ops", AttachType::SockOps, Place::Attach),
     ("recvmsg4", AttachType::Recvmsg4, Place::Attach),
     ("recvmsg6", AttachType::Recvmsg6, Place::Attach),
     ("getpeername4", AttachType::Getpeername4, Place::Attach),
@@ -47,6 +46,10 @@ const PROGRAMS: &[(&str, AttachType, Place)] = &[
     ("connect4", AttachType::Connect4, Place::Attach),
     ("connect6", AttachType::Connect6, Place::Attach),
 ];
+
+/// Programs of earlier releases that are not needed any more: their links are removed
+/// when those of this release stand.
+const RETIRED: &[&str] = &["sock_ops"];
 
 const MAPS: &[&str] = &["TAGS", "CFG", "NETNS", "FLOWS", "EVENTS", "RATE", "SOCKETS", "ASKED"];
 
@@ -85,6 +88,9 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
             Place::Jobs => &config.jobs,
         };
         attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
+    }
+    for name in RETIRED {
+        pins.remove_link(name)?;
     }
     let packet = PacketHooks::of(&ebpf, &config.object)?;
     let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
@@ -142,7 +148,6 @@ fn attach(
         Program::CgroupSock(p) => p.load(),
         Program::CgroupSockAddr(p) => p.load(),
         Program::CgroupSockopt(p) => p.load(),
-        Program::SockOps(p) => p.load(),
         _ => return Err(KernelError::Missing { path: config.object.clone(), name }),
     }
     .map_err(refused)?;

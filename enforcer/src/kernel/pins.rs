@@ -100,16 +100,23 @@ impl PinDir {
         for path in entries {
             let is_link =
                 path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(LINK_PREFIX.as_bytes()));
-            if is_link && let Ok(link) = links::pinned(&path) {
-                // A link that somebody has detached already is no reason to keep the rest.
-                if let Err(e) = links::detach(link.as_fd()) {
-                    tracing::debug!(path = %path.display(), error = %e, "link was detached before");
-                }
+            if is_link {
+                detach(&path);
             }
             fs::remove_file(&path).map_err(io_error("removing", &path))?;
         }
         fs::remove_dir(&self.reached).map_err(io_error("removing", &self.shown))?;
         self.unmount()
+    }
+
+    /// Detaches the link of this name and removes its pin, if there is one.
+    pub fn remove_link(&self, name: &str) -> Result<()> {
+        let path = self.link(name);
+        if path.exists() {
+            detach(&path);
+            fs::remove_file(&path).map_err(io_error("removing", &path))?;
+        }
+        Ok(())
     }
 
     /// Unmounts the bpffs if it was mounted for us and nobody else has pinned anything there.
@@ -149,6 +156,15 @@ impl PinDir {
 
     fn mount_point(&self) -> PathBuf {
         shown_parent(&self.reached)
+    }
+}
+
+/// A link that somebody has detached already is no reason to keep the rest.
+fn detach(pin: &Path) {
+    if let Ok(link) = links::pinned(pin)
+        && let Err(e) = links::detach(link.as_fd())
+    {
+        tracing::debug!(path = %pin.display(), error = %e, "link was detached before");
     }
 }
 

@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use enforcer::kernel::{Kernel, KernelError, Mode};
+use enforcer_tests::bpf::Objects;
 
 use crate::world::*;
 
@@ -74,7 +75,7 @@ fn a_second_loader_refuses_and_the_next_one_adopts() {
     assert!(matches!(Kernel::load_or_adopt(world.config.clone()), Err(KernelError::Locked(_))));
     let health = world.kernel().health().unwrap();
     assert!(health.is_good(), "{health:#?}");
-    assert_eq!((health.links.len(), health.tags), (18, 2));
+    assert_eq!((health.links.len(), health.tags), (17, 2));
     let before = world.kernel().tags().unwrap();
     drop(world.kernel.take());
     // Without a loader everything that is pinned holds.
@@ -85,6 +86,27 @@ fn a_second_loader_refuses_and_the_next_one_adopts() {
     assert!(world.kernel().health().unwrap().is_good());
     assert!(world.tagged("tcp", real4()).contains("PROXY"));
     world.nothing_leaked("adoption");
+}
+
+/// An earlier release had a program more: its link is found by its name.
+#[test]
+fn a_link_that_this_release_does_not_need_is_removed() {
+    let mut world = World::served();
+    drop(world.kernel.take());
+    let pin = |name: &str| world.config.pins.join(format!("link_{name}"));
+    std::fs::rename(pin("getpeername6"), pin("sock_ops")).unwrap();
+    let before = Objects::of(&world.config.pins).unwrap();
+    let kernel = Kernel::load_or_adopt(world.config.clone()).unwrap();
+    assert!(!pin("sock_ops").exists() && pin("getpeername6").exists());
+    assert!(kernel.health().unwrap().is_good());
+    // Nor does it run on without its pin.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Objects::of(&world.config.pins).unwrap().links.len() > before.links.len() {
+        assert!(Instant::now() < until, "the link that is not needed stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.kernel = Some(kernel);
+    assert!(world.tagged("tcp", real6()).contains("PROXY"));
 }
 
 #[test]
