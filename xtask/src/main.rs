@@ -8,6 +8,7 @@ mod dist;
 mod ebpf;
 mod run;
 mod setup;
+mod soak;
 mod systemd;
 mod test;
 mod tidy;
@@ -53,6 +54,8 @@ enum Task {
     },
     /// Measure the enforcer beside other proxies, in release (as root)
     Bench(bench::Args),
+    /// A thousand deaths under traffic, a hundred thousand connections, in release (as root)
+    Soak(soak::Args),
     /// Run the kernel tests at the true cgroup root of a Debian kernel in qemu
     Vm {
         /// The kernel series: 6.1 or 6.12
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Task::Tidy => tidy::all(),
         Task::Dist { debug } => dist::all(!debug).map(drop),
         Task::Bench(args) => bench::all(&args),
+        Task::Soak(args) => soak::all(&args),
         Task::Vm { systemd: true, .. } => systemd::all(),
         Task::Vm { kernel, filter, .. } => vm::all(&kernel, filter.as_deref()),
     }

@@ -1,0 +1,196 @@
+//! What takes too long for every change: a thousand deaths, a hundred thousand
+//! connections. The tests are those of `cargo xtask test`, only with more to do.
+//!
+//! Each part leaves `target/soak/PART.json`, with its date and what it measured.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::run::{root, run};
+use crate::{ebpf, setup};
+
+/// A recovery that takes longer than this has failed, in ms. On a machine that does
+/// nothing else: `cargo xtask test` allows more.
+const RECOVERY_MS: &str = "1000";
+
+/// What is asked for on the command line.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Deaths of the proxy, the signer and the loader
+    #[arg(long, default_value_t = 1_000)]
+    kills: u32,
+    /// Connections of eight processes in three network namespaces
+    #[arg(long, default_value_t = 100_000)]
+    connects: u32,
+    /// Run only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Chooses the same victims and moments again
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write the results of all parts here, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// kill -9 at random moments, under traffic from tagged and untagged processes
+    Kills,
+    /// Connections with the same source ports, each attributed to its workload
+    Connects,
+}
+
+impl Part {
+    const ALL: &[Self] = &[Self::Kills, Self::Connects];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kills => "kills",
+            Self::Connects => "connects",
+        }
+    }
+
+    /// The test's binary and its name there.
+    fn test(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Kills => (
+                "soak",
+                "kills::whoever_is_killed_when_nothing_leaves_nobody_else_notices_and_it_comes_back_in_time",
+            ),
+            Self::Connects => ("kernel", "attribution::connections_with_the_same_source_are_told_apart"),
+        }
+    }
+
+    /// How much there is to do; the test writes what it measured into the file.
+    fn environment(self, args: &Args, report: &Path) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Kills => {
+                let mut all = vec![
+                    ("ENFORCER_SOAK_KILLS", args.kills.to_string()),
+                    ("ENFORCER_SOAK_RECOVERY_MS", RECOVERY_MS.to_owned()),
+                    ("ENFORCER_SOAK_JSON", report.display().to_string()),
+                ];
+                all.extend(args.seed.map(|seed| ("ENFORCER_SOAK_SEED", seed.to_string())));
+                all
+            }
+            Self::Connects => vec![("ENFORCER_TEST_CONNECTS", args.connects.to_string())],
+        }
+    }
+
+    fn how_much(self, args: &Args) -> u32 {
+        match self {
+            Self::Kills => args.kills,
+            Self::Connects => args.connects,
+        }
+    }
+}
+
+/// Sets up, builds in release, and runs the parts.
+pub fn all(args: &Args) -> Result<()> {
+    ensure!(crate::test::is_root()?, "the tests attach programs to cgroups: run them as root");
+    setup::all()?;
+    let object = ebpf::build()?;
+    // In release, as hosts have it: how long a recovery takes is measured. The tests
+    // start the program that is built beside them.
+    run(Command::new("cargo").current_dir(root()).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        "enforcer",
+    ]))?;
+    let folder = root().join("target/soak");
+    std::fs::create_dir_all(&folder)?;
+    let wanted = Part::ALL.iter().filter(|part| args.only.is_none_or(|only| only == **part));
+    let mut results = Vec::new();
+    for part in wanted {
+        println!("soak: {}: {}", part.name(), part.how_much(args));
+        let result = soak(*part, args, &object, &folder)?;
+        println!("soak: {}: {} in {} s", part.name(), verdict(&result), result["seconds"]);
+        results.push(result);
+    }
+    if let Some(path) = &args.json {
+        write(path, &json!(results))?;
+    }
+    ensure!(results.iter().all(|it| it["passed"] == true), "a part failed; what it said is above");
+    Ok(())
+}
+
+fn verdict(result: &Value) -> &'static str {
+    if result["passed"] == true { "passed" } else { "FAILED" }
+}
+
+fn soak(part: Part, args: &Args, object: &Path, folder: &Path) -> Result<Value> {
+    let report = folder.join(format!("{}.report.json", part.name()));
+    if report.exists() {
+        std::fs::remove_file(&report)?;
+    }
+    let (binary, test) = part.test();
+    let cargo = || {
+        let mut command = Command::new("cargo");
+        command.current_dir(root()).args(["test", "--quiet", "--release", "--locked"]);
+        command.args(["--package", "enforcer-tests", "--test", binary, "--", "--exact", test]);
+        command.env("ENFORCER_BPF_OBJECT", object);
+        command
+    };
+    // One that is called otherwise by now would run nothing, and pass.
+    let list = cargo().arg("--list").output()?;
+    ensure!(
+        String::from_utf8_lossy(&list.stdout).lines().any(|line| line == format!("{test}: test")),
+        "{binary} has no test {test}: {}",
+        String::from_utf8_lossy(&list.stderr)
+    );
+    let begun = Instant::now();
+    let status = cargo().arg("--nocapture").envs(part.environment(args, &report)).status()?;
+    let measured = match std::fs::read_to_string(&report) {
+        Ok(text) => serde_json::from_str(&text).context("the test's report")?,
+        Err(_) => Value::Null,
+    };
+    let result = json!({
+        "part": part.name(),
+        "date": said("date", &["-u", "+%Y-%m-%d"])?,
+        "kernel": said("uname", &["-r"])?,
+        "how_many": part.how_much(args),
+        "seconds": begun.elapsed().as_secs(),
+        "passed": status.success(),
+        "measured": measured,
+    });
+    write(&folder.join(format!("{}.json", part.name())), &result)?;
+    Ok(result)
+}
+
+fn write(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn said(program: &str, args: &[&str]) -> Result<String> {
+    let out = Command::new(program).args(args).output()?;
+    if !out.status.success() {
+        bail!("{program} ended with {}", out.status);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_and_numbers_reach_the_tests() {
+        let args = Args { kills: 7, connects: 9, only: None, seed: Some(3), json: None };
+        let of = |part: Part| part.environment(&args, Path::new("/r"));
+        let kills = of(Part::Kills);
+        for (name, value) in [("ENFORCER_SOAK_KILLS", "7"), ("ENFORCER_SOAK_SEED", "3")] {
+            assert!(kills.contains(&(name, value.to_owned())), "{kills:?}");
+        }
+        assert_eq!(of(Part::Connects), [("ENFORCER_TEST_CONNECTS", "9".to_owned())]);
+        assert_eq!(Part::ALL.len(), <Part as clap::ValueEnum>::value_variants().len());
+    }
+}
