@@ -6,6 +6,7 @@
 //! Every run has a fresh upstream and a fresh proxy; proxies are interleaved
 //! within each repetition, so that what the machine does meanwhile hits all.
 
+mod kernel;
 mod lg;
 mod machine;
 mod stats;
@@ -28,6 +29,12 @@ enum Part {
     Up(up::Args),
     /// The load generator: one JSON line
     Lg(lg::Args),
+    /// Accepts what the cost of the kernel half is measured by
+    KernelServe(kernel::ServeArgs),
+    /// Accepts what nobody redirects
+    KernelOthers,
+    /// Connects and talks as asked for
+    KernelLoad,
     /// All scenarios with all targets
     Suite(suite::Args),
 }
@@ -36,6 +43,9 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().part {
         Part::Up(args) => up::run(&args),
         Part::Lg(args) => lg::run(args),
+        Part::KernelServe(args) => kernel::serve(&args),
+        Part::KernelOthers => kernel::others(),
+        Part::KernelLoad => kernel::load(),
         Part::Suite(args) => suite::run(&args),
     }
 }

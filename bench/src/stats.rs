@@ -24,6 +24,14 @@ pub fn range(values: &[f64]) -> Option<(f64, f64)> {
     Some((values.iter().copied().reduce(f64::min)?, values.iter().copied().reduce(f64::max)?))
 }
 
+/// The values below which a quarter and three quarters of the values lie (nearest rank).
+pub fn quartiles(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |quarters: usize| sorted.get((sorted.len() * quarters).div_ceil(4).max(1) - 1).copied();
+    Some([at(1)?, at(3)?])
+}
+
 /// (max - min) / median: how much to believe a median.
 pub fn spread(values: &[f64]) -> f64 {
     let Some(middle) = median(values).filter(|middle| *middle != 0.0) else { return 0.0 };
@@ -71,6 +79,13 @@ mod tests {
     fn a_range_is_of_all_values() {
         assert_eq!(range(&[2.0, -1.0, 3.0]), Some((-1.0, 3.0)));
         assert_eq!(range(&[]), None);
+    }
+
+    #[test]
+    fn quartiles_are_of_the_nearest_rank() {
+        assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), Some([1.0, 3.0]));
+        assert_eq!(quartiles(&[5.0]), Some([5.0, 5.0]));
+        assert_eq!(quartiles(&[]), None);
     }
 
     #[test]

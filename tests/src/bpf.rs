@@ -1,12 +1,14 @@
 //! What of BPF the kernel holds, and what of it belongs to one service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
+use aya::sys::{Stats, enable_stats};
 
 /// The kernel frees objects behind the back of who let them go.
 const FREED: Duration = Duration::from_secs(5);
@@ -85,4 +87,46 @@ impl Objects {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// What the programs have cost so far: their names, runs and nanoseconds, by id.
+#[derive(Clone, Debug, Default)]
+pub struct Costs(pub BTreeMap<u32, Cost>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub name: String,
+    pub runs: u64,
+    pub ns: u64,
+}
+
+impl Costs {
+    /// Of these programs. The kernel counts only while somebody holds `count_time`.
+    pub fn of(programs: &BTreeSet<u32>) -> Self {
+        let found = loaded_programs().flatten().filter(|it| programs.contains(&it.id()));
+        let cost = |it: aya::programs::ProgramInfo| Cost {
+            name: it.name_as_str().unwrap_or("?").to_owned(),
+            runs: it.run_count(),
+            ns: u64::try_from(it.run_time().as_nanos()).unwrap_or(u64::MAX),
+        };
+        Self(found.map(|it| (it.id(), cost(it))).collect())
+    }
+
+    /// What has been added since, by name.
+    pub fn since(&self, earlier: &Self) -> BTreeMap<String, Cost> {
+        let mut added = BTreeMap::new();
+        for (id, now) in &self.0 {
+            let (runs, ns) = earlier.0.get(id).map_or((0, 0), |then| (then.runs, then.ns));
+            let sum =
+                added.entry(now.name.clone()).or_insert(Cost { name: now.name.clone(), runs: 0, ns: 0 });
+            sum.runs += now.runs - runs;
+            sum.ns += now.ns - ns;
+        }
+        added
+    }
+}
+
+/// Has the kernel count how often and how long programs run, until this is dropped.
+pub fn count_time() -> Result<OwnedFd> {
+    Ok(enable_stats(Stats::RunTime)?)
 }

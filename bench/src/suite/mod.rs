@@ -2,7 +2,7 @@
 
 mod enforcer;
 mod peers;
-mod process;
+pub mod process;
 mod report;
 mod run;
 mod scenario;
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use crate::stats;
+pub use report::grouped;
 use run::Bench;
 use scenario::Scenario;
 
@@ -27,7 +28,7 @@ pub struct Args {
     /// A proxy that cannot be measured, for the report
     #[arg(long, value_name = "NAME=REASON")]
     left_out: Vec<String>,
-    /// Run only the scenarios whose key contains this
+    /// Run only the scenarios whose key contains this; `kernel` is what programs cost there
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured
@@ -74,7 +75,14 @@ struct Plan {
     targets: Vec<Target>,
     scenarios: Vec<Scenario>,
     repetitions: usize,
+    /// Turns in which the cost in the kernel is measured, if it is.
+    kernel: Option<usize>,
 }
+
+/// The key of what programs cost in the kernel.
+const KERNEL: &str = "kernel";
+/// Its turns in one repetition.
+const TURNS: usize = 20;
 
 fn plan(args: &Args) -> Result<Plan> {
     let mut targets =
@@ -85,10 +93,12 @@ fn plan(args: &Args) -> Result<Plan> {
     }
     let seconds = args.seconds.unwrap_or(if args.quick { 1.0 } else { 4.0 });
     let mut scenarios = scenario::all(args.quick, seconds);
-    scenarios.retain(|it| args.only.as_ref().is_none_or(|only| it.key.contains(only.as_str())));
-    ensure!(!scenarios.is_empty(), "no scenario has that in its key");
+    let wanted = |key: &str| args.only.as_ref().is_none_or(|only| key.contains(only.as_str()));
+    scenarios.retain(|it| wanted(it.key));
     let repetitions = args.repetitions.unwrap_or(if args.quick { 2 } else { 5 });
-    Ok(Plan { targets, scenarios, repetitions })
+    let kernel = wanted(KERNEL).then_some(repetitions * TURNS);
+    ensure!(!scenarios.is_empty() || kernel.is_some(), "no scenario has that in its key");
+    Ok(Plan { targets, scenarios, repetitions, kernel })
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -100,6 +110,9 @@ pub fn run(args: &Args) -> Result<()> {
     for left_out in &args.left_out {
         let (name, reason) = left_out.split_once('=').context("--left-out is NAME=REASON")?;
         results.leave_out(name, reason);
+    }
+    if let Some(turns) = plan.kernel {
+        results.kernel = Some(crate::kernel::measure(&args.object, turns)?);
     }
     for repetition in 0..plan.repetitions {
         for (at, scenario) in plan.scenarios.iter().enumerate() {
@@ -126,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
     std::fs::write(args.dir.join("table.md"), &table)?;
     println!("{table}");
     ensure!(!stop.is_wanted(), "ended early");
-    for target in &plan.targets[..3] {
+    for target in plan.targets[..3].iter().filter(|_| !plan.scenarios.is_empty()) {
         ensure!(results.has(target.name()), "{} was measured nowhere", target.name());
     }
     Ok(())

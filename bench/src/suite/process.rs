@@ -63,15 +63,17 @@ impl Drop for Group {
 
 /// A command on one CPU, in a class of its own if that may be had.
 pub fn pinned(cpu: usize, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &cpu.to_string()]);
-    if *REAL_TIME {
-        command.args(["chrt", "-r", "1"]);
-    } else {
-        command.args(["nice", "-n", "-20"]);
-    }
-    command.arg(program);
+    let words = words_of_pinned(cpu);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).arg(program);
     command
+}
+
+/// What such a command begins with.
+pub fn words_of_pinned(cpu: usize) -> Vec<String> {
+    let class: &[&str] = if *REAL_TIME { &["chrt", "-r", "1"] } else { &["nice", "-n", "-20"] };
+    let cpu = cpu.to_string();
+    ["taskset", "-c", &cpu].iter().chain(class).map(|word| (*word).to_owned()).collect()
 }
 
 /// How processes are scheduled, for the report.

@@ -14,6 +14,7 @@ use super::process::scheduling;
 use super::run::{FOREIGN, Sample};
 use super::scenario::{Metric, Scenario};
 use super::{Target, peers};
+use crate::kernel::KernelCost;
 use crate::{machine, stats};
 
 /// Above this (max - min) / median a row is marked.
@@ -49,6 +50,9 @@ pub struct Results {
     targets: Vec<&'static str>,
     left_out: Vec<LeftOut>,
     rows: Vec<Row>,
+    /// What the programs cost in the kernel, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelCost>,
 }
 
 /// The runs of one target in one scenario, taken together.
@@ -91,6 +95,7 @@ impl Results {
             targets: targets.iter().map(Target::name).collect(),
             left_out: Vec::new(),
             rows: Vec::new(),
+            kernel: None,
         }
     }
 
@@ -192,7 +197,7 @@ impl Cell {
 }
 
 /// With a comma between thousands.
-fn grouped(value: f64, decimals: usize) -> String {
+pub fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut out = String::new();
@@ -209,27 +214,34 @@ fn grouped(value: f64, decimals: usize) -> String {
 /// The report in Markdown.
 pub fn table(results: &Results, scenarios: &[Scenario]) -> String {
     let mut out = String::new();
-    let repetitions = results.rows.iter().map(|row| row.repetition + 1).max().unwrap_or(0);
-    let kind = if results.quick { ", quick" } else { "" };
     let versions: Vec<String> =
         results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    line(&mut out, &format!("{}, {}; {}.", results.date, results.machine, versions.join(", ")));
+    if !scenarios.is_empty() {
+        of_scenarios(&mut out, results, scenarios);
+    }
+    if let Some(kernel) = &results.kernel {
+        line(&mut out, &kernel.table());
+    }
+    out
+}
+
+fn of_scenarios(out: &mut String, results: &Results, scenarios: &[Scenario]) {
+    let repetitions = results.rows.iter().map(|row| row.repetition + 1).max().unwrap_or(0);
+    let kind = if results.quick { ", quick" } else { "" };
     let text = format!(
-        "{}, {}; {}.\nThe proxy alone on CPU 1, load and upstream on CPU 0, {}; \
+        "The proxy alone on CPU 1, load and upstream on CPU 0, {}; \
          repetitions: {repetitions}{kind}.\nMedians; `~`: (max - min) / median is over {SPREAD}; `!`: others used over \
          {FOREIGN} of the machine meanwhile; `-`: not done, or not at that rate.\nThe enforcer's policy, masking \
          of text and recording are on. Latencies are what is added to direct's; for direct itself the whole.\n",
-        results.date,
-        results.machine,
-        versions.join(", "),
         results.scheduling
     );
-    line(&mut out, &text);
-    medians(&mut out, results, scenarios);
-    ratios(&mut out, results, scenarios);
-    goals::table(&mut out, results, scenarios);
-    missing(&mut out, results);
-    detail::tables(&mut out, results, scenarios);
-    out
+    line(out, &text);
+    medians(out, results, scenarios);
+    ratios(out, results, scenarios);
+    goals::table(out, results, scenarios);
+    missing(out, results);
+    detail::tables(out, results, scenarios);
 }
 
 /// The release of what is measured.
