@@ -97,7 +97,7 @@ fn what_a_later_drop_in_says_is_left_to_it() {
     fake.file(later, "[Service]\nSystemCallFilter=@system-service\nNoNewPrivileges=no\n", 0, 0o644);
     let plan = plan(&fake);
     let left: Vec<&str> = plan.left.iter().map(|(line, _)| line.as_str()).collect();
-    assert_eq!(left, ["NoNewPrivileges=yes", "SystemCallFilter=~@keyring"]);
+    assert_eq!(left, ["NoNewPrivileges=yes", "SystemCallFilter=~@keyring io_uring_setup"]);
     assert!(plan.left.iter().all(|(_, file)| file.to_str() == Some(later)));
     plan.apply(&fake.host()).unwrap();
     // Ours, coming first, would have made a list of what is denied of the list of what is allowed.

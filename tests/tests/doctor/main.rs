@@ -82,6 +82,8 @@ fn break_unit(fake: &mut Fake, id: &str) {
         "vsock" => fake.unit_setting("RestrictAddressFamilies=AF_VSOCK"),
         "packet-families" => fake.unit_setting("RestrictAddressFamilies=AF_PACKET"),
         "keyring" => fake.unit_setting("SystemCallFilter=\nSystemCallFilter=@system-service"),
+        "io-uring" => fake.unit_setting("SystemCallFilter=\nSystemCallFilter=~@keyring"),
+        "call-architectures" => fake.unit_setting("SystemCallArchitectures=x86 native"),
         "control-groups" => fake.unit_setting("User=\nProtectControlGroups=no"),
         "restrict-namespaces" => fake.unit_setting("RestrictNamespaces=no"),
         "container-sockets" => {

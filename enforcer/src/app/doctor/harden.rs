@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::checks::{daemons, settings};
 use super::host::Host;
 use super::scope::Scope;
-use super::unit::{KEYRING, Unit, UnitError, service_name};
+use super::unit::{IO_URING, KEYRING, Unit, UnitError, service_name};
 
 /// The name of our drop-in.
 pub const FILE: &str = "50-enforcer.conf";
@@ -64,12 +64,13 @@ pub struct Plan {
 }
 
 /// The settings that are written, in their order.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "NoNewPrivileges",
     "RestrictAddressFamilies",
     "CapabilityBoundingSet",
     "AmbientCapabilities",
     "SystemCallFilter",
+    "SystemCallArchitectures",
     "InaccessiblePaths",
     "ProtectControlGroups",
     "ProtectKernelTunables",
@@ -211,13 +212,17 @@ fn demand(key: &str, unit: &Unit, wishes: &Wishes) -> Option<(&'static str, Stri
             (!held.is_empty()).then(|| ("Jobs begin without them.", format!("{key}=~{}", held.join(" "))))
         }
         "SystemCallFilter" => {
-            let open = KEYRING.iter().any(|call| unit.allows_call(call));
+            let open = KEYRING.iter().chain([&IO_URING]).any(|call| unit.allows_call(call));
             open.then(|| {
                 (
-                    "The kernel has root look names up for who asks for keys.",
-                    settings::KEYRING_FILTER.to_owned(),
+                    "Keys, for which root looks names up; rings, whose sockets no filter sees.",
+                    settings::CALLS.to_owned(),
                 )
             })
+        }
+        "SystemCallArchitectures" => {
+            let open = unit.last(key) != Some("native");
+            open.then(|| ("Filters see no sockets of 32-bit programs.", settings::NATIVE.to_owned()))
         }
         "InaccessiblePaths" => {
             let open: Vec<String> = daemons::all()

@@ -30,6 +30,7 @@ pub const TECHNIQUES: &[Technique] = &[
     by(Unprivileged, "puppet-same-user", "another process of the user is made to send"),
     by(Unprivileged, "steal-connected-same-user", "a socket of another process of the user"),
     by(Unprivileged, "vsock", "AF_VSOCK to the hypervisor"),
+    by(Unprivileged, "uring-vsock", "the same by io_uring, which filters of calls do not see"),
     by(Unprivileged, "request-key", "the kernel has root look a name up"),
     by(Unprivileged, "container-daemon", "a container is started elsewhere"),
     by(Unprivileged, "system-bus", "a service on the system bus connects or starts a unit"),

@@ -22,6 +22,8 @@ const MAX_DROP_INS: usize = 256;
 const NOTHING: &str = "none";
 /// What `@system-service` and `@known` hold as well.
 pub const KEYRING: [&str; 3] = ["add_key", "keyctl", "request_key"];
+/// Makes rings, by which sockets are made that no filter of system calls sees.
+pub const IO_URING: &str = "io_uring_setup";
 
 /// A service, its settings and its files.
 #[derive(Clone, Debug, Default)]
@@ -184,12 +186,13 @@ impl Unit {
         self.allows("RestrictAddressFamilies", |word| word == family)
     }
 
-    /// Whether this call of the keyring may be made.
+    /// Whether this system call may be made.
     pub fn allows_call(&self, call: &str) -> bool {
-        let group = KEYRING.contains(&call);
+        let group = if KEYRING.contains(&call) { "@keyring" } else { "@aio" };
+        let grouped = KEYRING.contains(&call) || call == IO_URING;
         self.allows("SystemCallFilter", |word| {
             let word = word.split(':').next().unwrap_or(word);
-            word == call || group && matches!(word, "@keyring" | "@system-service" | "@known")
+            word == call || grouped && (word == group || matches!(word, "@system-service" | "@known"))
         })
     }
 
@@ -339,6 +342,16 @@ mod tests {
             ("SystemCallFilter=@basic-io", false),
         ] {
             assert_eq!(unit(&format!("[Service]\n{text}\n")).allows_call("request_key"), allowed, "{text}");
+        }
+        for (text, allowed) in [
+            ("", true),
+            ("SystemCallFilter=~@keyring", true),
+            ("SystemCallFilter=~@keyring io_uring_setup", false),
+            ("SystemCallFilter=~@aio", false),
+            ("SystemCallFilter=@system-service", true),
+            ("SystemCallFilter=@system-service\nSystemCallFilter=~io_uring_setup", false),
+        ] {
+            assert_eq!(unit(&format!("[Service]\n{text}\n")).allows_call(IO_URING), allowed, "{text}");
         }
     }
 

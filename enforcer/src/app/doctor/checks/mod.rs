@@ -65,6 +65,8 @@ pub const CHECKS: &[Check] = &[
     scope("capabilities", CONTAINER, &MORE_CAPABILITIES, settings::capabilities),
     scope("ambient-capabilities", USER, &MORE_CAPABILITIES, settings::begins_with),
     scope("vsock", USER, &["vsock"], settings::vsock),
+    scope("io-uring", USER, &["uring-vsock"], settings::io_uring),
+    scope("call-architectures", USER, &["vsock"], settings::architectures),
     scope("packet-families", CONTAINER, &["packet-raw", "packet-datagram", "xdp"], settings::packet_families),
     scope("keyring", USER, &["request-key"], settings::keyring),
     scope("control-groups", CONTAINER, &["move-out", "clone-out"], settings::control_groups),
@@ -84,7 +86,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 /// What only the second tier of programs stops root of the host from.
-const LSM_STOPS: [&str; 21] = [
+const LSM_STOPS: [&str; 22] = [
     "inherited-connected",
     "standard-input-connected",
     "late-tag-connected",
@@ -101,6 +103,7 @@ const LSM_STOPS: [&str; 21] = [
     "packet-datagram",
     "xdp",
     "vsock",
+    "uring-vsock",
     "tun",
     "detach-links",
     "unpin",

@@ -3,7 +3,7 @@
 use crate::app::doctor::check::{Fix, Found};
 use crate::app::doctor::host::Host;
 use crate::app::doctor::scope::Scope;
-use crate::app::doctor::unit::{KEYRING, Unit};
+use crate::app::doctor::unit::{IO_URING, KEYRING, Unit};
 
 use super::{listed, lsm_runs};
 
@@ -38,7 +38,9 @@ pub const OTHER_FAMILIES: [&str; 11] = [
     "AF_RDS",
     "AF_KCM",
 ];
-pub const KEYRING_FILTER: &str = "SystemCallFilter=~@keyring";
+/// The line that takes away the calls that matter here.
+pub const CALLS: &str = "SystemCallFilter=~@keyring io_uring_setup";
+pub const NATIVE: &str = "SystemCallArchitectures=native";
 
 /// The line that takes the dangerous capabilities away.
 pub fn bounding() -> String {
@@ -169,6 +171,44 @@ pub(super) fn packet_families(host: &Host, scope: &Scope) -> Found {
     }
 }
 
+/// Sockets of a ring are made without a system call that a filter of families sees.
+pub(super) fn io_uring(host: &Host, scope: &Scope) -> Found {
+    if scope.unit.as_ref().is_some_and(|unit| !unit.allows_call(IO_URING)) {
+        return Found::good("the unit has no io_uring");
+    }
+    let off = host.line("/proc/sys/kernel/io_uring_disabled").ok().flatten();
+    if off.as_deref() == Some("2") {
+        return Found::good("kernel.io_uring_disabled=2");
+    }
+    if lsm_runs(host) {
+        return Found::good("the LSM tier sees sockets of io_uring");
+    }
+    let text = "io_uring makes sockets of families that are taken away";
+    match scope.unit {
+        Some(_) => Found::missing(text, Fix::drop_in(CALLS)),
+        None => Found::missing(
+            text,
+            Fix::shell(
+                "echo 'kernel.io_uring_disabled=2' >/etc/sysctl.d/60-enforcer-uring.conf && sysctl --system",
+            ),
+        ),
+    }
+}
+
+/// So are those of 32-bit programs, whose calls for sockets have their arguments in memory.
+pub(super) fn architectures(host: &Host, scope: &Scope) -> Found {
+    let Some(unit) = &scope.unit else {
+        return Found::good("the unit's filters are of no account to `enforcer run`");
+    };
+    if unit.last("SystemCallArchitectures") == Some("native") {
+        Found::good("the unit runs no 32-bit programs")
+    } else if lsm_runs(host) {
+        Found::good("the LSM tier sees sockets of 32-bit programs")
+    } else {
+        Found::missing("32-bit programs make sockets of families that are taken away", Fix::drop_in(NATIVE))
+    }
+}
+
 /// The kernel asks root's `/sbin/request-key`, outside of every job, for what a process
 /// wants to know, names of hosts among it.
 pub(super) fn keyring(host: &Host, scope: &Scope) -> Found {
@@ -180,7 +220,7 @@ pub(super) fn keyring(host: &Host, scope: &Scope) -> Found {
     }
     let text = "the kernel has root look names up for a job (request_key)";
     match scope.unit {
-        Some(_) => Found::missing(text, Fix::drop_in(KEYRING_FILTER)),
+        Some(_) => Found::missing(text, Fix::drop_in(CALLS)),
         None => Found::missing(text, Fix::shell("apt-get remove -y keyutils")),
     }
 }
