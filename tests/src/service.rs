@@ -119,7 +119,7 @@ impl Service {
         let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
         let config = format!(
             "[cgroup]\nattach = \"/{group}\"\nown = \"/{group}/own\"\njobs = \"/{group}/jobs\"\n\
-             [listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\n\
+             scopes_dir = \"{path}/scopes.d\"\n[listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n[ca]\ndir = \"{path}/ca\"\n\
              [dns.names]\n{names}[upstream]\nca_file = \"{path}/upstream.pem\"\n\
              [mask]\nsecrets_dir = \"{path}/secrets.d\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\

@@ -50,7 +50,7 @@ impl Enforcer {
         let path = dir.path().display();
         let text = format!(
             "[cgroup]\nattach = \"/{group}\"\nown = \"/{group}/own\"\njobs = \"/{group}/jobs\"\n\
-             [listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\nworkers = 1\n\
+             scopes_dir = \"{path}/scopes.d\"\n[listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\nworkers = 1\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n\
              [ca]\ndir = \"{path}/ca\"\n[dns.names]\n\"{NAME}\" = [\"127.0.0.2\"]\n\
              [upstream]\nca_file = \"{}\"\n[mask]\nsecrets_dir = \"{path}/secrets.d\"\n\

@@ -42,6 +42,15 @@ pub enum RunReply {
 pub enum AdminRequest {
     Status,
     Reload,
+    ScopeList,
+    /// Tells what the scope would match, and with `dry_run` does nothing else.
+    ScopeAdd {
+        scope: serde_json::Value,
+        dry_run: bool,
+    },
+    ScopeRemove {
+        name: String,
+    },
     /// Without a scope it is all of them; without a time it is for good, and with
     /// neither the service ends.
     Release {

@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 use crate::proxy::Limits;
 
+use super::scopes::Scope;
+
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
@@ -40,6 +42,8 @@ pub struct Config {
     pub mask: Mask,
     pub run: Run,
     pub kernel: Kernel,
+    /// Cgroups of others that are enforced, each with its place in the file.
+    pub scope: Vec<toml::Spanned<Scope>>,
     /// Limits of the proxy.
     pub limits: Limits,
 }
@@ -54,11 +58,18 @@ pub struct Cgroup {
     pub own: PathBuf,
     /// The parent of all jobs.
     pub jobs: PathBuf,
+    /// Where scopes are kept that were added by command.
+    pub scopes_dir: PathBuf,
 }
 
 impl Default for Cgroup {
     fn default() -> Self {
-        Self { attach: "/".into(), own: "/enforcer".into(), jobs: "/enforcer-jobs.slice".into() }
+        Self {
+            attach: "/".into(),
+            own: "/enforcer".into(),
+            jobs: "/enforcer-jobs.slice".into(),
+            scopes_dir: "/var/lib/enforcer/scopes.d".into(),
+        }
     }
 }
 
@@ -217,11 +228,22 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::Invalid {
-            message: error.message().to_owned(),
+        let invalid = |message: String, at: Option<std::ops::Range<usize>>| ConfigError::Invalid {
+            message,
             text: NamedSource::new(path.display().to_string(), text.to_owned()),
-            at: error.span().map(Into::into),
-        })
+            at: at.map(Into::into),
+        };
+        let config: Self =
+            toml::from_str(text).map_err(|error| invalid(error.message().to_owned(), error.span()))?;
+        let mut names = std::collections::HashSet::new();
+        for scope in &config.scope {
+            scope.as_ref().check().map_err(|why| invalid(why, Some(scope.span())))?;
+            let name = scope.as_ref().name();
+            if !names.insert(name) {
+                return Err(invalid(format!("another scope is called `{name}` too"), Some(scope.span())));
+            }
+        }
+        Ok(config)
     }
 
     /// The compiled kernel half.
@@ -259,6 +281,29 @@ mod tests {
             panic!("an unknown key was taken")
         };
         assert!(message.contains("prot") && at.is_some(), "{message}");
+    }
+
+    #[test]
+    fn a_scope_that_is_wrong_is_pointed_at() {
+        let good = "[[scope]]\nname = 'ci'\nunit = 'runner@*.service'\n";
+        assert_eq!(Config::parse(Path::new("c"), good).unwrap().scope[0].as_ref().name(), "ci");
+        for (text, says, at) in [
+            (
+                format!("{good}[[scope]]\nname = 'ci'\nuid = 7\n"),
+                "called `ci` too",
+                "[[scope]]\nname = 'ci'\nuid",
+            ),
+            (format!("{good}[[scope]]\nname = 'b'\nuid = 0\n"), "administrators", "0"),
+            (format!("{good}[[scope]]\nname = 'b'\n"), "has one of", "[[scope]]\nname = 'b'"),
+        ] {
+            let Err(ConfigError::Invalid { message, at: Some(span), .. }) =
+                Config::parse(Path::new("c"), &text)
+            else {
+                panic!("{text} was taken")
+            };
+            assert!(message.contains(says), "{message}");
+            assert!(text[span.offset()..].starts_with(at), "{message}: {}", &text[span.offset()..]);
+        }
     }
 
     #[test]

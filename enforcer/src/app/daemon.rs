@@ -34,6 +34,7 @@ use super::config::Config;
 use super::containers::{self, Containers};
 use super::namespaces::Table;
 use super::release::Lifted;
+use super::scopes::Scopes;
 use super::trust::Trust;
 use super::{jobs, release, sockets};
 
@@ -59,6 +60,7 @@ pub struct Daemon {
     pub(super) changed: Mutex<Option<String>>,
     /// Workloads whose enforcement is lifted for a while, by tag.
     pub(super) lifted: Mutex<HashMap<u64, Lifted>>,
+    pub(super) scopes: Mutex<Scopes>,
     /// Who waits for which answer of the proxy.
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
     questions: AtomicU64,
@@ -101,6 +103,7 @@ pub fn run(config: Config) -> Result<()> {
     let before = own_cgroup(&mount)?;
     fs::write(own.join("cgroup.procs"), "0").context("moving to the enforcer's own cgroup")?;
     fs::create_dir_all(&config.run.dir)?;
+    let scopes = Scopes::new(attach.clone(), own.clone(), jobs.clone())?;
     let mut kernel = Kernel::load_or_adopt(KernelConfig {
         object: config.object(),
         pins: config.kernel.pins.clone(),
@@ -127,6 +130,7 @@ pub fn run(config: Config) -> Result<()> {
         adopted: Mutex::default(),
         changed: Mutex::default(),
         lifted: Mutex::default(),
+        scopes: Mutex::new(scopes),
         waiting: Mutex::default(),
         questions: AtomicU64::new(0),
         newest: AtomicU64::new(0),
@@ -136,6 +140,8 @@ pub fn run(config: Config) -> Result<()> {
         config,
     });
     daemon.adopt_jobs()?;
+    daemon.begin_scopes()?;
+    daemon.watch_scopes().context("the watch over scopes")?;
     containers::serve(&daemon)?;
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;
@@ -196,8 +202,9 @@ impl Daemon {
     pub fn hidden(&self) -> Vec<PathBuf> {
         let config = &self.config;
         let pins = config.kernel.pins.parent().map(Path::to_path_buf);
-        let ours = [&config.ca.dir, &config.recording.dir, &config.mask.secrets_dir].map(PathBuf::clone);
-        pins.into_iter().chain(ours).collect()
+        let ours =
+            [&config.ca.dir, &config.recording.dir, &config.mask.secrets_dir, &config.cgroup.scopes_dir];
+        pins.into_iter().chain(ours.map(PathBuf::clone)).collect()
     }
 
     /// What a job that is root must not change: its policy, and what it trusts.
@@ -225,6 +232,13 @@ impl Daemon {
         lock(&self.workloads).insert(spec.tag, spec.clone());
         let told = self.ask(patience, |id| ToProxy::Workload { id, spec: Box::new(spec) });
         told.map(|_| ()).context("the proxy does not take the job")
+    }
+
+    /// The cgroup of a process.
+    pub(super) fn cgroup_of(&self, pid: u32) -> Option<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        Some(self.mount.join(path))
     }
 
     /// Asks the proxy something and waits for its answer.

@@ -23,6 +23,7 @@ use crate::workload::wire::{SecretValue, WorkloadSpec};
 
 use super::daemon::Daemon;
 use super::follow::Running;
+use super::scopes::LABEL;
 use crate::admin::request::{MAX_SPEC, RunReply, RunRequest};
 
 /// How long the proxy may take to know a workload.
@@ -79,6 +80,11 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     ensure!(
         (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fine) && !name.starts_with('.'),
         "a job's name has at most {MAX_NAME} letters, digits, `-`, `_` and `.`"
+    );
+    // Policy gives a scope's rights by it.
+    ensure!(
+        !request.labels.contains_key(LABEL),
+        "the label `{LABEL}` says which scope a workload is in: give the job another one"
     );
     let mut file = File::from(spec);
     file.rewind()?;

@@ -13,6 +13,7 @@ mod pause;
 pub mod proxy;
 pub mod registries;
 pub mod release;
+pub mod scopes;
 pub mod signer;
 mod sockets;
 pub mod trust;

@@ -23,6 +23,7 @@ use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::config::Config;
 use super::daemon::{Daemon, lock};
+use super::scopes::LABEL;
 
 /// How often the processes of a cgroup are moved out of it, before it stays: one
 /// may start others meanwhile.
@@ -65,7 +66,7 @@ impl Daemon {
             known.values().filter(|job| scope.is_none_or(|scope| is_meant(job, scope))).cloned().collect()
         };
         let name = scope.unwrap_or("all");
-        ensure!(!meant.is_empty(), "no job is called `{name}`: `enforcer status` lists them");
+        ensure!(!meant.is_empty(), "no job or scope is called `{name}`: `enforcer status` lists them");
         let millis = period.map(|period| u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
         let until_unix_ms = millis.map(|millis| now_unix_ms().saturating_add(millis));
         // It is written down first: what cannot be recorded is not done.
@@ -83,11 +84,11 @@ impl Daemon {
         let many = meant.len();
         Ok(match period {
             Some(period) => format!(
-                "{many} job(s) run without enforcement for {} s; connections that are open stay with the proxy",
+                "{many} workload(s) run without enforcement for {} s; connections that are open stay with the proxy",
                 period.as_secs()
             ),
             None => format!(
-                "{many} job(s) run without enforcement until they end; connections that are open stay with the proxy"
+                "{many} workload(s) run without enforcement until they end; connections that are open stay with the proxy"
             ),
         })
     }
@@ -101,7 +102,14 @@ impl Daemon {
     }
 
     fn lifted_file(&self, cgroup: &Path) -> PathBuf {
-        self.config.run.dir.join("lifted").join(cgroup.file_name().unwrap_or_default())
+        let dir = self.config.run.dir.join("lifted");
+        match cgroup.strip_prefix(self.mount()) {
+            // Names of cgroups beside the jobs are not unique.
+            Ok(below) if !cgroup.starts_with(self.jobs()) => {
+                dir.join(below.display().to_string().replace('%', "%25").replace('/', "%2F"))
+            }
+            _ => dir.join(cgroup.file_name().unwrap_or_default()),
+        }
     }
 
     /// A job whose enforcement an earlier loader lifted for a while, by its cgroup:
@@ -127,6 +135,12 @@ impl Daemon {
         let over: Vec<Lifted> =
             lock(&self.lifted).values().filter(|lifted| lifted.until_boot_ms <= now).cloned().collect();
         for lifted in over {
+            let known = lock(&self.workloads).get(&lifted.tag).map(|job| job.cgroup);
+            if known.is_some() && crate::kernel::cgroup_id(&lifted.path).ok() != known {
+                // It is gone, and what has its path now is another.
+                self.forget_lifted(lifted.tag);
+                continue;
+            }
             match self.tag(&lifted.path, lifted.tag) {
                 Ok(_) => tracing::info!(cgroup = %lifted.path.display(), "enforced again"),
                 Err(error) if !lifted.path.exists() => {
@@ -143,8 +157,12 @@ impl Daemon {
     }
 }
 
-/// By the job's name, or by the name of its cgroup, which is unique.
+/// By its scope; else by the job's name, or by the name of its cgroup, which is unique.
 fn is_meant(job: &WorkloadSpec, scope: &str) -> bool {
+    if let Some(own) = job.labels.get(LABEL) {
+        // One match of several alone would still be in the tag of its parent.
+        return own == scope;
+    }
     job.name == scope || Path::new(&job.cgroup_path).file_name().is_some_and(|name| name == scope)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ use super::config::OnTamper;
 use super::daemon::{Daemon, lock};
 use super::jobs;
 use super::release::Lifted;
+use super::scopes::{LABEL, Scope, ScopeReport};
 use super::watch::shown;
 
 /// How long a client may take to say what it wants.
@@ -102,6 +103,16 @@ impl Daemon {
                     answer["policy"].as_str().unwrap_or("?")
                 )))
             }
+            AdminRequest::ScopeList => {
+                Ok(AdminReply { status: serde_json::to_value(self.list_scopes())?, ..fine(String::new()) })
+            }
+            AdminRequest::ScopeAdd { scope, dry_run } => {
+                let scope: Scope = serde_json::from_value(scope).context("this is no scope")?;
+                scope.check().map_err(|why| anyhow!(why))?;
+                let report = self.add_scope(scope, dry_run, peer.pid)?;
+                Ok(AdminReply { status: serde_json::to_value(report)?, ..fine(String::new()) })
+            }
+            AdminRequest::ScopeRemove { name } => self.remove_scope(&name).map(fine),
             AdminRequest::Release { scope: None, for_ms: None } => {
                 self.say(&ToProxy::Released {
                     scope: "all".to_owned(),
@@ -137,13 +148,25 @@ impl Daemon {
                 "lifted_until_unix_ms": lifted.get(&job.tag).map(Lifted::until_unix_ms),
             })
         };
-        let jobs: Vec<_> = lock(&self.workloads).values().map(job).collect();
+        // Those of scopes may be many; they are listed by their own command.
+        let is_job = |job: &&WorkloadSpec| !job.labels.contains_key(LABEL);
+        let jobs: Vec<_> = lock(&self.workloads).values().filter(is_job).map(job).collect();
+        let scopes = self.list_scopes();
+        let enforced = !scopes.iter().any(|scope| scope.failed);
+        let scope = |scope: &ScopeReport| {
+            let until = scope.matches.iter().filter_map(|found| found.lifted_until_unix_ms).max();
+            json!({
+                "name": scope.name, "cgroups": scope.count, "failed": scope.failed,
+                "problem": scope.problems.first(), "lifted_until_unix_ms": until,
+            })
+        };
+        let scopes: Vec<_> = scopes.iter().map(scope).collect();
         let pids = lock(&self.proxy).as_ref().map(|link| (link.proxy, link.signer));
         let proxy = self.ask_status();
         let recording = proxy.as_ref().is_ok_and(|proxy| proxy["recording"] == "ok");
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "healthy": health.is_good() && recording,
+            "healthy": health.is_good() && recording && enforced,
             "proxy_pid": pids.map(|pids| pids.0),
             "signer_pid": pids.map(|pids| pids.1),
             "proxy": proxy.unwrap_or_else(|error| json!({ "problem": format!("{error:#}") })),
@@ -153,6 +176,7 @@ impl Daemon {
             "on_tamper": if self.config.kernel.on_tamper == OnTamper::Freeze { "freeze" } else { "deny" },
             "foreign": health.foreign.iter().map(foreign).collect::<Vec<_>>(),
             "jobs": jobs,
+            "scopes": scopes,
         }))
     }
 }

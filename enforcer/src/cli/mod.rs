@@ -47,6 +47,7 @@ enum Verb {
     /// Show scopes, pins and health
     Status(status::Cmd),
     Doctor(doctor::Cmd),
+    /// Describe which units, cgroups and users are enforced
     Scope(scope::Cmd),
     /// List, show and verify session recordings
     Sessions(sessions::Cmd),
@@ -105,7 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Run(cmd) => return cmd.run(&config),
         Verb::Status(cmd) => cmd.run(&config),
         Verb::Doctor(cmd) => return cmd.run(&config),
-        Verb::Scope(cmd) => return cmd.run(&config),
+        Verb::Scope(cmd) => cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
         Verb::Reload(cmd) => cmd.run(&config),

@@ -46,7 +46,7 @@ pub struct Cmd {
     command: Vec<OsString>,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .ok_or_else(|| "a label is KEY=VALUE".to_owned())

@@ -22,6 +22,13 @@ fn now_unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn lifted(entry: &serde_json::Value) -> String {
+    entry["lifted_until_unix_ms"].as_u64().map_or_else(String::new, |until| {
+        let left = until.saturating_sub(now_unix_ms()) / 1000;
+        format!("  NOT ENFORCED for {left} s more")
+    })
+}
+
 impl Cmd {
     pub fn run(self, config: &Path) -> miette::Result<ExitCode> {
         let config = Config::load(config)?;
@@ -52,12 +59,15 @@ impl Cmd {
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());
             }
             print_tampering(&status);
+            for scope in status["scopes"].as_array().into_iter().flatten() {
+                let name = scope["name"].as_str().unwrap_or_default();
+                let lifted = lifted(scope);
+                let problem = scope["problem"].as_str().map_or_else(String::new, |it| format!("  {it}"));
+                println!("scope  {name:<16} {} cgroup(s){lifted}{problem}", scope["cgroups"]);
+            }
             for job in status["jobs"].as_array().into_iter().flatten() {
                 let name = job["name"].as_str().unwrap_or_default();
-                let lifted = job["lifted_until_unix_ms"].as_u64().map_or_else(String::new, |until| {
-                    let left = until.saturating_sub(now_unix_ms()) / 1000;
-                    format!("  NOT ENFORCED for {left} s more")
-                });
+                let lifted = lifted(job);
                 println!("job    {name:<16} {}{lifted}", job["cgroup"].as_str().unwrap_or_default());
             }
         }

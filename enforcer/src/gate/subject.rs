@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::mask::{ExactValue, MaskError, Masker, Place, Selection};
 use crate::policy::WorkloadFacts;
@@ -94,16 +97,40 @@ impl Subject {
     }
 }
 
+/// How long a workload may be tagged and not known.
+const SOON: Duration = Duration::from_secs(1);
+
 /// All workloads that may speak now.
 #[derive(Default)]
 pub struct Subjects {
     by_tag: RwLock<HashMap<u64, Arc<Subject>>>,
+    added: Notify,
 }
 
 impl Subjects {
     pub fn insert(&self, subject: Arc<Subject>) -> Option<Arc<Subject>> {
         let mut map = self.by_tag.write().unwrap_or_else(PoisonError::into_inner);
-        map.insert(subject.workload.tag, subject)
+        let earlier = map.insert(subject.workload.tag, subject);
+        self.added.notify_waiters();
+        earlier
+    }
+
+    /// The same as `get`, but it waits a moment: a cgroup of somebody else is tagged
+    /// first, and then we are told of it.
+    pub async fn get_soon(&self, tag: u64) -> Option<Arc<Subject>> {
+        let until = Instant::now() + SOON;
+        loop {
+            let added = self.added.notified();
+            tokio::pin!(added);
+            // From here on nothing that is added is missed.
+            added.as_mut().enable();
+            if let Some(subject) = self.get(tag) {
+                return Some(subject);
+            }
+            if tokio::time::timeout_at(until, added).await.is_err() {
+                return None;
+            }
+        }
     }
 
     pub fn get(&self, tag: u64) -> Option<Arc<Subject>> {

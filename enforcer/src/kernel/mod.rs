@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "bpf(2), and map values that aya takes as plain bytes")]
 
 mod attach;
+mod before;
 mod cgroup;
 mod event;
 mod foreign;
@@ -37,6 +38,7 @@ use enforcer_common as abi;
 use enforcer_common::cfg;
 use thiserror::Error;
 
+pub use before::{Spared, close_foreign};
 pub use cgroup::{cgroup_id, cgroup2_mount, find_cgroup2};
 pub use event::{Refusal, Refusals};
 pub use foreign::Foreign;
@@ -129,6 +131,8 @@ pub enum KernelError {
     Log(#[source] Box<aya_log::Error>),
     #[error("listening on {port} of the network namespace failed")]
     Listen { port: u16, source: io::Error },
+    #[error("closing sockets from before the tag failed")]
+    FromBefore { source: io::Error },
     #[error("the thread in the other namespace ended without an answer")]
     Thread,
 }

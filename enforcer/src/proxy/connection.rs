@@ -48,7 +48,11 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
             return;
         }
     };
-    let Some(subject) = shared.gate.subjects.get(flow.tag) else {
+    let mut subject = shared.gate.subjects.get(flow.tag);
+    if subject.is_none() {
+        subject = Box::pin(shared.gate.subjects.get_soon(flow.tag)).await;
+    }
+    let Some(subject) = subject else {
         unknown_workload(&shared, client, &flow);
         return;
     };

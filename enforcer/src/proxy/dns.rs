@@ -145,7 +145,7 @@ impl DnsServer {
     /// An empty answer is not sent.
     async fn answer(&self, flow: &FlowRecord, query: &[u8], over: Transport) -> Vec<u8> {
         let Some(shared) = self.shared.upgrade() else { return Vec::new() };
-        let Some(subject) = shared.gate.subjects.get(flow.tag) else { return Vec::new() };
+        let Some(subject) = shared.gate.subjects.get_soon(flow.tag).await else { return Vec::new() };
         let Some(conn) = self.session(&shared, &subject, flow) else { return Vec::new() };
         // What is malformed counts, too: each is recorded.
         let within = self.rates.check_key(&flow.tag).is_ok();

@@ -7,6 +7,7 @@ mod escapes;
 mod faults;
 mod jobs;
 mod namespaces;
+mod scopes;
 mod splits;
 mod tamper;
 mod world;

@@ -68,7 +68,8 @@ impl World {
         self.in_cgroup(self.outside.path(), script)
     }
 
-    fn in_cgroup(&self, cgroup: &Path, script: &str) -> String {
+    /// A shell command by a process that comes into this cgroup.
+    pub fn in_cgroup(&self, cgroup: &Path, script: &str) -> String {
         self.in_netns(cgroup, &self.cable.work, script)
     }
 
@@ -80,7 +81,7 @@ impl World {
 
     fn command_in(cgroup: &Path, netns: &Netns, script: &str) -> Command {
         let mut command = Command::new("nsenter");
-        let script = format!("echo $$ > {}/cgroup.procs; {script}", cgroup.display());
+        let script = format!("echo $$ > '{}/cgroup.procs'; {script}", cgroup.display());
         command.args([&format!("--net=/run/netns/{}", netns.name()), "sh", "-c", &script]);
         command
     }
