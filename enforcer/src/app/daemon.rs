@@ -34,7 +34,7 @@ use super::config::Config;
 use super::containers::{self, Containers};
 use super::namespaces::Table;
 use super::release::Lifted;
-use super::scopes::Scopes;
+use super::scopes::{self, Scopes};
 use super::trust::Trust;
 use super::{jobs, release, sockets};
 
@@ -140,8 +140,7 @@ pub fn run(config: Config) -> Result<()> {
         config,
     });
     daemon.adopt_jobs()?;
-    daemon.begin_scopes()?;
-    daemon.watch_scopes().context("the watch over scopes")?;
+    scopes::serve(&daemon)?;
     containers::serve(&daemon)?;
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;

@@ -119,6 +119,12 @@ impl Scopes {
     }
 }
 
+/// Tags what is described, and follows what comes and goes.
+pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
+    daemon.begin_scopes()?;
+    daemon.watch_scopes().context("the watch over scopes")
+}
+
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -126,7 +132,7 @@ fn now() -> Duration {
 impl Daemon {
     /// Reads all scopes, takes over what an earlier loader has tagged, and tags what is
     /// there. Nobody is served before.
-    pub(super) fn begin_scopes(&self) -> Result<()> {
+    fn begin_scopes(&self) -> Result<()> {
         let mut scopes = lock(&self.scopes);
         let dir = &self.config.cgroup.scopes_dir;
         let by_command = definition::read_all(dir).context("scopes that were added by command")?;
@@ -152,7 +158,7 @@ impl Daemon {
     }
 
     /// Follows what comes and goes, on a thread of its own, until the end.
-    pub(super) fn watch_scopes(self: &Arc<Self>) -> Result<()> {
+    fn watch_scopes(self: &Arc<Self>) -> Result<()> {
         let fd = lock(&self.scopes).watcher.descriptor()?;
         let daemon = Arc::clone(self);
         std::thread::Builder::new().name("scopes".to_owned()).spawn(move || {
