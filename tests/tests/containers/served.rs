@@ -5,7 +5,7 @@ use crate::world::*;
 const MASKED: &str = "the token is [MASKED:GITHUB_TOKEN]";
 
 /// Usually the CA is there before the first instruction; a busy machine may be later.
-fn script() -> String {
+pub fn script() -> String {
     format!(
         "{} && pip install -q --disable-pip-version-check --no-cache-dir --break-system-packages \
            --index-url {1}/files/simple/ --target /tmp/site probe-pkg && \

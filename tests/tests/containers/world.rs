@@ -175,6 +175,12 @@ impl Podman {
         self.parent.display()
     }
 
+    /// The same as a folder.
+    pub fn cgroup(&self) -> PathBuf {
+        let below = self.parent.strip_prefix("/").expect("it was made so");
+        enforcer_tests::cgroup::mount().unwrap().join(below)
+    }
+
     /// Starts a container below the job's cgroup: options, then a shell script in the
     /// image. Its end is waited for by `finish`: attached to it, podman waits for its
     /// monitor to be gone, which takes as long as process 1 takes to notice.
