@@ -286,8 +286,9 @@ pub fn stand_in(fd: OwnedFd, records: Arc<Mutex<Vec<sys::FlowRecord>>>) {
     listener.set_nonblocking(false).unwrap();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
-            let Some(record) = sys::flow_of(stream.as_fd()).unwrap() else { continue };
-            assert_eq!(sys::flow_of(stream.as_fd()).unwrap(), None, "a record is taken once");
+            // An error is what a test gets that takes the programs away.
+            let Ok(Some(record)) = sys::flow_of(stream.as_fd()) else { continue };
+            assert!(matches!(sys::flow_of(stream.as_fd()), Ok(None)), "a record is taken once");
             records.lock().unwrap().push(record.clone());
             std::thread::spawn(move || {
                 stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();

@@ -21,6 +21,8 @@ pub const PEER_INTERFACE: &str = "peer0";
 
 const WORK_LINK: &str = "02:00:00:00:00:01";
 const PEER_LINK: &str = "02:00:00:00:00:02";
+/// What the kernel makes of that (RFC 4291, appendix A).
+const PEER_LINK_LOCAL: &str = "fe80::ff:fe00:2";
 
 /// A named network namespace, removed when dropped.
 pub struct Netns {
@@ -96,6 +98,11 @@ impl Cable {
             "netns",
             peer.name(),
         ])?;
+        // Addresses that the kernel itself gives are usable at once, too.
+        for (netns, interface) in [(&work, WORK_INTERFACE), (&peer, PEER_INTERFACE)] {
+            let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_dad");
+            netns.run(|| std::fs::write(path, "0"))??;
+        }
         for (netns, interface, link, v4, v6) in [
             (&work, WORK_INTERFACE, WORK_LINK, WORK4.to_string(), WORK6.to_string()),
             (&peer, PEER_INTERFACE, PEER_LINK, PEER4.to_string(), PEER6.to_string()),
@@ -107,7 +114,9 @@ impl Cable {
             netns.ip(&["link", "set", interface, "up"])?;
         }
         // Known neighbours: a packet arrives at once, or not at all.
-        for (address, family) in [(PEER4.to_string(), "-4"), (PEER6.to_string(), "-6")] {
+        for (address, family) in
+            [(PEER4.to_string(), "-4"), (PEER6.to_string(), "-6"), (PEER_LINK_LOCAL.to_owned(), "-6")]
+        {
             let known = ["lladdr", PEER_LINK, "dev", WORK_INTERFACE, "nud", "permanent"];
             work.ip(&[&[family, "neigh", "replace", &address], &known[..]].concat())?;
         }

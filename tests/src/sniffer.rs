@@ -13,6 +13,7 @@ use crate::netns::{Cable, Netns, PEER_INTERFACE, PEER4, PEER6, WORK4, WORK6};
 /// Protocol numbers of IPv6 neighbour discovery and multicast reports, which
 /// the kernel itself sends as soon as an interface is up.
 const KERNEL_ICMP6: std::ops::RangeInclusive<u8> = 130..=143;
+const ICMP6: u8 = 58;
 const SENTINEL_PORT: u16 = 9;
 
 /// One packet of the workload's end, from its network header on.
@@ -156,12 +157,14 @@ fn parse(bytes: &[u8]) -> Option<Packet> {
         _ => return None,
     };
     let noise = match packet.protocol {
-        58 => KERNEL_ICMP6.contains(&bytes[40]),
+        ICMP6 => KERNEL_ICMP6.contains(&bytes[40]),
         // Hop-by-hop: multicast reports of the kernel.
-        0 => packet.source.is_ipv6() && bytes.len() > 48 && KERNEL_ICMP6.contains(&bytes[48]),
+        0 if packet.source.is_ipv6() && bytes.len() > 48 => {
+            bytes[40] == ICMP6 && KERNEL_ICMP6.contains(&bytes[48])
+        }
         _ => false,
     };
     let ours =
         packet.source == IpAddr::V4(PEER4) || (packet.source.is_ipv6() && packet.source == IpAddr::V6(PEER6));
-    (!noise && !ours && (packet.source != IpAddr::V6(WORK6) || packet.protocol != 0)).then_some(packet)
+    (!noise && !ours).then_some(packet)
 }

@@ -7,6 +7,7 @@
 //! **Invariant**: the process is in the tagged cgroup before it runs a byte that
 //! is not ours, and no descriptor but the three standard ones reaches the command.
 
+pub mod filter;
 pub mod roots;
 
 use std::ffi::CString;
@@ -95,6 +96,7 @@ pub fn become_job(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> LaunchError {
 }
 
 fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    local_stdio()?;
     step("entering the job's cgroup", fs::write(spec.cgroup.join("cgroup.procs"), "0"))?;
     step("namespaces", unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP))?;
     let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
@@ -140,6 +142,18 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
     // A debugger could make the caller's other processes, which nothing redirects, send.
     step("a domain of its own", sys::isolate())?;
+    step("a filter of system calls", filter::install())?;
+    Ok(())
+}
+
+/// A connection that stands already is no business of the hooks, who never saw it begin.
+fn local_stdio() -> Result<(), LaunchError> {
+    for (fd, name) in [(0, "input"), (1, "output"), (2, "error")] {
+        if step("standard descriptors", sys::leads_out(fd))? {
+            let error = io::Error::other("it is a network socket; give the job a pipe or a file");
+            return step(&format!("standard {name}"), Err(error));
+        }
+    }
     Ok(())
 }
 

@@ -15,8 +15,8 @@ use enforcer_common as abi;
 mod caller;
 
 pub use caller::{
-    Caller, caller, close_on_exec_from, isolate, join_new_keyring, landlock_version, mounts_of,
-    reset_signals, set_limit, unescape,
+    Caller, caller, close_on_exec_from, isolate, join_new_keyring, landlock_version, leads_out, mounts_of,
+    reset_signals, set_filter, set_limit, unescape,
 };
 
 const SO_NETNS_COOKIE: i32 = 71;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use enforcer_tests::netns::WORK4;
+use enforcer_tests::netns::{PEER4, WORK4};
 use enforcer_tests::sniffer::contains;
 
 use crate::world::*;
@@ -22,8 +22,8 @@ const ATTEMPTS: &[(&str, &str, bool)] = &[
     ("fastopen", "10.77.0.2:4444", false),
     ("fastopen", "[fd77::2]:4444", false),
     ("fastopen-connect", "10.77.0.2:4444", false),
-    ("uring", "10.77.0.2:4444", false),
-    ("uring", "[fd77::2]:4444", false),
+    ("uring", "10.77.0.2:4444", true),
+    ("uring", "[fd77::2]:4444", true),
     ("uring-sendmsg", "10.77.0.2:4444", true),
     ("uring-setsockopt", "10.77.0.2:4444 device", true),
     ("uring-setsockopt", "10.77.0.2:4444 route", true),
@@ -207,4 +207,51 @@ fn ports_of_proxy(world: &World) -> BTreeSet<u16> {
         held.contains(&format!("socket:[{}]", fields[9])).then_some(port)
     });
     sockets.collect()
+}
+
+/// Of these no hook of ours sees anything, so that a job does not get them.
+#[test]
+fn a_job_makes_no_socket_that_the_hooks_do_not_see() {
+    let world = World::new();
+    let said = |what: &str| world.job(&format!("{PROBE} {what}"));
+    // AF_PACKET, AF_ALG, AF_VSOCK, AF_XDP, and one that no kernel has.
+    for family in [17, 38, 40, 44, 99] {
+        let script = format!("family 0.0.0.0:{family}");
+        assert!(said(&script).starts_with("error 97 "), "{family}: {}", said(&script));
+    }
+    // AF_UNIX, AF_INET, AF_INET6, AF_NETLINK.
+    for family in [1, 2, 10, 16] {
+        let script = format!("family 0.0.0.0:{family}");
+        assert_eq!(said(&script), "ok made", "{family}");
+    }
+    // By io_uring, by a 32-bit program, by numbers of a third instruction set.
+    let control = world.untagged(&format!("{PROBE} uring-family 0.0.0.0:40"));
+    assert_eq!(control, "ok made", "the attempt proves nothing");
+    assert!(said("uring-family 0.0.0.0:40").starts_with(REFUSED));
+    assert!(world.untagged(&format!("{PROBE} int80 10.77.0.2:4444")).starts_with("ok"));
+    assert!(said("int80 10.77.0.2:4444").starts_with(REFUSED));
+    assert!(said("x32 10.77.0.2:4444").starts_with("error 38 "));
+    assert!(said("request-key 10.77.0.2:4444").starts_with(REFUSED));
+}
+
+/// What is connected already was seen by no hook.
+#[test]
+fn a_job_gets_no_network_socket_as_a_standard_descriptor() {
+    let world = World::new();
+    for name in ["input", "output", "error"] {
+        let connected = world.cable.work.run(|| TcpStream::connect((PEER4, ECHO_PORT)).unwrap()).unwrap();
+        let socket = Stdio::from(std::os::fd::OwnedFd::from(connected));
+        let mut command = world.service.command(&["run", "--", "echo", "PROBE-SECRET"]).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        match name {
+            "input" => command.stdin(socket),
+            "output" => command.stdout(socket),
+            _ => command.stderr(socket),
+        };
+        world.leaked();
+        let out = command.output().unwrap();
+        assert_eq!(out.status.code(), Some(125), "{name}: {out:?}");
+        let packets = world.leaked();
+        assert!(packets.iter().all(|packet| !contains(&packet.bytes, PAYLOAD)), "{name}: {packets:?}");
+    }
 }

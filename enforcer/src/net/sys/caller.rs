@@ -106,6 +106,37 @@ pub fn isolate() -> io::Result<bool> {
     }
 }
 
+/// Whether this descriptor is a socket of another kind than those within the machine.
+pub fn leads_out(fd: std::os::fd::RawFd) -> io::Result<bool> {
+    let mut family: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of_val(&family)).unwrap_or(0);
+    let at = (&raw mut family).cast();
+    // SAFETY: the kernel writes at most `length` bytes, the size of `family`.
+    let done = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, at, &raw mut length) };
+    if done == 0 {
+        return Ok(family != libc::AF_UNIX);
+    }
+    match io::Error::last_os_error() {
+        // A file, or nothing.
+        error if matches!(error.raw_os_error(), Some(libc::ENOTSOCK | libc::EBADF)) => Ok(false),
+        error => Err(error),
+    }
+}
+
+/// Installs a seccomp filter: code, jump if true, jump if false, operand.
+pub fn set_filter(code: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+    const SET_MODE_FILTER: libc::c_uint = 1;
+    let mut code: Vec<libc::sock_filter> =
+        code.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let length = libc::c_ushort::try_from(code.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len: length, filter: code.as_mut_ptr() };
+    // SAFETY: the kernel reads that many instructions.
+    match unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Where file systems of this type are mounted, as mountinfo has it.
 pub fn mounts_of(mountinfo: &str, kind: &str) -> Vec<PathBuf> {
     let place = |line: &str| {

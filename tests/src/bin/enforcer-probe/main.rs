@@ -3,8 +3,15 @@
 #![allow(unsafe_code, reason = "raw system calls are the point")]
 #![allow(clippy::unwrap_used, reason = "a probe that cannot go on ends")]
 
+mod abi;
+mod calls;
+mod host;
+mod level;
 mod loopback;
 mod namespaces;
+mod options;
+mod outside;
+mod raw;
 mod uring;
 
 use std::io::{self, BufRead, Read, Write};
@@ -15,6 +22,7 @@ use std::time::Duration;
 
 const PAYLOAD: &[u8] = b"PROBE-SECRET";
 const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE_OF_ALL_S: u32 = 60;
 const MPTCP: i32 = 262;
 
 fn main() {
@@ -25,10 +33,49 @@ fn main() {
     if args[0] == "attribute" {
         return namespaces::attribute(&args[1..]);
     }
-    let (technique, target) = (args[0].as_str(), args.get(1).map(|a| a.parse::<SocketAddr>().unwrap()));
-    match attempt(technique, target, args.get(2).map(String::as_str)) {
+    // `as LEVEL CGROUP`, and then what is tried there.
+    let args = match args.split_first() {
+        Some((first, rest)) if first == "as" => {
+            // Nothing that is tried takes long; what hangs ends.
+            nix::unistd::alarm::set(PATIENCE_OF_ALL_S);
+            if let Err(e) = level::enter(&rest[0], &rest[1], &rest[2..]) {
+                println!("error {} {e}", e.raw_os_error().unwrap_or(0));
+                return;
+            }
+            rest[2..].to_vec()
+        }
+        _ => args,
+    };
+    match special(&args).unwrap_or_else(|| {
+        let target = args.get(1).map(|a| a.parse::<SocketAddr>().unwrap());
+        attempt(&args[0], target, args.get(2).map(String::as_str))
+    }) {
         Ok(text) => println!("ok {text}"),
         Err(e) => println!("error {} {e}", e.raw_os_error().unwrap_or(0)),
+    }
+}
+
+/// What takes other arguments than a destination.
+fn special(args: &[String]) -> Option<io::Result<String>> {
+    let kind = args[0].as_str();
+    if kind.starts_with("by-") {
+        return Some(outside::through(kind, &args[1]));
+    }
+    let to: SocketAddr = args.get(1)?.parse().ok()?;
+    let number = |n: usize| args[n].parse::<i32>().unwrap();
+    match kind {
+        _ if kind.starts_with("relay-") => Some(outside::relay(kind, to, &args[2])),
+        "victim" => Some(outside::victim(to, args.len() > 2)),
+        "steal-connected" | "steal-fresh" => Some(outside::steal(kind, to, number(2), number(3))),
+        "puppet" => {
+            let words: Vec<u64> = args[3..].iter().map(|word| word.parse().unwrap()).collect();
+            Some(outside::puppet(number(2), &words))
+        }
+        "take-connected" | "take-tcp" | "take-udp" => Some(outside::take(kind, to, &args[2])),
+        _ => host::run(kind, to, &args[2..])
+            .or_else(|| options::attempt(kind, to, args.get(2).map(String::as_str)))
+            .or_else(|| raw::attempt(kind, to, args.get(2).map(String::as_str)))
+            .or_else(|| calls::attempt(kind, to)),
     }
 }
 
@@ -39,6 +86,8 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "tcp" => connect_and_talk(&socket(to, libc::SOCK_STREAM, 0)?, to, wait),
         // The socket was made by somebody else and is handed over as standard input.
         "foreign-tcp" => connect_and_talk(&io::stdin().as_fd().try_clone_to_owned()?, to, false),
+        "foreign-send" => send(&io::stdin().as_fd().try_clone_to_owned()?).map(|()| "sent".to_owned()),
+        "inherited-send" => send(&inherited()?).map(|()| "sent".to_owned()),
         "foreign-udp" => {
             let fd = io::stdin().as_fd().try_clone_to_owned()?;
             connect(&fd, to)?;
@@ -61,11 +110,34 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             option(&fd, libc::IPPROTO_IP, libc::IP_OPTIONS, &source_route())?;
             connect_and_talk(&fd, to, wait)
         }
-        "uring" => uring::connect_and_talk(to),
+        "uring" => uring::connect_and_talk(to, extra.unwrap_or_default()),
+        // The number of a family in the place of a port.
+        "family" => raw::family(to.port().into(), libc::SOCK_DGRAM, 0)
+            .or_else(|_| raw::family(to.port().into(), libc::SOCK_STREAM, 0))
+            .map(|_| "made".to_owned()),
+        "uring-family" => uring::make(to.port().into()).map(|_| "made".to_owned()),
+        "uring-socket" => uring::make_and_talk(to),
+        "uring-fastopen" => uring::fast_open(to),
+        "connected-wait" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            connect(&fd, to)?;
+            pause(true);
+            send(&fd).map(|()| "sent".to_owned())
+        }
+        "bind-shared" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1_i32.to_ne_bytes())?;
+            bind_socket(&fd, to).map(|()| "bound".to_owned())
+        }
         "uring-sendmsg" => udp(to, wait, |fd| uring::send_msg(fd, to)),
         "uring-flood" => uring::flood(to),
         "uring-setsockopt" => uring::set_options(to, extra.unwrap_or_default()),
         "donate-tcp" => donate(&socket(to, libc::SOCK_STREAM, 0)?),
+        "donate-connected" => {
+            let fd = socket(to, libc::SOCK_STREAM, 0)?;
+            connect(&fd, to)?;
+            donate(&fd)
+        }
         "donate-udp" => donate(&socket(to, libc::SOCK_DGRAM, 0)?),
         "udplite" => raw(to, libc::SOCK_DGRAM, 136),
         "icmp-dgram" => raw(to, libc::SOCK_DGRAM, if to.is_ipv4() { 1 } else { 58 }),
@@ -116,7 +188,10 @@ fn datagram(technique: &str, to: SocketAddr, wait: bool) -> io::Result<String> {
             let IpAddr::V4(group) = to.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
             let mut request = group.octets().to_vec();
             request.extend([0; 4]);
-            option(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
+            option(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)?;
+            // The kernel reports at a time of its own within this second.
+            std::thread::sleep(PATIENCE);
+            Ok(())
         }),
         "dns-pktinfo" => udp(to, wait, |fd| {
             // Any source address, but out of the cable's interface.
@@ -180,6 +255,15 @@ fn donate(socket: &OwnedFd) -> io::Result<String> {
     Ok("given".to_owned())
 }
 
+/// The descriptor that the suite leaves open beside the standard ones.
+fn inherited() -> io::Result<OwnedFd> {
+    const NUMBER: i32 = 9;
+    // SAFETY: F_GETFD has no effect; it fails if the number is no descriptor.
+    check(unsafe { libc::fcntl(NUMBER, libc::F_GETFD) })?;
+    // SAFETY: nobody else in this process uses it.
+    Ok(unsafe { OwnedFd::from_raw_fd(NUMBER) })
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -230,6 +314,7 @@ fn raw_address(to: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
             a.sin6_family = 10;
             a.sin6_port = v6.port().to_be();
             a.sin6_addr.s6_addr = v6.ip().octets();
+            a.sin6_scope_id = v6.scope_id();
             size_of::<libc::sockaddr_in6>()
         }
     };

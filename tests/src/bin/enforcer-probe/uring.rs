@@ -12,6 +12,14 @@ const URING_CMD: u8 = 46;
 /// The command of a socket that sets an option; since Linux 6.7.
 const SOCKET_SETSOCKOPT: u32 = 3;
 
+const SOCKET: u8 = 45;
+/// A thread of the kernel submits.
+const SETUP_SQPOLL: u32 = 2;
+/// A worker of the kernel does it.
+const ASYNC: u8 = 1 << 4;
+const GET_EVENTS: u32 = 1;
+const WAKE_UP: u32 = 2;
+
 /// One entry of the submission queue, by the offsets of `struct io_uring_sqe`.
 struct Entry([u8; 64]);
 
@@ -43,12 +51,13 @@ struct Uring {
 
 impl Uring {
     fn new() -> io::Result<Self> {
-        Self::with(4)
+        Self::with(4, 0)
     }
 
-    /// With room for this many entries.
-    fn with(entries: u32) -> io::Result<Self> {
+    /// With room for this many entries, and flags of the set-up.
+    fn with(entries: u32, flags: u32) -> io::Result<Self> {
         let mut params = [0_u32; 30];
+        params[2] = flags;
         // SAFETY: 120 bytes, as the kernel's io_uring_params.
         let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, entries, params.as_mut_ptr()) };
         let fd = check(i32::try_from(fd).unwrap())?;
@@ -87,8 +96,9 @@ impl Uring {
             let array = self.sq.add(self.params[16] as usize).cast::<u32>();
             array.write(0);
             tail.write_volatile(tail.read_volatile() + 1);
+            let flags = GET_EVENTS | if self.params[2] & SETUP_SQPOLL == 0 { 0 } else { WAKE_UP };
             let entered =
-                libc::syscall(libc::SYS_io_uring_enter, self.fd, 1, 1, 1, std::ptr::null::<u8>(), 0);
+                libc::syscall(libc::SYS_io_uring_enter, self.fd, 1, 1, flags, std::ptr::null::<u8>(), 0);
             check(i32::try_from(entered).unwrap())?;
             let cqes = self.cq.add(self.params[25] as usize);
             let result = cqes.add(8).cast::<i32>().read_volatile();
@@ -97,12 +107,47 @@ impl Uring {
     }
 }
 
-pub fn connect_and_talk(to: SocketAddr) -> io::Result<String> {
+/// `polled` and `async` say which thread of the kernel does it.
+pub fn connect_and_talk(to: SocketAddr, how: &str) -> io::Result<String> {
     let fd = socket(to, libc::SOCK_STREAM, 0)?;
     let (address, length) = raw_address(to);
     let mut entry = Entry::new(CONNECT, &fd);
+    if how == "async" {
+        entry.0[1] = ASYNC;
+    }
     entry.put(8, &u64::from(length).to_ne_bytes());
     entry.pointer(16, &raw const address);
+    Uring::with(4, if how == "polled" { SETUP_SQPOLL } else { 0 })?.submit(&entry)?;
+    talk(fd)
+}
+
+/// A socket that was made without socket(2).
+pub fn make(family: i32) -> io::Result<OwnedFd> {
+    let mut entry = Entry([0; 64]);
+    entry.0[0] = SOCKET;
+    entry.put(4, &family.to_ne_bytes());
+    entry.put(8, &u64::from(libc::SOCK_STREAM.cast_unsigned()).to_ne_bytes());
+    let fd = Uring::new()?.submit(&entry)?;
+    // SAFETY: a new descriptor.
+    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) })
+}
+
+pub fn make_and_talk(to: SocketAddr) -> io::Result<String> {
+    let fd = make(if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
+    super::connect(&fd, to)?;
+    talk(fd)
+}
+
+/// A SYN with data, by a message.
+pub fn fast_open(to: SocketAddr) -> io::Result<String> {
+    let fd = socket(to, libc::SOCK_STREAM, 0)?;
+    let (mut address, length) = raw_address(to);
+    let mut part = part();
+    let message = message(&mut address, length, &mut part);
+    let mut entry = Entry::new(SENDMSG, &fd);
+    entry.pointer(16, &raw const message);
+    entry.put(24, &1_u32.to_ne_bytes());
+    entry.put(28, &libc::MSG_FASTOPEN.to_ne_bytes());
     Uring::new()?.submit(&entry)?;
     talk(fd)
 }
@@ -147,7 +192,7 @@ pub fn flood(to: SocketAddr) -> io::Result<String> {
     let mut entry = Entry::new(SENDMSG, &fd);
     entry.pointer(16, &raw const message);
     entry.put(24, &1_u32.to_ne_bytes());
-    let ring = Uring::with(ENTRIES)?;
+    let ring = Uring::with(ENTRIES, 0)?;
     println!("ready");
     // SAFETY: as in `submit`; the completions are taken unread.
     unsafe {

@@ -1,0 +1,122 @@
+//! What a process may do: an unprivileged user, root in a container, root of the host.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use enforcer::launch::{JobSpec, LaunchSpec};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::check;
+
+const NOBODY: u32 = 65534;
+
+/// What Docker leaves to root in a container: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL,
+/// SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
+const CONTAINER: u64 = 1
+    | 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 7
+    | 1 << 8
+    | 1 << 10
+    | 1 << 13
+    | 1 << 18
+    | 1 << 27
+    | 1 << 29
+    | 1 << 31;
+
+/// Becomes what `level` says. `launched` starts the rest of the command line as
+/// `enforcer run` starts a job, and so does not return.
+pub fn enter(level: &str, cgroup: &str, rest: &[String]) -> io::Result<()> {
+    match level {
+        "root" => Ok(()),
+        "user" => user(),
+        "launched" => Err(launched(cgroup, rest)),
+        "container" => container(false),
+        "container-set" => container(true),
+        other => panic!("no level {other}"),
+    }
+}
+
+fn user() -> io::Result<()> {
+    nix::unistd::setgroups(&[])?;
+    let (uid, gid) = (nix::unistd::Uid::from_raw(NOBODY), nix::unistd::Gid::from_raw(NOBODY));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    nix::sys::prctl::set_no_new_privs()?;
+    // As after exec: another process of this user may look into it.
+    nix::sys::prctl::set_dumpable(true)?;
+    Ok(())
+}
+
+fn launched(cgroup: &str, rest: &[String]) -> io::Error {
+    let argv = std::iter::once(std::env::args().next().unwrap()).chain(rest.iter().cloned());
+    let spec = LaunchSpec {
+        job: JobSpec {
+            argv: argv.map(String::into_bytes).collect(),
+            env: vec![(b"PATH".to_vec(), b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec())],
+            umask: 0o022,
+        },
+        cgroup: PathBuf::from(cgroup),
+        mounts: Vec::new(),
+        read_only: Vec::new(),
+        variables: Vec::new(),
+        // Where sockets of daemons are, which the settings hide.
+        hidden: std::env::var_os("ENFORCER_TEST_HIDDEN").map(PathBuf::from).into_iter().collect(),
+        uid: NOBODY,
+        gid: NOBODY,
+        groups: Vec::new(),
+        caller: enforcer::net::sys::caller(std::process::id()).unwrap(),
+    };
+    let root = std::fs::File::open("/").unwrap();
+    io::Error::other(enforcer::launch::become_job(&spec, root.as_fd()).to_string())
+}
+
+/// Namespaces and capabilities as Docker's; the network namespace is the one it has.
+fn container(set: bool) -> io::Result<()> {
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWCGROUP
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    unshare(flags)?;
+    // SAFETY: this process has one thread.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None)?;
+            std::process::exit(i32::from(!matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0))));
+        }
+        nix::unistd::ForkResult::Child => {}
+    }
+    // Whoever ends the first process ends this one.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::MS_RDONLY, none)?;
+    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::MS_RDONLY, none)?;
+    for private in ["/tmp", "/run"] {
+        mount(Some("none"), private, Some("tmpfs"), MsFlags::empty(), none)?;
+    }
+    if set {
+        enforcer::launch::filter::install()?;
+    }
+    capabilities(CONTAINER)
+}
+
+fn capabilities(kept: u64) -> io::Result<()> {
+    for capability in (0..64).filter(|bit| kept >> bit & 1 == 0) {
+        enforcer::net::sys::drop_bounding(capability)?;
+    }
+    let (low, high) = ((kept & 0xffff_ffff) as u32, (kept >> 32) as u32);
+    // _LINUX_CAPABILITY_VERSION_3, of this process.
+    let header = [0x2008_0522_u32, 0];
+    let sets = [low, low, 0, high, high, 0];
+    // SAFETY: a header and two sets of three words, as the version has it.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    check(i32::try_from(done).unwrap()).map(drop)
+}

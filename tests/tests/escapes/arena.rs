@@ -1,0 +1,260 @@
+//! The world, a state of it, and the judgement of attempts.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enforcer_tests::cgroup::Cgroup;
+use enforcer_tests::kernel::{PAYLOAD, TAG, TCP_PORT, World, probe};
+use enforcer_tests::sniffer::{Packet, contains};
+
+use crate::outcome::{Level, Outcome};
+use crate::reload::Reload;
+use crate::scene::Scene;
+use crate::table::{TECHNIQUES, Technique};
+use crate::{committed, reload};
+
+/// Of every state but the first, this many techniques at each level.
+const SAMPLE: usize = 6;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Enforcing,
+    /// Nobody listens where tagged processes are redirected to.
+    Down,
+    /// A loader adopts what an earlier one left, again and again.
+    Reload,
+}
+
+pub struct Arena {
+    pub world: World,
+    pub probe: PathBuf,
+    place: tempfile::TempDir,
+    state: State,
+    reload: Option<Reload>,
+}
+
+/// What one attempt came to.
+struct Seen {
+    outcome: Outcome,
+    said: String,
+}
+
+impl Arena {
+    fn new(state: State) -> Self {
+        let mut world = World::new();
+        let place = tempfile::tempdir().unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(place.path(), open).unwrap();
+        // Where cargo builds, not everybody may look.
+        let copy = place.path().join("enforcer-probe");
+        std::fs::copy(probe(), &copy).unwrap();
+        std::fs::create_dir(place.path().join("sockets")).unwrap();
+        let mut reload = None;
+        match state {
+            State::Enforcing => world.serve(),
+            State::Down => reload::listeners_that_close(&mut world),
+            State::Reload => {
+                world.serve();
+                reload = Some(Reload::start(&mut world));
+            }
+        }
+        world.sniffer.clear().unwrap();
+        Self { world, probe: copy, place, state, reload }
+    }
+
+    /// Every technique at this level; the results are printed, and compared.
+    pub fn all(state: State, level: Level) {
+        let results = Self::each(state, level, TECHNIQUES.iter().flat_map(|group| group.iter()).collect());
+        committed::compare(level, &results);
+    }
+
+    /// Some of them, or all if that is asked for.
+    pub fn sample(state: State, level: Level) {
+        let all: Vec<_> = TECHNIQUES.iter().flat_map(|group| group.iter()).collect();
+        if std::env::var_os("ENFORCER_ESCAPES_ALL").is_some() {
+            Self::each(state, level, all);
+            return;
+        }
+        let seed = std::env::var("ENFORCER_ESCAPES_SEED").ok().and_then(|text| text.parse().ok());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed: u64 = seed.unwrap_or(now.as_secs());
+        println!("{state:?}, {}: ENFORCER_ESCAPES_SEED={seed}", level.name());
+        // What stays of it after the table's damage is not of interest here.
+        let mut left: Vec<_> = all.into_iter().filter(|it| it.scene != Scene::Damage).collect();
+        let (mut chosen, mut random) = (Vec::new(), seed.wrapping_add(level as u64));
+        while chosen.len() < SAMPLE {
+            // Knuth's constants for 64 bits.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let place = usize::try_from(random >> 33).unwrap() % left.len();
+            chosen.push(left.swap_remove(place));
+        }
+        Self::each(state, level, chosen);
+    }
+
+    fn each(state: State, level: Level, techniques: Vec<&Technique>) -> BTreeMap<&'static str, String> {
+        let kernel = committed::kernel();
+        let mut arena = Self::new(state);
+        let lsm = arena.has_lsm();
+        let (mut results, mut wrong) = (BTreeMap::new(), Vec::new());
+        for technique in techniques {
+            let expected = technique.expected(&kernel, lsm, level, state);
+            let seen = if expected == Outcome::Untried {
+                Seen { outcome: Outcome::Untried, said: String::new() }
+            } else {
+                arena.judge(technique, level)
+            };
+            if technique.scene == Scene::Damage {
+                drop(arena);
+                arena = Self::new(state);
+            }
+            if seen.outcome != expected {
+                wrong.push(format!(
+                    "{}: {} instead of {expected}: {}",
+                    technique.name, seen.outcome, seen.said
+                ));
+            }
+            let shown = match seen.outcome {
+                Outcome::Absent => format!("n/a: {}", committed::plain(&seen.said)),
+                outcome => outcome.to_string(),
+            };
+            results.insert(technique.name, shown);
+        }
+        if let Some(reload) = arena.reload.take() {
+            let times = reload.stop(&mut arena.world);
+            assert!(times > 0, "no loader came to its end");
+        }
+        committed::print(state, level, &kernel, lsm, &results);
+        assert!(wrong.is_empty(), "{state:?}, {}, {kernel}:\n{}", level.name(), wrong.join("\n"));
+        results
+    }
+
+    /// Whether the second tier, of LSM programs, is at work.
+    fn has_lsm(&mut self) -> bool {
+        false
+    }
+
+    /// First the tagged process, since what an untagged one sends may come late.
+    fn judge(&mut self, technique: &Technique, level: Level) -> Seen {
+        self.taken();
+        self.world.sniffer.clear().unwrap();
+        let said = technique.scene.play(self, &self.world.job, level, technique);
+        let leaked = self.leaked(technique);
+        let gone = technique.scene == Scene::Said && said.starts_with("ok");
+        if !leaked.is_empty() || gone {
+            return Seen { outcome: Outcome::NotStopped, said: format!("{said} {leaked:?}") };
+        }
+        let taken = self.taken();
+        if taken.iter().any(|to| to.port() == TCP_PORT && to.ip().is_loopback()) {
+            return Seen { outcome: Outcome::OnlyProxy, said };
+        }
+        if !taken.is_empty() || said.contains(&format!(" {TAG} |")) {
+            return Seen { outcome: Outcome::Redirected, said };
+        }
+        if technique.scene == Scene::Proxy {
+            return Seen { outcome: Outcome::Refused, said };
+        }
+        let (worked, control) = self.control(technique, level);
+        if worked {
+            return Seen { outcome: Outcome::Refused, said };
+        }
+        if level != Level::Root && self.control(technique, Level::Root).0 {
+            return Seen { outcome: Outcome::NoRight, said: format!("{said}; untagged: {control}") };
+        }
+        Seen { outcome: Outcome::Absent, said: control }
+    }
+
+    /// Whether an untagged process gets out by it.
+    fn control(&self, technique: &Technique, level: Level) -> (bool, String) {
+        self.world.sniffer.clear().unwrap();
+        let said = technique.scene.play(self, &self.world.outside, level, technique);
+        let worked = match technique.scene {
+            Scene::Said => said.starts_with("ok"),
+            _ => !self.leaked(technique).is_empty(),
+        };
+        (worked, said)
+    }
+
+    fn leaked(&self, technique: &Technique) -> Vec<Packet> {
+        let mut packets = self.world.sniffer.packets().unwrap();
+        self.world.sniffer.clear().unwrap();
+        packets.retain(|packet| counts(packet, technique));
+        packets
+    }
+
+    /// Where those wanted to go who came to the proxy since the last time.
+    fn taken(&self) -> Vec<SocketAddr> {
+        if self.state != State::Down {
+            self.wait_for_the_proxy();
+        }
+        let mut records = self.world.records.lock().unwrap();
+        records.drain(..).filter(|record| record.tag == TAG).map(|record| record.orig_dst.0).collect()
+    }
+
+    /// It takes one connection after the other: when it has closed this one, which is
+    /// nobody's, it has looked at all before.
+    fn wait_for_the_proxy(&self) {
+        let ask = || {
+            for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+                let mut stream = TcpStream::connect(SocketAddr::new(ip, TCP_PORT)).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                // A reset is as good as an end.
+                drop(stream.read(&mut [0]));
+            }
+        };
+        self.world.cable.work.run(ask).unwrap();
+    }
+
+    /// Where somebody outside hands out sockets.
+    pub fn gifts(&self) -> PathBuf {
+        self.hidden().join("gifts")
+    }
+
+    /// Where the sockets of daemons are.
+    pub fn hidden(&self) -> PathBuf {
+        self.place.path().join("sockets")
+    }
+
+    /// The words of the table, with what they stand for.
+    pub fn words(&self, words: &[&str], cgroup: &Cgroup, helper: &[String]) -> Vec<String> {
+        let shown = |path: &Path| path.display().to_string();
+        let one = |word: &str| match word.strip_prefix('$') {
+            Some("unix") => shown(&self.hidden().join("relay")),
+            Some("abstract") => format!("enforcer-escapes-{}", std::process::id()),
+            Some("outside") => shown(self.world.outside.path()),
+            Some("cgroup") => shown(cgroup.path()),
+            Some("attach") => shown(&self.world.config.attach),
+            Some("gift") => shown(&self.gifts()),
+            Some("pins") => shown(&self.world.config.pins),
+            Some("tags") => shown(&self.world.config.pins.join("map_TAGS")),
+            Some("attached") => enforcer::kernel::cgroup_id(&self.world.config.attach).unwrap().to_string(),
+            Some("jobs") => enforcer::kernel::cgroup_id(&self.world.config.jobs).unwrap().to_string(),
+            Some(number) => helper[number.parse::<usize>().unwrap()].clone(),
+            None => word.to_owned(),
+        };
+        words.iter().map(|word| one(word)).collect()
+    }
+}
+
+/// Whether a packet is the work of an attempt, and not the end of one before.
+fn counts(packet: &Packet, technique: &Technique) -> bool {
+    const IGMP: u8 = 2;
+    const TCP: u8 = 6;
+    const SYN: u8 = 2;
+    const SCTP: u8 = 132;
+    const INIT: u8 = 1;
+    if contains(&packet.bytes, PAYLOAD) {
+        return true;
+    }
+    let header = if packet.source.is_ipv4() { usize::from(packet.bytes[0] & 0xf) * 4 } else { 40 };
+    let byte = |offset: usize| packet.bytes.get(header + offset).copied().unwrap_or(0);
+    match packet.protocol {
+        // Reports to a group are repeated for a while.
+        IGMP => technique.name == "igmp",
+        TCP => byte(13) & SYN != 0,
+        SCTP => byte(12) == INIT,
+        _ => true,
+    }
+}

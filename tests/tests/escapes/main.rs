@@ -1,0 +1,57 @@
+//! Every way out that is known, at every level of privilege, in every state of the
+//! enforcer: what arrives at the far end of a cable decides.
+//!
+//! A technique is proven by an untagged process, for which it has to work; the table
+//! says what comes of it in a tagged one. Any difference fails, a better outcome too,
+//! so that the table stays true. `ESCAPES.md` is made of the same results.
+//!
+//! Needs root. `ENFORCER_ESCAPES_ALL` tries everything in the other states as well, of
+//! which a sample is tried otherwise; `ENFORCER_ESCAPES_SEED` repeats one.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unsafe_code, reason = "what a child does between fork and exec")]
+
+mod arena;
+mod committed;
+mod outcome;
+mod reload;
+mod scene;
+mod spawn;
+mod table;
+
+use arena::{Arena, State};
+use outcome::Level;
+
+#[test]
+fn enforcing_user() {
+    Arena::all(State::Enforcing, Level::User);
+}
+
+#[test]
+fn enforcing_launched() {
+    Arena::all(State::Enforcing, Level::Launched);
+}
+
+#[test]
+fn enforcing_container() {
+    Arena::all(State::Enforcing, Level::Container);
+}
+
+#[test]
+fn enforcing_container_set() {
+    Arena::all(State::Enforcing, Level::ContainerSet);
+}
+
+#[test]
+fn enforcing_root() {
+    Arena::all(State::Enforcing, Level::Root);
+}
+
+#[test]
+fn proxy_down() {
+    Level::ALL.iter().for_each(|level| Arena::sample(State::Down, *level));
+}
+
+#[test]
+fn reload_running() {
+    Level::ALL.iter().for_each(|level| Arena::sample(State::Reload, *level));
+}

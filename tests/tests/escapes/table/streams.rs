@@ -1,0 +1,68 @@
+//! Connections, and the ways to ask for one.
+
+use super::{BEHIND, MAPPED, P4, P6, Technique, tech};
+use crate::scene::Scene;
+
+pub const ALL: &[Technique] =
+    &[
+        tech("tcp", &["tcp", P4], "RRRRR"),
+        tech("tcp-ipv6", &["tcp", P6], "RRRRR"),
+        tech("tcp-mapped", &["tcp", MAPPED], "RRRRR"),
+        tech("tcp-link-local-scope", &["scope", "[fe80::ff:fe00:2]:4444"], "RRRRR"),
+        tech("tcp-nat64", &["tcp", "[64:ff9b::a4d:2]:4444"], "RRRRR"),
+        tech("tcp-6to4", &["tcp", "[2002:a4d:2::1]:4444"], "RRRRR"),
+        tech("tcp-compatible", &["tcp", "[::a4d:2]:4444"], "RRRRR"),
+        tech("tcp-nonblocking", &["nonblocking", P4], "RRRRR"),
+        tech("tcp-bound-source", &["bound", P4], "RRRRR"),
+        tech("tcp-bound-source-ipv6", &["bound", P6], "RRRRR"),
+        tech("tcp-reconnect-unspec", &["reconnect", P4], "RRRRR"),
+        tech("tcp-reconnect-from-own-server", &["reconnect-from-own", P4], "RRRRR"),
+        tech("tcp-short-address", &["short", P4], "NNNNN"),
+        tech("tcp-short-address-ipv6", &["short", P6], "RRRRR"),
+        tech("tcp-address-race", &["race", P4], "RRRRR"),
+        tech("fastopen-sendto", &["fastopen", P4], "RRRRR"),
+        tech("fastopen-sendto-ipv6", &["fastopen", P6], "RRRRR"),
+        tech("fastopen-connect", &["fastopen-connect", P4], "RRRRR"),
+        tech("fastopen-connect-ipv6", &["fastopen-connect", P6], "RRRRR"),
+        tech("mptcp", &["mptcp", P4], "HHHHH"),
+        tech("mptcp-ipv6", &["mptcp", P6], "HHHHH"),
+        tech("mptcp-mapped", &["mptcp", MAPPED], "HHHHH"),
+        tech("int80-socketcall", &["int80", P4], "RKRKR"),
+        tech("x32-connect", &["x32", P4], "NNNNN"),
+        tech("uring-connect", &["uring", P4], "RKRKR"),
+        tech("uring-connect-ipv6", &["uring", P6], "RKRKR"),
+        tech("uring-socket", &["uring-socket", P4], "RKRKR"),
+        tech("uring-kernel-thread", &["uring", P4, "polled"], "RKRKR"),
+        tech("uring-worker", &["uring", P4, "async"], "RKRKR"),
+        tech("uring-fastopen", &["uring-fastopen", P4], "RKRKR"),
+        tech("sctp", &["sctp", P4], "NNNNN"),
+        tech("sctp-seqpacket", &["sctp-seqpacket", P4], "NNNNN"),
+        tech("dccp", &["dccp", P4], "NNNNN"),
+        tech("smc", &["smc", P4], "NNNNN"),
+        tech("source-port-of-another", &["tcp-from", P4, "15999"], "RRRRR"),
+        tech("inbound-pull", &["listen", "0.0.0.0:7000"], "HHHHH").scene(Scene::Pulled),
+        tech("dial-proxy", &["tcp", "127.0.0.1:15001"], "OOOOO").scene(Scene::Proxy),
+        tech("dial-proxy-alias", &["tcp", "127.0.0.2:15001"], "OOOOO").scene(Scene::Proxy),
+        tech("relay-on-loopback", &["tcp", "127.0.0.1:6001"], "RRRRR").scene(Scene::Helper(&[
+            "relay-tcp",
+            P4,
+            "127.0.0.1:6001",
+        ])),
+        tech("relay-on-own-address", &["tcp", "10.77.0.1:6001"], "RRRRR").scene(Scene::Helper(&[
+            "relay-tcp",
+            P4,
+            "10.77.0.1:6001",
+        ])),
+        tech("relay-on-loopback-udp", &["udp-sendto", "127.0.0.1:6001"], "HHHHH").scene(Scene::Helper(&[
+            "relay-udp",
+            P4,
+            "127.0.0.1:6001",
+        ])),
+        tech("relay-on-own-address-udp", &["udp-connect", "10.77.0.1:6001"], "HHHHH")
+            .scene(Scene::Helper(&["relay-udp", P4, "10.77.0.1:6001"])),
+        tech("squat-proxy-port", &["bind", "127.0.0.1:15001"], "HHHHH").scene(Scene::Said),
+        tech("squat-proxy-port-any", &["bind", "[::]:15001"], "HHHHH").scene(Scene::Said),
+        tech("squat-resolver-port", &["bind-udp", "127.0.0.1:15053"], "HHHHH").scene(Scene::Said),
+        tech("share-proxy-port", &["bind-shared", "127.0.0.1:15001"], "HHHHH").scene(Scene::Said),
+        tech("tcp-routed", &["tcp", BEHIND], "RRRRR"),
+    ];
