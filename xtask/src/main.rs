@@ -6,6 +6,7 @@ mod clients;
 mod containers;
 mod dist;
 mod ebpf;
+mod escapes;
 mod run;
 mod setup;
 mod soak;
@@ -56,6 +57,8 @@ enum Task {
     Bench(bench::Args),
     /// A thousand deaths under traffic, a hundred thousand connections, in release (as root)
     Soak(soak::Args),
+    /// Try every known way out here and in the guests, and write ESCAPES.md (as root)
+    Escapes(escapes::Args),
     /// Run the kernel tests at the true cgroup root of a Debian kernel in qemu
     Vm {
         /// The kernel series: 6.1 or 6.12
@@ -63,6 +66,9 @@ enum Task {
         kernel: String,
         /// Run only the tests whose name contains this
         filter: Option<String>,
+        /// The suite: kernel or escapes
+        #[arg(long, default_value = "kernel")]
+        suite: String,
         /// Install, use and remove the Debian package under systemd instead
         #[arg(long, conflicts_with_all = ["kernel", "filter"])]
         systemd: bool,
@@ -85,6 +91,10 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(args) => bench::all(&args),
         Task::Soak(args) => soak::all(&args),
         Task::Vm { systemd: true, .. } => systemd::all(),
-        Task::Vm { kernel, filter, .. } => vm::all(&kernel, filter.as_deref()),
+        Task::Escapes(args) => escapes::all(&args),
+        Task::Vm { kernel, filter, suite, .. } => {
+            let filter = filter.as_deref();
+            vm::all(&vm::Guest { series: &kernel, suite: &suite, filter, environment: "" }).map(drop)
+        }
     }
 }

@@ -19,30 +19,57 @@ use crate::{ebpf, setup};
 const KERNELS: &[(&str, &str)] =
     &[("6.1", "linux-image-cloud-amd64"), ("6.12", "linux-image-6.12-cloud-amd64")];
 
-/// Modules that the tests need, in load order.
-const MODULES: &[&str] = &["net/veth", "net/tun"];
+/// Modules that the tests need, in load order: cables, and the ways out that are tried.
+const MODULES: &[&str] = &[
+    "drivers/net/veth",
+    "drivers/net/tun",
+    "drivers/net/macvlan",
+    "lib/libcrc32c",
+    "net/ipv4/udp_tunnel",
+    "net/ipv6/ip6_udp_tunnel",
+    "net/sctp/sctp",
+    "net/dccp/dccp",
+    "net/dccp/dccp_ipv4",
+    "net/l2tp/l2tp_core",
+    "net/l2tp/l2tp_ip",
+    "net/vmw_vsock/vsock",
+    "net/vmw_vsock/vmw_vsock_virtio_transport_common",
+    "net/vmw_vsock/vsock_loopback",
+];
 
 /// What the guest prints last, with the exit code of the tests behind it.
 const VERDICT: &str = "vm-verdict:";
 
 /// The guest is killed after this many seconds: a hang is a failure.
-const TIMEOUT_S: &str = "900";
+const TIMEOUT_S: &str = "1800";
 
-/// Runs the kernel tests on the given kernel series (`6.1` or `6.12`).
-pub fn all(series: &str, filter: Option<&str>) -> Result<()> {
+/// What runs in the guest.
+pub struct Guest<'a> {
+    /// The kernel's series: `6.1` or `6.12`.
+    pub series: &'a str,
+    /// The suite of the tests package.
+    pub suite: &'a str,
+    pub filter: Option<&'a str>,
+    /// More words for the test's environment.
+    pub environment: &'a str,
+}
+
+/// Runs a suite in a guest, and returns what its console said.
+pub fn all(wanted: &Guest<'_>) -> Result<String> {
+    let series = wanted.series;
     let Some((_, meta)) = KERNELS.iter().find(|(name, _)| *name == series) else {
         bail!("no kernel {series}: there are 6.1 and 6.12");
     };
     setup::packages(setup::VM)?;
     let objects = [ebpf::build()?, ebpf::build_debug()?];
-    let test = test_binary("kernel")?;
+    let test = test_binary(wanted.suite)?;
     let folder = root().join("target/vm").join(series);
     let kernel = kernel(meta, &folder)?;
     let guest = folder.join("root");
     if guest.exists() {
         fs::remove_dir_all(&guest)?;
     }
-    fill(&guest, &kernel, &test, filter)?;
+    fill(&guest, &kernel, &test, wanted)?;
     for object in &objects {
         copy(object, &guest.join(object.file_name().context("an object without a name")?))?;
     }
@@ -77,7 +104,7 @@ fn kernel(meta: &str, folder: &Path) -> Result<Kernel> {
             .context("apt-get left no package")?;
         run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
     }
-    let modules = unpacked.join("lib/modules").join(&release).join("kernel/drivers");
+    let modules = unpacked.join("lib/modules").join(&release).join("kernel");
     Ok(Kernel { image, modules })
 }
 
@@ -99,7 +126,7 @@ fn test_binary(name: &str) -> Result<PathBuf> {
 }
 
 /// Lays out the guest's root.
-fn fill(guest: &Path, kernel: &Kernel, test: &Path, filter: Option<&str>) -> Result<()> {
+fn fill(guest: &Path, kernel: &Kernel, test: &Path, wanted: &Guest<'_>) -> Result<()> {
     for folder in ["bin", "sbin", "dev", "proc", "sys", "tmp", "run", "lib/modules", "etc", "root"] {
         fs::create_dir_all(guest.join(folder))?;
     }
@@ -116,12 +143,13 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, filter: Option<&str>) -> Res
         unpack_module(&kernel.modules.join(module), guest)?;
     }
     let init = guest.join("init");
-    fs::write(&init, init_script(filter.unwrap_or_default()))?;
+    fs::write(&init, init_script(wanted))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 
-fn init_script(filter: &str) -> String {
+fn init_script(wanted: &Guest<'_>) -> String {
+    let (filter, environment) = (wanted.filter.unwrap_or_default(), wanted.environment);
     let loads: String = MODULES
         .iter()
         .filter_map(|module| module.rsplit('/').next())
@@ -137,7 +165,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf; mount -t 
 {loads}ip link set lo up
 uname -r
 export ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_BPF_DEBUG_OBJECT=/enforcer.debug.bpf.o
-ENFORCER_TEST_ATTACH=/ /bin/test --test-threads=1 {filter}
+ENFORCER_TEST_ATTACH=/ {environment} /bin/test --test-threads=1 --nocapture {filter}
 echo {VERDICT} $?
 poweroff -f
 "
@@ -186,7 +214,7 @@ fn pack(guest: &Path, folder: &Path) -> Result<PathBuf> {
 
 /// Software emulation, so that it runs the same where nested virtualisation is
 /// missing or broken; the guest is up in about two seconds.
-pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<()> {
+pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<String> {
     let started = std::time::Instant::now();
     let out = Command::new("timeout")
         .args([TIMEOUT_S, "qemu-system-x86_64", "-accel", "tcg"])
@@ -208,5 +236,5 @@ pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<(
         verdict.map(str::trim) == Some("0"),
         "the tests failed in the guest, or it ended before they did"
     );
-    Ok(())
+    Ok(console.into_owned())
 }

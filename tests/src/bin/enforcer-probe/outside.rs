@@ -54,8 +54,10 @@ pub fn relay(kind: &str, to: SocketAddr, at: &str) -> io::Result<String> {
             ready();
             let mut bytes = [0; 64];
             loop {
-                let (length, _) = socket.recv_from(&mut bytes)?;
-                pass_on(to, &bytes[..length])?;
+                let (length, from) = socket.recv_from(&mut bytes)?;
+                if pass_on(to, &bytes[..length]).is_ok() {
+                    drop(socket.send_to(b"R", from));
+                }
             }
         }
         "relay-vsock" => {
@@ -98,6 +100,18 @@ pub fn through(kind: &str, at: &str) -> io::Result<String> {
             said(Box::new(stream))
         }
         "by-vsock" => said(Box::new(std::fs::File::from(raw::vsock(at.parse().unwrap())?))),
+        "by-udp" | "by-udp-connect" => {
+            let at: SocketAddr = at.parse().unwrap();
+            let socket = UdpSocket::bind(SocketAddr::new(at.ip(), 0))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            if kind == "by-udp" {
+                socket.send_to(PAYLOAD, at)?;
+            } else {
+                socket.connect(at)?;
+                socket.send(PAYLOAD)?;
+            }
+            socket.recv(&mut [0; 1]).map(|_| "relayed".to_owned())
+        }
         "by-uring-vsock" => {
             let fd = super::uring::make(libc::AF_VSOCK)?;
             raw::connect_vsock(&fd, at.parse().unwrap())?;

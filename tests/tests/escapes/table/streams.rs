@@ -53,12 +53,12 @@ pub const ALL: &[Technique] =
             P4,
             "10.77.0.1:6001",
         ])),
-        tech("relay-on-loopback-udp", &["udp-sendto", "127.0.0.1:6001"], "HHHHH").scene(Scene::Helper(&[
+        tech("relay-on-loopback-udp", &["by-udp", "127.0.0.1:6001"], "HHHHH").scene(Scene::Helper(&[
             "relay-udp",
             P4,
             "127.0.0.1:6001",
         ])),
-        tech("relay-on-own-address-udp", &["udp-connect", "10.77.0.1:6001"], "HHHHH")
+        tech("relay-on-own-address-udp", &["by-udp-connect", "10.77.0.1:6001"], "HHHHH")
             .scene(Scene::Helper(&["relay-udp", P4, "10.77.0.1:6001"])),
         tech("squat-proxy-port", &["bind", "127.0.0.1:15001"], "HHHHH").scene(Scene::Said),
         tech("squat-proxy-port-any", &["bind", "[::]:15001"], "HHHHH").scene(Scene::Said),
