@@ -84,6 +84,23 @@ pub fn all(args: &Args) -> Result<()> {
     let path = root().join("ESCAPES.md");
     fs::write(&path, render()?)?;
     println!("wrote {}", path.display());
+    write_readme()
+}
+
+/// What is not stopped, in the README.
+fn write_readme() -> Result<()> {
+    const BEGIN: &str = "<!-- escapes: begin -->";
+    const END: &str = "<!-- escapes: end -->";
+    let columns = columns()?;
+    let path = root().join("README.md");
+    let text = fs::read_to_string(&path)?;
+    let (before, rest) = text.split_once(BEGIN).context("the README has no place for what is not stopped")?;
+    let (_, after) = rest.split_once(END).context("the README's list has no end")?;
+    let lines: Vec<String> = LEVELS
+        .iter()
+        .map(|(level, heading, _)| format!("- {heading}: {}\n", open(&columns, level)))
+        .collect();
+    fs::write(&path, format!("{before}{BEGIN}\n\n{}\n{END}{after}", lines.concat()))?;
     Ok(())
 }
 

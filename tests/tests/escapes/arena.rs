@@ -160,10 +160,14 @@ impl Arena {
         if worked {
             return Seen { outcome: Outcome::Refused, said };
         }
-        if level != Level::Root && self.control(technique, Level::Root).0 {
-            return Seen { outcome: Outcome::NoRight, said: format!("{said}; untagged: {control}") };
+        if level == Level::Root {
+            return Seen { outcome: Outcome::Absent, said: control };
         }
-        Seen { outcome: Outcome::Absent, said: control }
+        // With every right there is.
+        match self.control(technique, Level::Root) {
+            (true, _) => Seen { outcome: Outcome::NoRight, said: format!("{said}; untagged: {control}") },
+            (false, said) => Seen { outcome: Outcome::Absent, said },
+        }
     }
 
     /// Whether an untagged process gets out by it.

@@ -53,4 +53,12 @@ pub fn compare(level: Level, results: &BTreeMap<&'static str, String>) {
     });
     let committed: BTreeMap<&str, String> = rows.collect();
     assert_eq!(&committed, results, "ESCAPES.md is old: make it again by `cargo xtask escapes`");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let begin = format!("- {}: ", level.heading());
+    let line = readme.lines().find_map(|line| line.strip_prefix(&begin)).expect("the README has each level");
+    for (name, outcome) in results {
+        let said = line.contains(&format!("`{name}`"));
+        assert!(said || outcome != "not stopped", "the README does not say that {name} is not stopped");
+    }
 }

@@ -20,6 +20,17 @@ pub enum Level {
 impl Level {
     pub const ALL: [Self; 5] = [Self::User, Self::Launched, Self::Container, Self::ContainerSet, Self::Root];
 
+    /// As the README calls it.
+    pub fn heading(self) -> &'static str {
+        [
+            "An unprivileged user",
+            "An unprivileged user in `enforcer run`",
+            "Root in a container",
+            "Root in a container, with the settings",
+            "Root of the host",
+        ][self as usize]
+    }
+
     pub fn name(self) -> &'static str {
         ["user", "launched", "container", "container-set", "root"][self as usize]
     }

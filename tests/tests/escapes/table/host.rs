@@ -14,16 +14,16 @@ pub const ALL: &[Technique] = &[
     tech("given-udp", &["take-udp", P4, "$gift"], "HKKKH").scene(Scene::Gift("donate-udp 10.77.0.2:4444")),
     tech("given-away-tcp", &["foreign-tcp", P4], "RRRRR").scene(Scene::Given("donate-tcp 10.77.0.2:4444")),
     tech("given-away-udp", &["foreign-udp", P4], "HHHHH").scene(Scene::Given("donate-udp 10.77.0.2:4444")),
-    tech("inherited-connected", &["inherited-send"], "LKLLL")
+    tech("inherited-connected", &["inherited-send"], "LKKKL")
         .scene(Scene::Inherited("donate-connected 10.77.0.2:4444")),
-    tech("standard-input-connected", &["foreign-send"], "LKLLL")
+    tech("standard-input-connected", &["foreign-send"], "LK..L")
         .scene(Scene::Stdin("donate-connected 10.77.0.2:4444")),
-    tech("standard-input-tcp", &["foreign-tcp", P4], "RKRRR")
+    tech("standard-input-tcp", &["foreign-tcp", P4], "RK..R")
         .scene(Scene::Stdin("donate-tcp 10.77.0.2:4444")),
     tech("late-tag-tcp", &["tcp", P4, "wait"], "R.RRR").scene(Scene::Late),
     tech("late-tag-udp", &["udp-sendto", P4, "wait"], "H.HHH").scene(Scene::Late),
     tech("late-tag-device", &["bindtodevice", P4, "wait"], "H.HHH").scene(Scene::Late),
-    tech("late-tag-connected", &["connected-wait", P4], "L.LLL").scene(Scene::Late),
+    tech("late-tag-connected", &["connected-wait", P4], "L.L.L").scene(Scene::Late),
     tech("steal-connected", &["steal-connected", P4, "$0", "$1"], "KKKKL").scene(VICTIM),
     tech("steal-fresh", &["steal-fresh", P4, "$0", "$2"], "KKKKR").scene(VICTIM),
     tech("steal-connected-same-user", &["steal-connected", P4, "$0", "$1"], "LKKKL").scene(PEER_OF_USER),
@@ -47,6 +47,6 @@ pub const ALL: &[Technique] = &[
     tech("program-in-own-cgroup", &["program-here", P4, "$cgroup"], "KKKKR"),
     tech("program-at-root", &["program-here", P4, "$attach"], "KKKKH"),
     tech("detach-links", &["detach", P4, "$attached", "$jobs"], "KKKKL").scene(Scene::Damage),
-    tech("unpin", &["unpin", P4, "$pins"], "KKKKL").scene(Scene::Damage),
+    tech("unpin", &["unpin", P4, "$pins"], "KKKKH").scene(Scene::Damage),
     tech("edit-maps", &["untag", P4, "$tags"], "KKKKL").scene(Scene::Damage),
 ];
