@@ -61,6 +61,13 @@ pub fn attempt(name: &str, to: SocketAddr) -> Option<io::Result<String>> {
             super::option(fd, libc::SOL_SOCKET, libc::SO_BROADCAST, &1_i32.to_ne_bytes())?;
             send_to(fd, to, 0)
         }),
+        // The number of a family in the place of a port.
+        "family" => super::raw::family(to.port().into(), libc::SOCK_DGRAM, 0)
+            .or_else(|_| super::raw::family(to.port().into(), libc::SOCK_STREAM, 0))
+            .map(|_| "made".to_owned()),
+        "uring-family" => super::uring::make(to.port().into()).map(|_| "made".to_owned()),
+        "uring-socket" => super::uring::make_and_talk(to),
+        "uring-fastopen" => super::uring::fast_open(to),
         _ => return None,
     })
 }

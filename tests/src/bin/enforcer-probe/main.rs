@@ -111,13 +111,6 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
             connect_and_talk(&fd, to, wait)
         }
         "uring" => uring::connect_and_talk(to, extra.unwrap_or_default()),
-        // The number of a family in the place of a port.
-        "family" => raw::family(to.port().into(), libc::SOCK_DGRAM, 0)
-            .or_else(|_| raw::family(to.port().into(), libc::SOCK_STREAM, 0))
-            .map(|_| "made".to_owned()),
-        "uring-family" => uring::make(to.port().into()).map(|_| "made".to_owned()),
-        "uring-socket" => uring::make_and_talk(to),
-        "uring-fastopen" => uring::fast_open(to),
         "connected-wait" => {
             let fd = socket(to, libc::SOCK_STREAM, 0)?;
             connect(&fd, to)?;
