@@ -333,6 +333,32 @@ fn what_was_connected_before_the_tag_is_closed_and_sends_nothing() {
     assert!(world.leaked().iter().any(|packet| contains(&packet.bytes, PAYLOAD)));
 }
 
+/// Whoever is in a network namespace of his own when the tag comes is served before he
+/// connects anywhere.
+#[test]
+fn a_network_namespace_in_a_scope_is_served_ahead_of_time() {
+    let world = World::new();
+    let ci = world.cgroup("ci");
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; ip link set lo up; echo ready; read -r go; {PROBE} tcp {PEER4}:4444",
+        ci.path().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    world.scope_done(&["add", "ci", "--cgroup", "/ci"]);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    child.wait().unwrap();
+    // Redirected: the proxy takes the connection, and then does not like what is said.
+    assert!(!line.starts_with(REFUSED) && !line.contains("unreachable"), "{line}");
+}
+
 /// Makes a cgroup, starts a process in it (as systemd does, without a move), which
 /// connects at once; and so on.
 const BURST: &str = r"

@@ -315,6 +315,12 @@ impl Daemon {
             return;
         }
         let swept = found.seen.sweep(&found.note.path, since, ports);
+        for pid in swept.namespaces.values() {
+            // Else their first connect is refused, and then it is served.
+            if let Err(error) = self.serve_namespace_of(*pid) {
+                tracing::debug!(pid, "the network namespace is served on demand: {error:#}");
+            }
+        }
         for problem in &swept.problems {
             tracing::warn!(cgroup = %found.note.path.display(), "{problem}");
         }

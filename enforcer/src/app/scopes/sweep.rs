@@ -30,6 +30,8 @@ pub enum Since {
 pub struct Swept {
     pub closed: u64,
     pub problems: Vec<String>,
+    /// The network namespaces that were met, and a process in each.
+    pub namespaces: HashMap<u64, u32>,
 }
 
 /// The processes that have been looked at, of one tagged cgroup.
@@ -64,14 +66,15 @@ impl Seen {
 fn close(pids: &[u32], spared: &Spared, swept: &mut Swept) {
     let mut namespaces: HashMap<u64, (File, HashSet<u64>)> = HashMap::new();
     for pid in pids {
+        // One that has ended has no sockets either.
+        let Ok(netns) = File::open(format!("/proc/{pid}/ns/net")) else { continue };
+        let Ok(number) = netns.metadata().map(|metadata| metadata.ino()) else { continue };
+        swept.namespaces.insert(number, *pid);
         let inodes = sockets_of(*pid);
         if inodes.is_empty() {
             continue;
         }
         swept.problems.extend(unclosable(*pid, &inodes));
-        // One that has ended has no sockets either.
-        let Ok(netns) = File::open(format!("/proc/{pid}/ns/net")) else { continue };
-        let Ok(number) = netns.metadata().map(|metadata| metadata.ino()) else { continue };
         namespaces.entry(number).or_insert((netns, HashSet::new())).1.extend(inodes);
     }
     for (netns, inodes) in namespaces.into_values() {
