@@ -10,4 +10,5 @@ pub mod sniffer;
 pub mod split;
 pub mod traffic;
 pub mod origin;
+pub mod store;
 pub mod tamper;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,6 +15,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::cgroup::Cgroup;
+use crate::store::Store;
+use enforcer::net::sys;
 
 /// The user and the group that tests run jobs and the proxy as.
 pub const NOBODY: u32 = 65534;
@@ -86,6 +89,8 @@ pub struct Service {
     pub cgroup: Cgroup,
     /// What the daemon is started by: words before its own command line.
     pub wrapper: Vec<String>,
+    /// In place of systemd: where it stores descriptors from one start to the next.
+    pub store: Option<Store>,
     daemon: Option<Child>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -131,6 +136,7 @@ impl Service {
             dir,
             cgroup,
             wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
+            store: None,
             daemon: None,
             _turn: turn,
         };
@@ -158,6 +164,9 @@ impl Service {
             }
             None => daemon,
         };
+        if let Some(store) = &self.store {
+            command = given(&command, store)?;
+        }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
@@ -237,6 +246,15 @@ impl Service {
         Ok(())
     }
 
+    /// Ends it as systemd does, and waits for its end.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(self.daemon_pid()?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        let status = self.daemon.take().context("no daemon")?.wait()?;
+        ensure!(status.success(), "the daemon ended with {status}");
+        Ok(())
+    }
+
     /// Waits until the service answers and is whole.
     pub fn wait_whole(&self) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(15);
@@ -297,6 +315,27 @@ impl Drop for Service {
             last.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// The command as systemd starts it: with what is stored as its descriptors from 3 on.
+fn given(command: &Command, store: &Store) -> Result<Command> {
+    let (names, fds): (Vec<String>, Vec<OwnedFd>) = store.copies()?.into_iter().unzip();
+    // The number of the process is known only in it.
+    let script = "export LISTEN_PID=$$; exec \"$@\"";
+    let mut whole = Command::new("bash");
+    whole.args(["-c", script, "bash"]).arg(command.get_program()).args(command.get_args());
+    whole.env("NOTIFY_SOCKET", &store.path);
+    if !fds.is_empty() {
+        whole.env("LISTEN_FDS", fds.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    }
+    sys::before_exec(&mut whole, move || {
+        for (fd, to) in fds.iter().zip(3..) {
+            // By way of a number that is not among them.
+            sys::duplicate_to(sys::duplicate_above(fd.as_raw_fd(), 200)?, to)?;
+        }
+        Ok(())
+    });
+    Ok(whole)
 }
 
 /// Two ports that nobody has, so that suites may run beside each other.

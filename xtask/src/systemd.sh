@@ -62,6 +62,8 @@ rules:
 POLICY
 printf value-that-is-secret >/etc/enforcer/secrets.d/HOUSE
 cp ca.pem /etc/enforcer/upstream-roots.pem
+# The emulated machine starts a service in more than two seconds.
+sed -i 's|^#hold_ms.*|hold_ms = 60000|' /etc/enforcer/config.toml
 sed -i 's|^#ca_file|ca_file|; s|^\[dns.names\]$|&\n"up.test" = ["127.0.0.1"]|' /etc/enforcer/config.toml
 step "start" 0 '' systemctl enable --now enforcer
 works "started"
@@ -74,13 +76,40 @@ step "UDP" 1 'Operation not permitted' enforcer run -- sh -c 'exec bash -c "echo
 step "reload" 0 '' systemctl reload enforcer
 enforcer run --name stays -- sleep 300 2>/dev/null &
 step "a job that stays" 0 '' eventually sh -c 'enforcer status | grep stays'
+cat >load.sh <<'LOAD'
+while [ ! -e /tmp/enough ]; do
+    curl -sS -m 60 https://up.test:8443/ || echo "failed $?"
+done
+LOAD
+enforcer run --name load -- bash load.sh >load.log 2>&1 &
+step "a job that keeps asking" 0 '' eventually grep -q hello load.log
+before=$(stat -c %i /sys/fs/cgroup/system.slice/enforcer.service/own)
 step "restart" 0 '' systemctl restart enforcer
+step "the own cgroup is another one" 1 '' [ "$before" = "$(stat -c %i /sys/fs/cgroup/system.slice/enforcer.service/own)" ]
+answers=$(grep -c hello load.log)
+step "the job goes on to ask" 0 '' eventually sh -c "[ \$(grep -c hello load.log) -gt $((answers + 2)) ]"
+touch /tmp/enough
+step "no request failed while it restarted" 1 '^0$' sh -c "grep -v -e hello -e 'the service has ended' load.log | grep -c ."
+step "nothing is left in the store of descriptors" 0 '=0$' systemctl show enforcer -p NFileDescriptorStore
 step "the job that ran on is known" 0 stays enforcer status
 works "restarted"
 killed=$(systemctl show enforcer -p MainPID --value)
 kill -9 "$killed"
+# The job's own cgroup, without the service's help.
+step "refused at once after a crash" 7 '' bash -c 'echo $$ >/sys/fs/cgroup/enforcer-jobs.slice/stays-*/cgroup.procs; exec curl -sS -m 3 --resolve up.test:8443:127.0.0.1 https://up.test:8443/'
 step "systemd starts it again" 0 '' eventually sh -c "pid=\$(systemctl show enforcer -p MainPID --value); [ \$pid != 0 ] && [ \$pid != $killed ]"
 works "killed"
+tamper='import ctypes, os, struct
+path = ctypes.create_string_buffer(b"/sys/fs/bpf/enforcer/link_connect4")
+bpf = lambda command, *words: ctypes.CDLL(None, use_errno=True).syscall(321, command, (ctypes.c_uint32 * len(words))(*words), 4 * len(words))
+address = ctypes.addressof(path)
+link = bpf(7, address & 0xffffffff, address >> 32, 0, 0)
+assert link >= 0 and bpf(34, link) == 0'
+step "somebody detaches a program" 0 '' python3 -c "$tamper"
+step "it is noticed" 0 '' eventually sh -c 'enforcer status | grep "CHANGED by somebody: connect4"'
+step "nobody tagged has a network" 7 '' bash -c 'echo $$ >/sys/fs/cgroup/enforcer-jobs.slice/stays-*/cgroup.procs; exec curl -sS -m 3 --resolve up.test:8443:127.0.0.1 https://up.test:8443/'
+step "until somebody has looked" 0 'have a network again' enforcer reload
+works "after tampering"
 step "recordings" 0 '' enforcer sessions verify
 step "stop" 0 '' systemctl stop enforcer
 untagged "stopped"

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::kernel::netns_cookie;
 use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::secret::SecretText;
@@ -77,6 +78,7 @@ impl Daemon {
             let ended = gone(&mut signer) || gone(&mut proxy);
             let stop = self.stop.load(Ordering::Acquire);
             if ended || stuck || stop {
+                self.before_the_end(&mut proxy, stop);
                 self.end_proxy(&mut proxy, if stop { END } else { CUT });
                 end([&mut proxy, &mut signer]);
                 if stuck {
@@ -93,6 +95,19 @@ impl Daemon {
         }
     }
 
+    /// A proxy that is ended on purpose leaves its listeners to the next one. What a dead
+    /// one had is closed: connections are refused until there is another.
+    fn before_the_end(&self, proxy: &mut Child, stop: bool) {
+        if self.release.load(Ordering::Acquire) || !matches!(proxy.try_wait(), Ok(None)) {
+            return;
+        }
+        if stop {
+            self.hand_on_listeners(proxy.id());
+        } else {
+            self.keep_listeners(proxy.id());
+        }
+    }
+
     /// The end of its control link is what a proxy drains for: open statements come
     /// to their end, within the deadline, and sessions are closed.
     fn end_proxy(&self, proxy: &mut Child, patience: Duration) {
@@ -105,11 +120,14 @@ impl Daemon {
         }
     }
 
+    pub(super) fn proxy_user(&self) -> Result<nix::unistd::User> {
+        let user = &self.config.proxy.user;
+        nix::unistd::User::from_name(user)?
+            .with_context(|| format!("there is no user `{user}`: useradd --system --no-create-home {user}"))
+    }
+
     fn start_children(self: &Arc<Self>) -> Result<(Child, Child)> {
-        let user = nix::unistd::User::from_name(&self.config.proxy.user)?.with_context(|| {
-            let user = &self.config.proxy.user;
-            format!("there is no user `{user}`: useradd --system --no-create-home {user}")
-        })?;
+        let user = self.proxy_user()?;
         let recording = &self.config.recording.dir;
         fs::create_dir_all(recording)?;
         fs::set_permissions(recording, fs::Permissions::from_mode(0o700))?;
@@ -144,10 +162,10 @@ impl Daemon {
         [proxy, signer]: [&Child; 2],
     ) -> Result<()> {
         ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &[to_signer.as_fd()])?;
-        // Open from here on, and served last: what comes meanwhile waits.
-        let listeners = self.with_kernel(|kernel| kernel.open_listeners(None))?;
-        let netns = listeners.netns;
-        let fds: [OwnedFd; 4] = listeners.into_fds()?;
+        let here = netns_cookie(&File::open("/proc/self/ns/net")?)?;
+        // Open from here on, and served last: what comes meanwhile waits. What is held
+        // already is taken last, since its time is counted until then.
+        let opened = if self.holds_listeners() { None } else { Some(self.listeners(here, None)?) };
         let reader = ours.try_clone()?;
         let (ready, begun) = mpsc::channel();
         let daemon = Arc::clone(self);
@@ -159,10 +177,15 @@ impl Daemon {
         for spec in known {
             self.say(&ToProxy::Workload { id: 0, spec: Box::new(spec) });
         }
+        let listeners = opened.map_or_else(|| self.listeners(here, None), Ok)?;
+        let netns = listeners.netns;
+        let fds: [OwnedFd; 4] = listeners.into_fds()?;
         // A job that runs on would be refused by a proxy that does not know it yet.
         self.tell(&ToProxy::Listeners { netns }, &fds.each_ref().map(AsFd::as_fd))
             .context("the proxy did not take the listeners")?;
-        self.serve_again(netns)
+        self.serve_again(netns)?;
+        self.drop_held();
+        Ok(())
     }
 
     fn listen_to(&self, channel: &Channel, ready: &mpsc::Sender<()>) {
@@ -242,9 +265,21 @@ fn registered(dir: &Path) -> Result<Vec<SecretValue>> {
     Ok(values)
 }
 
-/// A child of this program under another user, without any privilege, that ends
-/// with its parent; its descriptors are 10 and so on.
+/// Whether a process goes on when its parent has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lives {
+    WithItsParent,
+    On,
+}
+
+/// A child that ends with its parent.
 fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
+    let started = command(user, verb, Lives::WithItsParent, fds).spawn();
+    started.with_context(|| format!("starting the {verb}"))
+}
+
+/// This program under another user, without any privilege; its descriptors are 10 and so on.
+pub(super) fn command(user: &nix::unistd::User, verb: &str, lives: Lives, fds: &[RawFd]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg(verb).env_clear();
     for name in ["RUST_LOG", "RUST_BACKTRACE"] {
@@ -273,6 +308,9 @@ fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
         nix::unistd::setresgid(gid, gid, gid)?;
         nix::unistd::setresuid(uid, uid, uid)?;
         nix::sys::prctl::set_no_new_privs()?;
+        if lives == Lives::On {
+            return Ok(());
+        }
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         // The parent may have died before that took effect.
         if nix::unistd::getppid() != parent {
@@ -280,7 +318,7 @@ fn child(user: &nix::unistd::User, verb: &str, fds: &[RawFd]) -> Result<Child> {
         }
         Ok(())
     });
-    command.spawn().with_context(|| format!("starting the {verb}"))
+    command
 }
 
 /// A file without a name, for what is passed to a child.

@@ -78,11 +78,14 @@ impl Default for Cgroup {
 pub struct Listen {
     pub tcp_port: u16,
     pub dns_port: u16,
+    /// Milliseconds for which listeners are held at a planned restart; who connects
+    /// waits as long as that at most, and is refused then.
+    pub hold_ms: u64,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { tcp_port: 15001, dns_port: 15053 }
+        Self { tcp_port: 15001, dns_port: 15053, hold_ms: 2000 }
     }
 }
 

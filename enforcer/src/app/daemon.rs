@@ -9,8 +9,9 @@
 //!   a child dies --> both are stopped and started again, with new listeners
 //! ```
 //!
-//! **Invariant**: it holds no listening socket while no proxy runs: a connection
-//! would hang in the backlog instead of being refused.
+//! **Invariant**: while no proxy runs nobody holds a listening socket, where a connection
+//! would hang in the backlog instead of being refused; but between two proxies of which
+//! one follows the other as planned, for `[listen] hold_ms` at most (see [`super::hold`]).
 
 use std::collections::HashMap;
 use std::fs;
@@ -32,6 +33,7 @@ use crate::workload::wire::{ToProxy, WorkloadSpec};
 use super::children::TICK;
 use super::config::Config;
 use super::containers::{self, Containers};
+use super::hold::{self, Hold};
 use super::namespaces::Table;
 use super::release::Lifted;
 use super::scopes::{self, Scopes};
@@ -53,6 +55,7 @@ pub struct Daemon {
     /// Read by one at a time: by the thread that waits for them, and at a job's end.
     pub(super) refusals: Mutex<Refusals>,
     pub(super) namespaces: Mutex<Table>,
+    pub(super) hold: Arc<Mutex<Hold>>,
     pub(super) proxy: Mutex<Option<Link>>,
     pub(super) workloads: Mutex<HashMap<u64, WorkloadSpec>>,
     adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
@@ -89,6 +92,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs the service until it is told to stop.
 pub fn run(config: Config) -> Result<()> {
     ensure!(nix::unistd::Uid::effective().is_root(), "the service needs root: sudo enforcer daemon");
+    // First of all: until they are taken from systemd nobody counts their time.
+    let stored = hold::stored();
     as_many_descriptors_as_allowed().context("the limit of descriptors")?;
     // It has the CA's key and passes secrets of jobs on.
     crate::secret::process::close_to_others().context("closing the process to others")?;
@@ -125,6 +130,7 @@ pub fn run(config: Config) -> Result<()> {
         refusals: Mutex::new(kernel.refusals().context("somebody else reads the refusals")?),
         kernel: Mutex::new(Some(kernel)),
         namespaces: Mutex::default(),
+        hold: Arc::default(),
         proxy: Mutex::default(),
         workloads: Mutex::default(),
         adopted: Mutex::default(),
@@ -142,6 +148,7 @@ pub fn run(config: Config) -> Result<()> {
     daemon.adopt_jobs()?;
     scopes::serve(&daemon)?;
     containers::serve(&daemon)?;
+    daemon.inherit(stored)?;
     sockets::serve(&daemon)?;
     daemon.watch_signals().context("signals")?;
     daemon.pass_on_program_log();

@@ -6,6 +6,8 @@ mod containers;
 pub mod daemon;
 pub mod doctor;
 mod follow;
+mod hold;
+pub mod holder;
 mod java;
 mod jobs;
 mod namespaces;

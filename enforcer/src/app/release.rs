@@ -53,7 +53,7 @@ fn now_unix_ms() -> u64 {
 }
 
 /// Milliseconds since the host was started.
-fn now_boot_ms() -> u64 {
+pub(super) fn now_boot_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }

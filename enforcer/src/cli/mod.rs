@@ -4,6 +4,7 @@ mod completion;
 mod daemon;
 mod doctor;
 mod harden;
+mod holder;
 mod launch_exec;
 mod man;
 mod policy;
@@ -68,6 +69,9 @@ enum Verb {
     /// The proxy process (started by the daemon)
     #[command(hide = true)]
     Proxy(proxy::Cmd),
+    /// Holds the listeners from one daemon to the next (started by the daemon)
+    #[command(hide = true)]
+    Holder(holder::Cmd),
     /// Becomes a job (started by the daemon)
     #[command(hide = true)]
     LaunchExec(launch_exec::Cmd),
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::LaunchExec(cmd) => return cmd.run(),
         Verb::RootsExec(cmd) => return cmd.run(),
         Verb::Proxy(cmd) => cmd.run(),
+        Verb::Holder(cmd) => cmd.run(),
         Verb::Signer(cmd) => cmd.run(),
     };
     match done {

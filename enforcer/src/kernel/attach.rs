@@ -5,12 +5,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::links::{self, AttachType, Problem};
 use super::pins::PinDir;
-use super::{KernelError, Result, cgroup, foreign};
+use super::{KernelError, Result, cgroup, foreign, kept};
 
 /// A program in the kernel.
 pub(super) struct Loaded {
@@ -42,9 +42,19 @@ impl Attachment {
         let pin = pins.link(name);
         let earlier = if pin.exists() { Some(links::pinned(&pin).map_err(failed)?) } else { None };
         let cgroup = cgroup::cgroup_id(place)?;
+        if let Some(link) = &earlier
+            && outlives_its_cgroup(name)
+            && ![0, cgroup].contains(&links::info(link.as_fd()).map_err(failed)?.cgroup)
+        {
+            kept::set_aside(pins, name, link).map_err(failed)?;
+        }
         let link = join(pins, name, attach_type, place, &program, earlier)?;
         let link_id = links::info(link.as_fd()).map_err(failed)?.id;
         Ok(Self { name, place: place.to_owned(), attach_type, program, link, link_id, cgroup })
+    }
+
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.fd.as_fd()
     }
 
     pub fn program_id(&self) -> u32 {
@@ -78,6 +88,11 @@ impl Attachment {
         self.link_id = links::info(self.link.as_fd()).map_err(failed)?.id;
         Ok(())
     }
+}
+
+/// Listeners that are kept ask for records in the cgroup in which they were opened.
+fn outlives_its_cgroup(name: &str) -> bool {
+    matches!(name, "own_setsockopt" | "own_getsockopt")
 }
 
 /// The earlier link if it is attached there, else a new one; it is pinned in any case.

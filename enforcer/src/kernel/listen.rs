@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
 use nix::sched::CloneFlags;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockopt, listen,
+    setsockopt, shutdown, socket, sockopt,
 };
 
 use super::{KernelError, Result};
@@ -22,15 +23,37 @@ const BACKLOG: i32 = 4096;
 pub struct Listeners {
     /// Cookie of the network namespace.
     pub netns: u64,
-    tcp4: TcpListener,
-    tcp6: Option<TcpListener>,
-    udp4: UdpSocket,
-    udp6: Option<UdpSocket>,
+    pub(super) tcp4: TcpListener,
+    pub(super) tcp6: Option<TcpListener>,
+    pub(super) udp4: UdpSocket,
+    pub(super) udp6: Option<UdpSocket>,
 }
 
 impl Listeners {
     pub fn has_ipv6(&self) -> bool {
         self.tcp6.is_some() && self.udp6.is_some()
+    }
+
+    /// All of them.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let tcp = [Some(&self.tcp4), self.tcp6.as_ref()].into_iter().flatten().map(AsFd::as_fd);
+        tcp.chain([Some(&self.udp4), self.udp6.as_ref()].into_iter().flatten().map(AsFd::as_fd))
+    }
+
+    /// Whether nobody has shut them.
+    pub fn listens(&self) -> bool {
+        let listens = |listener: &TcpListener| getsockopt(listener, sockopt::AcceptConn).unwrap_or(false);
+        [Some(&self.tcp4), self.tcp6.as_ref()].into_iter().flatten().all(listens)
+    }
+
+    /// Nobody listens any more, whoever else holds the sockets: what waits in the
+    /// backlog is reset.
+    pub fn shut(&self) {
+        for listener in [Some(&self.tcp4), self.tcp6.as_ref()].into_iter().flatten() {
+            if let Err(error) = shutdown(listener.as_raw_fd(), Shutdown::Read) {
+                tracing::debug!(%error, "a listener was shut before");
+            }
+        }
     }
 
     /// tcp4, tcp6, udp4, udp6. Without IPv6 in the namespace the listeners of

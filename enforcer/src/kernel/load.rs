@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, Map, MapData, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf, SkStorage};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common as abi;
@@ -15,7 +15,9 @@ use super::links::AttachType;
 use super::maps::PinnedMap;
 use super::packet::PacketHooks;
 use super::pins::PinDir;
-use super::{KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, map_error};
+use super::{
+    KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, kept, map_error,
+};
 
 /// Which cgroup a program is attached to.
 #[derive(Clone, Copy)]
@@ -59,6 +61,7 @@ pub(super) struct Half {
     pub settings: Array<MapData, u64>,
     pub tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     pub served: HashMap<MapData, u64, Plain<abi::Netns>>,
+    pub sockets: SkStorage<MapData, Plain<abi::Flow>>,
     pub refusals: Refusals,
     pub log: Option<ProgramLog>,
     pub packet: PacketHooks,
@@ -70,6 +73,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     let mut settings = Array::try_from(take(&mut ebpf, config, "CFG")?).map_err(map_error("CFG"))?;
     let tags = HashMap::try_from(take(&mut ebpf, config, "TAGS")?).map_err(map_error("TAGS"))?;
     let served = HashMap::try_from(take(&mut ebpf, config, "NETNS")?).map_err(map_error("NETNS"))?;
+    let sockets = SkStorage::try_from(take(&mut ebpf, config, "SOCKETS")?).map_err(map_error("SOCKETS"))?;
     let ring = RingBuf::try_from(take(&mut ebpf, config, "EVENTS")?).map_err(map_error("EVENTS"))?;
     let log = ProgramLog::of(&mut ebpf)?;
     let own = cgroup::cgroup_id(&config.own)?;
@@ -92,9 +96,20 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     for name in RETIRED {
         pins.remove_link(name)?;
     }
+    kept::adopt_former(pins, &attachments)?;
     let packet = PacketHooks::of(&ebpf, &config.object)?;
     let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
-    Ok(Half { attachments, maps, settings, tags, served, refusals: Refusals::new(ring), log, packet })
+    Ok(Half {
+        attachments,
+        maps,
+        settings,
+        tags,
+        served,
+        sockets,
+        refusals: Refusals::new(ring),
+        log,
+        packet,
+    })
 }
 
 /// Maps of another layout must not be given to these programs.

@@ -20,6 +20,7 @@ mod cgroup;
 mod event;
 mod foreign;
 mod health;
+mod kept;
 mod links;
 mod listen;
 mod load;
@@ -33,7 +34,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, SkStorage};
 use enforcer_common as abi;
 use enforcer_common::cfg;
 use thiserror::Error;
@@ -107,7 +108,9 @@ pub enum KernelError {
     #[error("another loader holds {0}: stop it first")]
     Locked(PathBuf),
     #[error(
-        "the pins in {path} are of version {found}, this is {wanted}: run `enforcer release --all` first"
+        "the pins in {path} are of version {found}, this is {wanted}, and what is tagged stays as it is: end \
+         the jobs, run `enforcer release --all`, which lifts the enforcement of those that run on, and start \
+         again; or start the version that made them"
     )]
     Version { path: PathBuf, found: u64, wanted: u64 },
     #[error("{path}: {doing} failed")]
@@ -151,6 +154,7 @@ pub struct Kernel {
     settings: Array<MapData, u64>,
     tags: HashMap<MapData, u64, Plain<abi::Tag>>,
     served: HashMap<MapData, u64, Plain<abi::Netns>>,
+    sockets: SkStorage<MapData, Plain<abi::Flow>>,
     refusals: Option<Refusals>,
     log: Option<ProgramLog>,
     packet: PacketHooks,
@@ -176,6 +180,7 @@ impl Kernel {
             settings: loaded.settings,
             tags: loaded.tags,
             served: loaded.served,
+            sockets: loaded.sockets,
             refusals: Some(loaded.refusals),
             log: loaded.log,
             packet: loaded.packet,
@@ -332,10 +337,11 @@ impl Kernel {
     /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
     /// if it was mounted for us.
     pub fn release(self) -> Result<()> {
-        let Self { pins, settings, tags, served, refusals, log, attachments, maps, _lock, .. } = self;
+        let Self { pins, settings, tags, served, sockets, refusals, log, attachments, maps, _lock, .. } =
+            self;
         pins.remove()?;
         // What somebody has unpinned is detached by this.
-        drop((settings, tags, served, refusals, log, attachments, maps));
+        drop((settings, tags, served, sockets, refusals, log, attachments, maps));
         Ok(())
     }
 
@@ -373,6 +379,8 @@ struct Plain<T>(T);
 unsafe impl aya::Pod for Plain<abi::Tag> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Plain<abi::Netns> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<abi::Flow> {}
 
 fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> KernelError {
     move |source| KernelError::Map { name, source: Box::new(source) }

@@ -150,6 +150,22 @@ impl From<Channel> for OwnedFd {
     }
 }
 
+/// Tells systemd something, with descriptors for its store; without systemd it does nothing.
+pub fn tell_systemd(state: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_encoded_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
+        name => UnixAddr::new(name)?,
+    };
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let slices = [IoSlice::new(state.as_bytes())];
+    sendmsg(socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, Some(&address))?;
+    Ok(())
+}
+
 /// Who is at the other end, from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
@@ -161,6 +177,18 @@ pub struct Peer {
 /// A socket in the file system that takes connections.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Listener {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
 
 impl Listener {
     /// Replaces a socket that a dead process left.

@@ -10,6 +10,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 
 use crate::drain::Watch;
 use crate::gate::{self, Scope, Stop, WireBody};
@@ -72,7 +73,10 @@ where
     let limits = Arc::clone(&service.shared.limits);
     let strict = strict::Limits { head_bytes: limits.header_bytes, headers: limits.header_count };
     let (stream, monitor) = StrictIo::new(stream, strict);
+    let heard = Arc::new(Notify::new());
+    let hears = Arc::clone(&heard);
     let answering = service_fn(move |request: Request<Incoming>| {
+        hears.notify_one();
         let (service, monitor) = (Arc::clone(&service), monitor.clone());
         let upgrade = request.headers().contains_key(http::header::UPGRADE);
         async move {
@@ -100,7 +104,7 @@ where
     loop {
         tokio::select! {
             biased;
-            () = watch.graceful(), if !graceful => {
+            () = ending(&mut watch, &heard), if !graceful => {
                 graceful = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -114,7 +118,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = Arc::clone(&service.shared.limits);
+    let heard = Arc::new(Notify::new());
+    let hears = Arc::clone(&heard);
     let answering = service_fn(move |request: Request<Incoming>| {
+        hears.notify_one();
         let service = Arc::clone(&service);
         async move { Ok::<_, Infallible>(service.answer(request).await) }
     });
@@ -135,13 +142,20 @@ where
     loop {
         tokio::select! {
             biased;
-            () = watch.graceful(), if !graceful => {
+            () = ending(&mut watch, &heard), if !graceful => {
                 graceful = true;
                 connection.as_mut().graceful_shutdown();
             }
             done = connection.as_mut() => return ended(done),
         }
     }
+}
+
+/// Returns when a shutdown has begun and the client has had a request taken: one that has
+/// just connected would otherwise be closed in the face, and not know why.
+async fn ending(watch: &mut Watch, heard: &Notify) {
+    watch.graceful().await;
+    heard.notified().await;
 }
 
 /// A client that goes away between two requests has ended its connection; a

@@ -1,6 +1,8 @@
 //! Loading, dying, adopting, releasing.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -280,4 +282,44 @@ fn loader_process(world: &World, private_mounts: bool) -> (Child, String) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (child, line)
+}
+
+/// What is passed on from one loader to the next: by a process, or by systemd.
+#[test]
+fn only_listeners_of_the_enforcer_are_taken_back() {
+    let mut world = World::new();
+    // Nobody is served there yet, so that anybody gets the ports.
+    let taken = world.cable.work.run(|| {
+        let tcp = TcpListener::bind(("127.0.0.1", TCP_PORT)).unwrap();
+        [OwnedFd::from(tcp), UdpSocket::bind(("127.0.0.1", DNS_PORT)).unwrap().into()]
+    });
+    let foreign = Vec::from(taken.unwrap());
+    assert_eq!(world.kernel().take_back(foreign).unwrap().len(), 0);
+    let netns = world.cable.work.file().try_clone().unwrap();
+    let listeners = world.kernel().open_listeners(Some(&netns)).unwrap();
+    let cookie = listeners.netns;
+    // The mark stays with the sockets, whichever process has them, and so do connections.
+    let copies = || listeners.sockets().map(|it| it.try_clone_to_owned().unwrap()).collect::<Vec<_>>();
+    drop(world.kernel.take());
+    world.kernel = Some(load(&world.config));
+    let mut back = world.kernel().take_back(copies()).unwrap();
+    assert!(back.len() == 1 && back[0].netns == cookie && back[0].has_ipv6() && back[0].listens());
+    // Of other ports; and half of them is nothing that could be served.
+    let half = copies().into_iter().take(2).collect();
+    assert_eq!(world.kernel().take_back(half).unwrap().len(), 0);
+    let copy = copies();
+    let [tcp4, tcp6, udp4, udp6] = back.remove(0).into_fds().unwrap();
+    for fd in [tcp4, tcp6] {
+        stand_in(fd, world.records.clone());
+    }
+    drop((udp4, udp6));
+    assert!(world.tagged("tcp", real4()).contains("PROXY"));
+    assert!(world.tagged("tcp", real6()).contains("PROXY"));
+    // Shut is shut, for whoever has a copy.
+    listeners.shut();
+    assert_eq!(world.kernel().take_back(copy).unwrap().len(), 0);
+    assert!(!listeners.listens());
+    let outcome = world.tagged("tcp", real4());
+    assert!(outcome.starts_with("error 111 "), "{outcome}");
+    world.nothing_leaked("listeners that were passed on");
 }

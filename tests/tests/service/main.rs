@@ -8,6 +8,7 @@ mod faults;
 mod jobs;
 mod namespaces;
 mod scopes;
+mod restarts;
 mod splits;
 mod tamper;
 mod world;

@@ -232,7 +232,7 @@ impl Daemon {
     }
 
     fn hand_over(&self, cookie: u64, netns: &File) -> Result<()> {
-        let listeners = self.with_kernel(|kernel| kernel.open_listeners(Some(netns)))?;
+        let listeners = self.listeners(cookie, Some(netns))?;
         let opened = listeners.netns;
         let handed = if opened == cookie {
             let fds: [OwnedFd; 4] = listeners.into_fds()?;
