@@ -155,14 +155,7 @@ pub fn run(config: Config) -> Result<()> {
     daemon.watch_namespaces().context("waiting for refusals")?;
     daemon.watch_pins();
     daemon.supervise();
-    if daemon.release.load(Ordering::Acquire) {
-        if let Some(kernel) = lock(&daemon.kernel).take() {
-            kernel.release()?;
-        }
-        fs::write(before.join("cgroup.procs"), "0").context("leaving the enforcer's own cgroup")?;
-        release::clear(&daemon.mount, &daemon.config)?;
-    }
-    Ok(())
+    if daemon.release.load(Ordering::Acquire) { daemon.lift_all(&before) } else { Ok(()) }
 }
 
 /// A job takes some, and a shell gives a thousand at first. Jobs have their callers' limit.
@@ -178,6 +171,15 @@ fn own_cgroup(mount: &Path) -> Result<PathBuf> {
 }
 
 impl Daemon {
+    /// At the end: nothing of enforcement is left, and this process is where it was before.
+    fn lift_all(&self, before: &Path) -> Result<()> {
+        if let Some(kernel) = lock(&self.kernel).take() {
+            kernel.release()?;
+        }
+        fs::write(before.join("cgroup.procs"), "0").context("leaving the enforcer's own cgroup")?;
+        release::clear(&self.mount, &self.config)
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
