@@ -11,7 +11,7 @@ use miette::{IntoDiagnostic, miette};
 use crate::admin::request::{AdminRequest, ask};
 use crate::app::config::Config;
 use crate::app::doctor::{
-    Finding, Fix, Grade, Host, Level, Probes, RUN, Report, Scope, ScopeReport, Service, State, examine,
+    Finding, Fix, Grade, Host, Kind, Level, Probes, RUN, Report, Scope, ScopeReport, Service, State, examine,
     technique,
 };
 
@@ -136,17 +136,43 @@ impl Cmd {
     fn scopes(&self, host: &Host) -> miette::Result<Vec<Scope>> {
         let user = self.user.as_deref();
         let mut scopes = Vec::new();
-        if self.scope.as_deref().is_none_or(|name| name == RUN) && self.units.is_empty() {
+        let is_meant =
+            |name: &str| self.scope.as_deref().map_or(self.units.is_empty(), |meant| meant == name);
+        if is_meant(RUN) {
             scopes.push(Scope::run(host, user).into_diagnostic()?);
+        }
+        if let Service::Answers(status) = &host.probes.service {
+            for scope in status["scopes"].as_array().into_iter().flatten() {
+                let name = scope["name"].as_str().unwrap_or_default();
+                let matches = scope["matches"].as_array().into_iter().flatten().filter(|_| is_meant(name));
+                for path in matches.filter_map(|found| found["cgroup"].as_str()) {
+                    scopes.push(of_match(host, name, Path::new(path), user)?);
+                }
+            }
         }
         for unit in &self.units {
             scopes.push(Scope::unit(host, unit, user).into_diagnostic()?);
         }
-        if let Some(name) = self.scope.as_deref().filter(|name| *name != RUN) {
-            return Err(miette!("there is no scope `{name}`; a unit is named with --unit"));
+        if let Some(name) = self.scope.as_deref().filter(|_| scopes.len() == self.units.len()) {
+            return Err(miette!(
+                "there is no scope `{name}`, or nothing is in it: `enforcer scope ls` lists them; a unit is named \
+                 with --unit"
+            ));
         }
         Ok(scopes)
     }
+}
+
+/// What a scope has matched: the cgroup of a unit, or another one.
+fn of_match(host: &Host, name: &str, cgroup: &Path, user: Option<&str>) -> miette::Result<Scope> {
+    let leaf = cgroup.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut scope = match leaf.ends_with(".service").then(|| Scope::unit(host, &leaf, user)) {
+        Some(Ok(scope)) => scope,
+        // A container may be called so, too.
+        _ => Scope::cgroup(host, &leaf, cgroup, user).into_diagnostic()?,
+    };
+    scope.name = format!("{name}/{}", scope.name);
+    Ok(scope)
 }
 
 fn service(config: &Config) -> Service {
@@ -188,16 +214,13 @@ impl Page {
     }
 
     fn scope(&self, out: &mut String, scope: &ScopeReport) {
-        line(
-            out,
-            format_args!(
-                "\n{} {} ({}), jobs of {}",
-                scope.kind,
-                scope.name,
-                scope.cgroup,
-                scope.users.join(", ")
-            ),
-        );
+        let kind = match scope.kind {
+            Kind::Run => "enforcer",
+            Kind::Unit => "unit",
+            Kind::Cgroup => "cgroup",
+        };
+        let users = scope.users.join(", ");
+        line(out, format_args!("\n{kind} {} ({}), jobs of {users}", scope.name, scope.cgroup));
         self.findings(out, &scope.findings);
         for graded in &scope.grades {
             let grade = match graded.grade {

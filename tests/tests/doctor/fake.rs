@@ -50,7 +50,7 @@ impl Fake {
             "healthy": true,
             "pins": [{ "name": "connect4", "problem": null }, { "name": "egress", "problem": null }],
             "jobs": [],
-            "scopes": [{ "name": "ci", "cgroups": [{ "cgroup": "/sys/fs/cgroup/ci.slice" }] }],
+            "scopes": [{ "name": "ci", "matches": [{ "cgroup": "/ci.slice" }] }],
             "tiers": [{ "name": "lsm", "state": "active" }],
             "namespaces": [],
         });
@@ -210,6 +210,12 @@ impl Fake {
         let host = self.host();
         let unit = Scope::unit(&host, UNIT, self.user).unwrap();
         examine(&host, &[unit], require)
+    }
+
+    pub fn cgroup_report(&self, cgroup: &str) -> Report {
+        let host = self.host();
+        let scope = Scope::cgroup(&host, "it", Path::new(cgroup), None).unwrap();
+        examine(&host, &[scope], Level::Unprivileged)
     }
 
     pub fn run_report(&self, user: Option<&str>) -> Report {

@@ -40,8 +40,7 @@ fn break_one(fake: &mut Fake, id: &str) {
         "user-namespaces" => fake.replace("/proc/sys/user/max_user_namespaces", "0", "15000"),
         "ping-group" => fake.replace("/proc/sys/net/ipv4/ping_group_range", "1\t0", "0\t2147483647"),
         "scope-tagged" => {
-            status["scopes"] =
-                json!([{ "name": "ci", "cgroups": [{ "cgroup": "/sys/fs/cgroup/other.slice" }] }])
+            status["scopes"] = json!([{ "name": "ci", "matches": [{ "cgroup": "/other.slice" }] }])
         }
         "cgroup-level" => fake.unit_setting("Slice=a-b-c-d-e-f-g-h-i-j-k-l-m-n-o-p-q.slice"),
         "cgroup-owner" => fake.file("/sys/fs/cgroup/ci.slice/cgroup.procs", "", CI, 0o644),
@@ -218,6 +217,37 @@ fn landlock_stands_in_for_yama_at_jobs_of_run_alone() {
         assert_eq!(finding(&fake.run_report(None), "ptrace-scope").state, state, "{version:?}");
         assert_eq!(finding(&fake.report(Level::Unprivileged), "ptrace-scope").state, State::Missing);
     }
+}
+
+#[test]
+fn a_cgroup_without_a_unit_is_graded_by_its_processes() {
+    let mut fake = Fake::good();
+    fake.without_lsm();
+    let at = "/ci.slice/runner.service";
+    for (lines, state) in [
+        ("NoNewPrivs:\t1\nCapBnd:\t0000000000000401\n", State::Good),
+        ("NoNewPrivs:\t0\nCapBnd:\t0000003fffffffff\n", State::Missing),
+    ] {
+        fake.file("/proc/71/status", &format!("Name:\tx\nUid:\t1000\t1000\n{lines}"), 0, 0o444);
+        let report = fake.cgroup_report(at);
+        assert_eq!(report.scopes[0].users, ["ci"]);
+        for id in ["no-new-privileges", "capabilities"] {
+            assert_eq!(finding(&report, id).state, state, "{id}");
+        }
+        // It has no drop-in.
+        assert!(!serde_json::to_string(&report.scopes).unwrap().contains("drop-in"));
+    }
+    // What is not in its own view of the files is not reached.
+    assert_eq!(finding(&fake.cgroup_report(at), "system-bus").state, State::Good);
+    fake.file("/proc/71/root/run/dbus/system_bus_socket", "", 0, 0o666);
+    assert_eq!(finding(&fake.cgroup_report(at), "system-bus").state, State::Missing);
+    // Without processes nothing speaks for it.
+    fake.folder("/sys/fs/cgroup/user.slice/user-1001.slice", 0, 0o755);
+    let report = fake.cgroup_report("/user.slice/user-1001.slice");
+    assert_eq!(
+        (&*report.scopes[0].users, finding(&report, "no-new-privileges").state),
+        (&["dev".to_owned()][..], State::Missing)
+    );
 }
 
 #[test]

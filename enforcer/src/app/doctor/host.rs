@@ -79,6 +79,9 @@ pub struct Process {
     pub name: String,
     /// Below the mount of cgroups.
     pub cgroup: PathBuf,
+    pub no_new_privileges: bool,
+    /// The capabilities that it could come to have, a bit for each.
+    pub bounding: u64,
 }
 
 /// Access to a file, as its mode has it for others.
@@ -207,16 +210,24 @@ impl Host {
 
     /// All processes whose cgroup and user can be read.
     pub fn all_processes(&self) -> Vec<Process> {
-        let process = |name: String| {
-            let pid = name.parse::<u32>().ok()?;
-            let status = self.text(format!("/proc/{pid}/status")).ok().flatten()?;
-            let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-            let uid = field("Uid:")?.split_whitespace().next()?.parse().ok()?;
-            let cgroups = self.text(format!("/proc/{pid}/cgroup")).ok().flatten()?;
-            let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-            Some(Process { pid, uid, name: field("Name:")?.to_owned(), cgroup: PathBuf::from(cgroup) })
-        };
-        self.list("/proc").into_iter().filter_map(process).collect()
+        let numbers = self.list("/proc").into_iter().filter_map(|name| name.parse().ok());
+        numbers.filter_map(|pid| self.process(pid)).collect()
+    }
+
+    /// One process; None if it is gone.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        let status = self.text(format!("/proc/{pid}/status")).ok().flatten()?;
+        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let cgroups = self.text(format!("/proc/{pid}/cgroup")).ok().flatten()?;
+        let cgroup = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(Process {
+            pid,
+            uid: field("Uid:")?.split_whitespace().next()?.parse().ok()?,
+            name: field("Name:")?.to_owned(),
+            cgroup: PathBuf::from(cgroup),
+            no_new_privileges: field("NoNewPrivs:") == Some("1"),
+            bounding: field("CapBnd:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or(u64::MAX),
+        })
     }
 
     /// Whether this person gets at the file: by its mode, and by that of every folder

@@ -23,7 +23,7 @@ pub use check::{Check, Fix, Found, Level, Look, Severity, State};
 pub use checks::CHECKS;
 pub use host::{Access, Host, Meta, Probes, Service};
 pub use people::Person;
-pub use scope::{RUN, Scope, ScopeError};
+pub use scope::{Kind, RUN, Scope, ScopeError};
 pub use techniques::{BEYOND, TECHNIQUES, Technique, technique};
 pub use unit::{Unit, UnitError, service_name};
 
@@ -59,7 +59,7 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct ScopeReport {
     pub name: String,
-    pub kind: &'static str,
+    pub kind: Kind,
     pub users: Vec<String>,
     pub cgroup: String,
     pub grades: Vec<Graded>,
@@ -118,7 +118,13 @@ fn examine_scope(host: &Host, scope: &Scope, of_host: &[Finding]) -> ScopeReport
     let findings: Vec<Finding> = CHECKS
         .iter()
         .filter_map(|check| match check.look {
-            Look::Scope(look) => Some(finding(check, look(host, scope))),
+            Look::Scope(look) => {
+                let mut found = look(host, scope);
+                if scope.kind == Kind::Cgroup {
+                    found.fix.iter_mut().for_each(without_unit);
+                }
+                Some(finding(check, found))
+            }
             Look::Host(_) => None,
         })
         .collect();
@@ -126,11 +132,19 @@ fn examine_scope(host: &Host, scope: &Scope, of_host: &[Finding]) -> ScopeReport
     let grades = Level::ALL.map(|level| grade(level, &all)).into();
     ScopeReport {
         name: scope.name.clone(),
-        kind: if scope.unit.is_some() { "unit" } else { "run" },
+        kind: scope.kind,
         users: scope.people.iter().map(|person| person.name.clone()).collect(),
         cgroup: scope.cgroup.display().to_string(),
         grades,
         findings,
+    }
+}
+
+/// What starts the processes of a cgroup is not known here, and has no drop-in.
+fn without_unit(fix: &mut Fix) {
+    if let Fix::DropIn(lines) = fix {
+        let line = |line: &String| format!("# start these in a unit with: {line}");
+        *fix = Fix::Shell(lines.iter().map(line).collect());
     }
 }
 

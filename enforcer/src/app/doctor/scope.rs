@@ -3,15 +3,29 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::host::{Access, Host};
 use super::people::Person;
 use super::unit::{Unit, UnitError};
 
-/// The jobs of `enforcer run`, or those of a unit.
+/// Where the jobs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `enforcer run`.
+    Run,
+    Unit,
+    /// Whatever is in the cgroup: a user's slice, a container.
+    Cgroup,
+}
+
+/// Jobs that are held alike.
 #[derive(Clone, Debug)]
 pub struct Scope {
     pub name: String,
-    /// None are the jobs of `enforcer run`.
+    pub kind: Kind,
+    /// None are the jobs of `enforcer run`. Of a cgroup it says what its processes show.
     pub unit: Option<Unit>,
     /// Whose processes these are; several may start jobs by `enforcer run`.
     pub people: Vec<Person>,
@@ -53,7 +67,13 @@ impl Scope {
                 people.push(Person::anybody());
             }
         }
-        Ok(Self { name: RUN.to_owned(), unit: None, people, cgroup: host.config.cgroup.jobs.clone() })
+        Ok(Self {
+            name: RUN.to_owned(),
+            kind: Kind::Run,
+            unit: None,
+            people,
+            cgroup: host.config.cgroup.jobs.clone(),
+        })
     }
 
     /// A unit, whose jobs run as its user or as the one that is named.
@@ -80,7 +100,40 @@ impl Scope {
             }
         }
         let cgroup = unit.cgroup();
-        Ok(Self { name: unit.name.clone(), unit: Some(unit), people: vec![who], cgroup })
+        Ok(Self { name: unit.name.clone(), kind: Kind::Unit, unit: Some(unit), people: vec![who], cgroup })
+    }
+
+    /// What is in a cgroup: its processes are asked, since no unit says what they may do.
+    pub fn cgroup(host: &Host, name: &str, cgroup: &Path, user: Option<&str>) -> Result<Self, ScopeError> {
+        let mount = host.cgroup2()?.unwrap_or_default();
+        let pids = host.processes(&mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup)));
+        let unit = Unit::of_processes(host, name, cgroup, &pids);
+        let mut people: Vec<Person> = Vec::new();
+        if let Some(user) = user {
+            people.push(person(host, user)?);
+        }
+        // The slice of a user may have no process yet.
+        let leaf = cgroup.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let of_slice = leaf.strip_prefix("user-").and_then(|rest| rest.strip_suffix(".slice")?.parse().ok());
+        let uids =
+            pids.iter().filter_map(|pid| host.process(*pid)).map(|process| process.uid).chain(of_slice);
+        for uid in uids.take_while(|_| user.is_none()) {
+            if people.iter().all(|person| person.uid != uid) {
+                // One of a container's own users is nobody here.
+                let nobody = || Person { uid, name: uid.to_string(), ..Person::anybody() };
+                people.push(host.person(&uid.to_string())?.unwrap_or_else(nobody));
+            }
+        }
+        if people.is_empty() {
+            people.push(Person::anybody());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            kind: Kind::Cgroup,
+            unit: Some(unit),
+            people,
+            cgroup: cgroup.to_owned(),
+        })
     }
 
     /// Who can write to this path, among those whose jobs these are.

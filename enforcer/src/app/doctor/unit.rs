@@ -83,6 +83,32 @@ impl Unit {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
+    /// What processes show of how they were started. Filters of system calls cannot be
+    /// read: there are none, then.
+    pub fn of_processes(host: &Host, name: &str, cgroup: &Path, pids: &[u32]) -> Self {
+        let mut unit = Self::named(name);
+        let mut say = |key: &str, value: String| unit.settings.entry(key.to_owned()).or_default().push(value);
+        say("ControlGroup", cgroup.display().to_string());
+        let all: Vec<_> = pids.iter().filter_map(|pid| host.process(*pid)).collect();
+        if all.is_empty() {
+            return unit;
+        }
+        if all.iter().all(|process| process.no_new_privileges) {
+            say("NoNewPrivileges", "yes".to_owned());
+        }
+        let held =
+            |capability: &caps::Capability| all.iter().any(|it| it.bounding & capability.bitmask() != 0);
+        let set = caps::all().into_iter().filter(held).map(|it| it.to_string()).collect::<Vec<_>>();
+        say("CapabilityBoundingSet", set.join(" "));
+        // Their own view of the files, which a container has for itself.
+        for path in super::checks::daemons::all() {
+            if !all.iter().any(|process| host.exists(format!("/proc/{}/root{path}", process.pid))) {
+                say("InaccessiblePaths", path.to_owned());
+            }
+        }
+        unit
+    }
+
     /// The unit's own file and its drop-ins, in the order in which they count.
     pub fn files_of(host: &Host, name: &str) -> Result<Vec<PathBuf>, UnitError> {
         files(host, name)

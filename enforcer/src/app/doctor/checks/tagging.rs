@@ -19,7 +19,7 @@ fn tagged_cgroups(host: &Host, status: &Value) -> Vec<PathBuf> {
     };
     let jobs = status["jobs"].as_array().into_iter().flatten();
     let scopes = status["scopes"].as_array().into_iter().flatten();
-    let matched = scopes.clone().flat_map(|scope| scope["cgroups"].as_array().into_iter().flatten());
+    let matched = scopes.clone().flat_map(|scope| scope["matches"].as_array().into_iter().flatten());
     jobs.chain(scopes).chain(matched).filter_map(path).collect()
 }
 
