@@ -175,14 +175,24 @@ fn of_match(host: &Host, name: &str, cgroup: &Path, user: Option<&str>) -> miett
     Ok(scope)
 }
 
+/// What the service says of itself, with the scopes and what they have matched.
 fn service(config: &Config) -> Service {
-    match ask(&config.admin_socket(), &AdminRequest::Status) {
-        Ok(reply) if reply.ok => Service::Answers(reply.status),
-        Ok(reply) => Service::Unknown(reply.message),
+    let socket = config.admin_socket();
+    let asked = ask(&socket, &AdminRequest::Status).and_then(|status| {
+        let scopes = if status.ok { Some(ask(&socket, &AdminRequest::ScopeList)?) } else { None };
+        Ok((status, scopes))
+    });
+    match asked {
+        Ok((reply, Some(scopes))) if scopes.ok => {
+            let mut status = reply.status;
+            status["scopes"] = scopes.status;
+            Service::Answers(status)
+        }
+        Ok((reply, scopes)) => Service::Unknown(scopes.map_or(reply.message, |scopes| scopes.message)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             Service::Silent
         }
-        Err(error) => Service::Unknown(format!("{}: {error}", config.admin_socket().display())),
+        Err(error) => Service::Unknown(format!("{}: {error}", socket.display())),
     }
 }
 
