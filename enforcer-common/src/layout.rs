@@ -215,6 +215,7 @@ named!(
         Egress = 9 "egress",
         RootEgress = 10 "root_egress",
         Ingress = 11 "ingress",
+        TcEgress = 13 "tc_egress",
     }
 );
 

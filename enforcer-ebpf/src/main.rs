@@ -23,6 +23,7 @@ mod kernel {
     mod connect;
     mod create;
     mod event;
+    mod interface;
     #[cfg(feature = "log")]
     mod log;
     mod maps;

@@ -196,6 +196,8 @@ pub struct Kernel {
     pub object: Option<PathBuf>,
     /// What follows when somebody changes what is attached.
     pub on_tamper: OnTamper,
+    /// Programs on interfaces, against AF_PACKET sockets of tagged processes.
+    pub tc: Tc,
 }
 
 /// What tagged cgroups get when somebody has changed what is attached, until an
@@ -210,9 +212,19 @@ pub enum OnTamper {
     Freeze,
 }
 
+/// Whether there are programs on interfaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tc {
+    /// Where the kernel can (Linux 6.6).
+    #[default]
+    Auto,
+    Off,
+}
+
 impl Default for Kernel {
     fn default() -> Self {
-        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None, on_tamper: OnTamper::Deny }
+        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None, on_tamper: OnTamper::Deny, tc: Tc::Auto }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The proxy's process: what it gets from the loader, and what it makes of it.
 
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,7 +148,7 @@ fn obey(
 fn listen(process: &Process, dns: &Arc<DnsServer>, netns: u64, fds: Vec<OwnedFd>) -> Result<()> {
     let [tcp4, tcp6, udp4, udp6]: [OwnedFd; 4] =
         fds.try_into().ok().context("the loader passed not four listeners")?;
-    let home = netns == home()?;
+    let home = netns == crate::kernel::own_netns_cookie()?;
     let listeners = Listeners {
         netns,
         tcp: [TcpListener::from(tcp4), TcpListener::from(tcp6)],
@@ -159,13 +159,6 @@ fn listen(process: &Process, dns: &Arc<DnsServer>, netns: u64, fds: Vec<OwnedFd>
         done => done?,
     }
     Ok(())
-}
-
-/// The cookie of this process's own network namespace.
-fn home() -> Result<u64> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    Ok(sys::netns_cookie(socket.as_fd())?)
 }
 
 fn add(process: &Process, spec: WorkloadSpec) -> Result<(), String> {

@@ -65,7 +65,10 @@ impl Kernel {
             program.before = self.known.contains(&program.id);
         }
         Ok(Health {
-            links: links.chain(self.packet.health(pins)).collect(),
+            links: links
+                .chain(self.packet.health(pins))
+                .chain(self.interfaces.health(pins, self.home))
+                .collect(),
             maps: maps.collect(),
             foreign,
             mode: if self.setting(cfg::MODE)? == cfg::MODE_DENY { Mode::Deny } else { Mode::Redirect },

@@ -38,6 +38,8 @@ pub enum AttachType {
     Setsockopt = 22,
     Getpeername4 = 29,
     Getpeername6 = 30,
+    TcxIngress = 46,
+    TcxEgress = 47,
 }
 
 impl AttachType {
@@ -73,6 +75,27 @@ pub struct LinkInfo {
     pub cgroup: u64,
     pub attach_type: u32,
     rest: [u32; 3],
+}
+
+impl LinkInfo {
+    /// Of a link on an interface: its index; 0 if it is gone, or the link was detached.
+    /// The kernel has it in the half of the cgroup's id that comes first.
+    pub fn interface(&self) -> u32 {
+        let bytes = self.cgroup.to_ne_bytes();
+        u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+}
+
+/// On an interface of this thread's network namespace.
+#[repr(C)]
+struct CreateOnAttr {
+    program: RawFd,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    reserved: u32,
+    revision: u64,
 }
 
 #[repr(C)]
@@ -142,6 +165,23 @@ pub fn create(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Before all others there: what they let through has passed this one.
+pub fn create_on(program: BorrowedFd<'_>, interface: u32, attach_type: AttachType) -> io::Result<OwnedFd> {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let attr = CreateOnAttr {
+        program: program.as_raw_fd(),
+        interface,
+        attach_type: attach_type as u32,
+        flags: BPF_F_BEFORE,
+        relative: 0,
+        reserved: 0,
+        revision: 0,
+    };
+    let fd = bpf(LINK_CREATE, &attr)?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attr = UpdateAttr { link: link.as_raw_fd(), program: program.as_raw_fd(), flags: 0, old_program: 0 };
     bpf(LINK_UPDATE, &attr).map(drop)
@@ -159,6 +199,24 @@ pub fn info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     // SAFETY: initialised, and rewritten behind the compiler's back.
     Ok(unsafe { std::ptr::read_volatile(&raw const info) })
+}
+
+/// The same as [`problem`] for a link on an interface. Interfaces go by themselves: that
+/// a link is on none proves nothing.
+pub fn problem_on(pin: &Path, interface: u32, program: u32) -> Option<Problem> {
+    let info = match pinned(pin).and_then(|link| info(link.as_fd())) {
+        Ok(info) => info,
+        Err(e) => return Some(Problem::unreadable(&e)),
+    };
+    if info.interface() != interface {
+        let text = "detached: its interface is gone, or somebody detached it".to_owned();
+        return Some(Problem { text, certain: false });
+    }
+    if info.program != program {
+        let text = format!("runs program {}, not {program}", info.program);
+        return Some(Problem { text, certain: true });
+    }
+    None
 }
 
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {

@@ -15,6 +15,7 @@ use super::links::AttachType;
 use super::maps::PinnedMap;
 use super::packet::PacketHooks;
 use super::pins::PinDir;
+use super::tc::Interfaces;
 use super::{
     KernelConfig, KernelError, Plain, ProgramLog, Refusals, Result, cgroup, io_error, kept, map_error,
 };
@@ -65,6 +66,7 @@ pub(super) struct Half {
     pub refusals: Refusals,
     pub log: Option<ProgramLog>,
     pub packet: PacketHooks,
+    pub interfaces: Interfaces,
 }
 
 pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result<Half> {
@@ -99,6 +101,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     kept::adopt_former(pins, &attachments)?;
     let packet = PacketHooks::of(&ebpf, &config.object)?;
     let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
+    let interfaces = Interfaces::of(&mut ebpf);
     Ok(Half {
         attachments,
         maps,
@@ -109,6 +112,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
         refusals: Refusals::new(ring),
         log,
         packet,
+        interfaces,
     })
 }
 

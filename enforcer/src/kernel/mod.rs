@@ -28,6 +28,8 @@ mod log;
 mod maps;
 mod packet;
 mod pins;
+mod rtnl;
+mod tc;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -46,11 +48,13 @@ pub use foreign::Foreign;
 pub use health::{Health, LinkHealth};
 pub use listen::Listeners;
 pub use log::ProgramLog;
+pub use rtnl::{Cables, LinkChanges};
 
 use attach::Attachment;
 use maps::PinnedMap;
 use packet::PacketHooks;
 use pins::{Lock, PinDir};
+use tc::Interfaces;
 
 /// What the loader has to know.
 #[derive(Clone, Debug)]
@@ -136,6 +140,8 @@ pub enum KernelError {
     Listen { port: u16, source: io::Error },
     #[error("closing sockets from before the tag failed")]
     FromBefore { source: io::Error },
+    #[error("the interfaces of a network namespace")]
+    Interfaces(#[source] io::Error),
     #[error("the thread in the other namespace ended without an answer")]
     Thread,
 }
@@ -158,6 +164,9 @@ pub struct Kernel {
     refusals: Option<Refusals>,
     log: Option<ProgramLog>,
     packet: PacketHooks,
+    interfaces: Interfaces,
+    /// The namespace whose interfaces are guarded from here: the service's own.
+    home: Option<u64>,
     _lock: Lock,
 }
 
@@ -184,10 +193,13 @@ impl Kernel {
             refusals: Some(loaded.refusals),
             log: loaded.log,
             packet: loaded.packet,
+            interfaces: loaded.interfaces,
+            home: None,
             _lock: lock,
         };
         kernel.adopt_packet_hooks()?;
         kernel.know_others()?;
+        kernel.interfaces.adopt(&kernel.pins)?;
         Ok(kernel)
     }
 
@@ -306,10 +318,41 @@ impl Kernel {
         self.served.keys().map(|cookie| cookie.map_err(map_error("NETNS"))).collect()
     }
 
+    /// Drops what AF_PACKET sockets of tagged cgroups send by any interface of a network
+    /// namespace but `lo`: of the current one when none is given. To be called again when
+    /// interfaces may have come. On kernels before 6.6 it does nothing.
+    pub fn guard_interfaces(&mut self, netns: u64, file: Option<&File>) -> Result<()> {
+        if file.is_none() {
+            self.home = Some(netns);
+        }
+        self.interfaces.guard(&self.pins, netns, file)
+    }
+
+    /// Drops everything that comes out of a network namespace by its cables that end in
+    /// the current one, at these `ends`: for a namespace in which everybody is tagged, and
+    /// traffic has no business but on its own `lo`. Without ends this is undone.
+    pub fn wall_off(&mut self, netns: u64, ends: &[u32]) -> Result<()> {
+        self.interfaces.wall(&self.pins, netns, ends)
+    }
+
+    /// Leaves the interfaces of all network namespaces but these as they were.
+    pub fn guard_only(&mut self, netns: &[u64]) -> Result<()> {
+        self.interfaces.leave_others(&self.pins, netns)
+    }
+
+    /// How many interfaces are guarded, or why none can be.
+    pub fn guarded_interfaces(&self) -> std::result::Result<usize, String> {
+        self.interfaces.state()
+    }
+
     /// Stops serving a namespace that is gone, or whose listeners are closed for good.
     pub fn forget_netns(&mut self, netns: u64) -> Result<()> {
+        self.interfaces.leave(&self.pins, netns)?;
         match self.served.remove(&netns) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(aya::maps::MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
             Err(e) => Err(map_error("NETNS")(e)),
         }
     }
@@ -357,6 +400,11 @@ impl Kernel {
 /// By which the programs know a network namespace; never used again while the host is up.
 pub fn netns_cookie(netns: &File) -> Result<u64> {
     listen::cookie(Some(netns), 0)
+}
+
+/// The same for the current one.
+pub fn own_netns_cookie() -> Result<u64> {
+    listen::cookie(None, 0)
 }
 
 /// Lifts all enforcement when no loader runs: for `enforcer release --all` and

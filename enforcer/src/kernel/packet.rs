@@ -160,7 +160,8 @@ fn pin_name(program: &str, cgroup: u64) -> String {
     format!("{program}{SEPARATOR}{cgroup}")
 }
 
-fn remove(pin: &Path) -> Result<()> {
+/// A pin that is not there is no error.
+pub(super) fn remove(pin: &Path) -> Result<()> {
     match fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("removing", pin)(error)),
         _ => Ok(()),

@@ -2,10 +2,12 @@
 //! refused, from then on they are served, and when they are gone so are the listeners.
 
 use std::collections::HashSet;
-use std::net::TcpListener;
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use enforcer_tests::frame::{Frames, PORT};
 use enforcer_tests::netns::{Cable, Netns};
 use enforcer_tests::service::kill9;
 use enforcer_tests::sniffer::Sniffer;
@@ -86,8 +88,9 @@ fn the_first_connect_is_refused_and_those_after_it_are_served() {
     let there = Elsewhere::new();
     let first = world.tagged_in(there.netns(), &format!("{PROBE} until-served 192.0.2.7:4444"));
     let told: Vec<&str> = first.split_whitespace().collect();
+    // None if somebody looked in between: it is served at sight, too.
     let refused: u32 = told[1].strip_prefix("refused=").unwrap().parse().unwrap();
-    assert!(refused > 0 && told[0] == "ok", "{first}");
+    assert!(refused < 1000 && told[0] == "ok", "{first}");
     println!("{first}");
     assert_eq!(world.tagged_in(there.netns(), GET), "hello");
     assert_eq!(namespaces(&world), 1);
@@ -141,7 +144,9 @@ fn namespaces_that_processes_make_for_themselves_are_served() {
     );
     let said = world.tagged(&script);
     let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].starts_with(REFUSED) && lines[1].starts_with("error 101 "), "{said}");
+    let down = "error 101 ";
+    assert!(lines[0].starts_with(REFUSED) || lines[0].starts_with(down), "{said}");
+    assert!(lines[1].starts_with(down), "{said}");
     assert!(said.contains("policy"), "{said}");
     job.end(&world);
 }
@@ -253,7 +258,6 @@ fn a_workload_has_so_many_namespaces_and_no_more() {
     let mut last = holders.pop().unwrap();
     last.kill().unwrap();
     last.wait().unwrap();
-    wait_for_namespaces(&world, MOST as u64 - 1);
     let served = format!("nsenter -t {} -n {served}", more.id());
     assert!(world.tagged(&served).starts_with("ok"));
     for mut child in holders.into_iter().chain([more]) {
@@ -280,14 +284,11 @@ fn ports_of_somebody_else_stay_theirs_and_the_connects_refused() {
     assert_eq!(first_line(&mut thief), "ready");
     std::io::Write::write_all(thief.stdin.as_mut().unwrap(), b"\n").unwrap();
     assert_eq!(first_line(&mut thief), "listening");
-    // The first is refused; by the second it has been tried.
-    for _ in 0..2 {
+    until("netns-ports-taken", || {
         let said = world.tagged_in(there.netns(), &format!("{PROBE} tcp 10.77.0.2:4444"));
         assert!(said.starts_with(REFUSED), "{said}");
-        until("netns-ports-taken", || {
-            String::from_utf8_lossy(&world.service.written().unwrap()).into_owned()
-        });
-    }
+        String::from_utf8_lossy(&world.service.written().unwrap()).into_owned()
+    });
     there.nothing_left();
     assert_eq!(namespaces(&world), 0);
     thief.kill().unwrap();
@@ -318,4 +319,107 @@ fn workloads_with_the_same_source_are_told_apart() {
     for job in jobs {
         job.end(&world);
     }
+}
+
+/// Before anybody connects, and without it.
+#[test]
+fn a_namespace_is_served_at_sight() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let there = Elsewhere::new();
+    let mut stays = world.tagged_in_command(there.netns(), "exec sleep 300").spawn().unwrap();
+    wait_for_namespaces(&world, 1);
+    assert_eq!(world.tagged_in(there.netns(), GET), "hello");
+    there.nothing_left();
+    stays.kill().unwrap();
+    stays.wait().unwrap();
+    wait_for_namespaces(&world, 0);
+    job.end(&world);
+}
+
+/// How many interfaces are guarded; None where the kernel cannot, and says so.
+fn guarded(world: &World) -> Option<u64> {
+    let interfaces = world.service.status().unwrap()["interfaces"].clone();
+    if let Some(problem) = interfaces["problem"].as_str() {
+        assert!(problem.contains("Linux 6.6"), "{problem}");
+        return None;
+    }
+    interfaces["guarded"].as_u64()
+}
+
+#[test]
+fn frames_of_tagged_processes_leave_by_no_interface() {
+    let world = World::new();
+    let Some(before) = guarded(&world) else { return };
+    let job = Stays::start(&world);
+    assert_eq!(before, 1);
+    let home = &world.cable.work;
+    home.ip(&["link", "add", "more0", "type", "veth", "peer", "name", "more1"]).unwrap();
+    until("3", || format!("{:?}", guarded(&world)));
+    home.ip(&["link", "del", "more0"]).unwrap();
+    until("1", || format!("{:?}", guarded(&world)));
+    world.sniffer.clear().unwrap();
+    let frame = format!("{PROBE} frame 10.77.0.2:4444");
+    // ENOBUFS, or EPERM where not even the socket is allowed.
+    let refused = |said: &str| said.starts_with("error 105 ") || said.starts_with(REFUSED);
+    let said = world.tagged(&frame);
+    assert!(refused(&said), "{said}");
+    assert_eq!(world.leaked().len(), 0);
+    let there = Elsewhere::new();
+    assert!(world.tagged_in(there.netns(), &format!("{PROBE} until-served 192.0.2.7:1")).starts_with("ok"));
+    let said = world.tagged_in(there.netns(), &frame);
+    assert!(refused(&said), "{said}");
+    there.nothing_left();
+    assert_eq!(world.untagged(&frame), "ok sent");
+    assert_eq!(world.leaked().len(), 1);
+    job.end(&world);
+}
+
+/// What comes out of a namespace in which everybody is tagged is dropped by the host,
+/// however it was sent; and not where somebody else is in it, too.
+#[test]
+fn a_container_has_a_wall_around_it_while_nobody_else_is_in_it() {
+    let world = World::new();
+    if guarded(&world).is_none() {
+        return;
+    }
+    let job = Stays::start(&world);
+    let script = "exec unshare -n sh -c 'ip link set lo up; echo $$; exec sleep 300'";
+    let mut container =
+        world.tagged_command(script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let pid = first_line(&mut container);
+    let home = &world.cable.work;
+    let cable = ["link", "add", "host0", "type", "veth", "peer", "name", "inside0", "netns", &pid];
+    home.ip(&cable).unwrap();
+    home.ip(&["address", "add", "10.78.0.1/24", "dev", "host0"]).unwrap();
+    home.ip(&["link", "set", "host0", "up"]).unwrap();
+    let up = ["-t", &pid, "-n", "ip", "link", "set", "inside0", "up"];
+    assert!(Command::new("nsenter").args(up).status().unwrap().success());
+    let netns = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let frames = Frames::open_in(&netns, "inside0").unwrap();
+    drop(netns);
+    let (here, there) = (Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2));
+    let host = home.run(move || UdpSocket::bind((here, PORT)).unwrap()).unwrap();
+    host.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let arrives = || {
+        frames.send(there, here, PAYLOAD).unwrap();
+        if host.recv(&mut [0; 64]).is_ok() { "arrives" } else { "dropped" }.to_owned()
+    };
+    until("dropped", arrives);
+    let stays = ["-t", &pid, "-n", "sleep", "300"];
+    let mut other = Command::new("nsenter").args(stays).spawn().unwrap();
+    until("arrives", arrives);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    until("dropped", arrives);
+    // When it is gone, so is what was made for it.
+    container.kill().unwrap();
+    container.wait().unwrap();
+    drop(frames);
+    wait_for_namespaces(&world, 0);
+    until("Some(1)", || format!("{:?}", guarded(&world)));
+    let pins = std::fs::read_dir(world.service.pins().unwrap()).unwrap().flatten();
+    let walls = pins.filter(|pin| pin.file_name().to_string_lossy().contains("tc_wall"));
+    assert_eq!(walls.count(), 0);
+    job.end(&world);
 }

@@ -56,17 +56,43 @@ fn collect(cgroup: &Path, pids: &mut Vec<u32>) {
     }
 }
 
-/// The inodes of the namespaces in use, with a tag of those who are there.
-pub fn in_use(cgroups: &[(u64, PathBuf)], depth: Depth) -> HashMap<u64, u64> {
+/// Somebody who is in a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub tag: u64,
+    pub file: PathBuf,
+}
+
+impl User {
+    /// The namespace, if it is still the one with this inode.
+    pub fn open(&self, inode: u64) -> Option<File> {
+        let file = File::open(&self.file).ok()?;
+        (self::inode(&file).ok()? == inode).then_some(file)
+    }
+}
+
+/// The namespaces in use, by their inodes.
+pub fn in_use(cgroups: &[(u64, PathBuf)], depth: Depth) -> HashMap<u64, User> {
     let mut used = HashMap::new();
     for (tag, cgroup) in cgroups {
         for file in processes([cgroup.clone()]).into_iter().flat_map(|pid| files_of(pid, depth)) {
-            if let Ok(found) = fs::metadata(file) {
-                used.entry(found.ino()).or_insert(*tag);
+            if let Ok(found) = fs::metadata(&file) {
+                used.entry(found.ino()).or_insert(User { tag: *tag, file });
             }
         }
     }
     used
+}
+
+/// All processes of the host that are in one of these namespaces, with its inode.
+pub fn everybody_in(inodes: &HashSet<u64>) -> Vec<(u32, u64)> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let inode = fs::metadata(namespace_file(pid)).ok()?.ino();
+        inodes.contains(&inode).then_some((pid, inode))
+    })
+    .collect()
 }
 
 /// Each namespace in use, once, with a tag of those who are there.
@@ -111,6 +137,11 @@ impl Search {
         self.others.insert(inode);
         None
     }
+}
+
+/// Of the namespace of this process.
+pub fn own_inode() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/net")?.ino())
 }
 
 pub fn inode(file: &File) -> io::Result<u64> {

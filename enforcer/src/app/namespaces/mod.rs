@@ -18,6 +18,7 @@
 //! named. Whatever a process number means by then, no other namespace is served for it.
 
 mod find;
+mod interfaces;
 mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -37,7 +38,8 @@ use crate::workload::wire::{Refused, ToProxy};
 
 use super::children::TICK;
 use super::daemon::{Daemon, lock};
-use find::{Depth, Search};
+use find::{Depth, Search, User};
+use interfaces::Guard;
 pub(super) use table::Table;
 use table::{Full, Served};
 
@@ -74,27 +76,31 @@ impl Daemon {
     /// Waits for refusals and serves the namespaces that they name, by a thread of its own.
     pub(super) fn watch_namespaces(self: &Arc<Self>) -> Result<()> {
         let readable = lock(&self.refusals).as_fd().try_clone_to_owned()?;
+        let guard = Guard::start(self)?;
         let daemon = Arc::clone(self);
         std::thread::Builder::new().name("refusals".to_owned()).spawn(move || {
             let mut looked = Instant::now();
             while !daemon.stop.load(Ordering::Acquire) {
-                if !lock(&daemon.namespaces).is_open() {
-                    // What is refused meanwhile waits for the proxy that will write it down.
-                    std::thread::sleep(TICK);
-                    continue;
+                // What is refused while there is no proxy waits for the one that will write
+                // it down.
+                let open = lock(&daemon.namespaces).is_open();
+                let left = if open { LOOK.saturating_sub(looked.elapsed()) } else { TICK };
+                let mut fds = vec![PollFd::new(guard.as_fd(), PollFlags::POLLIN)];
+                if open {
+                    fds.push(PollFd::new(readable.as_fd(), PollFlags::POLLIN));
                 }
-                let left = LOOK.saturating_sub(looked.elapsed());
                 let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                if let Err(error) = poll(&mut [PollFd::new(readable.as_fd(), PollFlags::POLLIN)], left)
+                if let Err(error) = poll(&mut fds, left)
                     && error != nix::errno::Errno::EINTR
                 {
                     tracing::error!(%error, "refusals are looked for every {} ms only", LOOK.as_millis());
                     std::thread::sleep(LOOK);
                 }
+                guard.look(&daemon, looked.elapsed() >= LOOK);
                 daemon.forward_refusals();
                 if looked.elapsed() >= LOOK {
                     looked = Instant::now();
-                    daemon.close_unused();
+                    daemon.look_after_namespaces();
                 }
             }
         })?;
@@ -124,7 +130,7 @@ impl Daemon {
     /// A new proxy serves what the one before it served, as far as somebody is there.
     pub(super) fn serve_again(&self, home: u64) -> Result<()> {
         let mut table = lock(&self.namespaces);
-        table.start(home);
+        table.start(home, find::own_inode()?);
         let mut before: HashSet<u64> = self
             .with_kernel(|kernel| kernel.served())?
             .into_iter()
@@ -144,7 +150,8 @@ impl Daemon {
         for cookie in before {
             self.with_kernel(|kernel| kernel.forget_netns(cookie))?;
         }
-        Ok(())
+        let served = table.cookies();
+        self.with_kernel(|kernel| kernel.guard_only(&served))
     }
 
     /// Without a proxy nothing is opened: who connects is refused.
@@ -227,6 +234,7 @@ impl Daemon {
         table.room(tag).map_err(Unserved::Full)?;
         let inode = find::inode(&netns).map_err(|error| Unserved::Failed(error.into()))?;
         self.hand_over(cookie, &netns).map_err(failed)?;
+        self.guard_interfaces(cookie, &netns);
         table.insert(cookie, Served::new(inode, tag));
         Ok(())
     }
@@ -247,24 +255,47 @@ impl Daemon {
         handed
     }
 
-    /// Closes the listeners of namespaces in which nobody tagged is.
-    fn close_unused(&self) {
+    /// Closes the listeners of namespaces in which nobody tagged is, and serves those that
+    /// somebody is in, also if they have not connected anywhere yet.
+    fn look_after_namespaces(&self) {
         let mut table = lock(&self.namespaces);
-        table.forget_failures(Instant::now());
-        if table.is_empty() {
+        if !table.is_open() {
             return;
         }
+        table.forget_failures(Instant::now());
         let cgroups = self.tagged_cgroups();
         let mut used = find::in_use(&cgroups, Depth::Leaders);
         if !table.all_in(&used) {
             used = find::in_use(&cgroups, Depth::Threads);
         }
-        for cookie in table.unused(&used) {
+        let tags = used.iter().map(|(inode, user)| (*inode, user.tag)).collect();
+        for cookie in table.unused(&tags) {
             if let Err(error) = self.with_kernel(|kernel| kernel.forget_netns(cookie)) {
                 tracing::warn!(%error, cookie, "a network namespace that nobody is in stays known");
             }
             self.say(&ToProxy::ListenersGone { netns: cookie });
             tracing::info!(cookie, "nobody tagged is in a network namespace: its listeners are closed");
+        }
+        let known = table.inodes();
+        for (inode, user) in used.iter().filter(|(inode, _)| !known.contains(inode)) {
+            self.serve_at_sight(&mut table, *inode, user);
+        }
+        self.look_after_interfaces(&mut table, &used);
+    }
+
+    fn serve_at_sight(&self, table: &mut Table, inode: u64, user: &User) {
+        if table.room(user.tag).is_err() {
+            return;
+        }
+        let Some(netns) = user.open(inode) else { return };
+        let Ok(cookie) = netns_cookie(&netns) else { return };
+        let now = Instant::now();
+        if table.is_served(cookie) || !table.is_due(cookie, now) {
+            return;
+        }
+        if let Err(why) = self.serve(table, cookie, user.tag, netns) {
+            let again = table.failed(cookie, now);
+            tracing::warn!(cookie, ?again, "a network namespace is not served: {why}");
         }
     }
 

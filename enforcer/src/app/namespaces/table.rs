@@ -14,6 +14,8 @@ pub const MAX_SERVED: usize = MAX_NETNS as usize - 1;
 const MAX_FAILURES: usize = 1024;
 /// How long a namespace that could not be served is left alone, at first and at most.
 const PAUSE: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
+/// Namespaces whose interfaces are looked at in one go: the others wait for the next.
+const GUARDED_AT_ONCE: usize = 128;
 /// Looks in a row that find nobody before the listeners are closed: one look may miss a
 /// process whose parent ends at that moment.
 const MISSES: u8 = 2;
@@ -33,11 +35,13 @@ pub struct Served {
     inode: u64,
     tag: u64,
     misses: u8,
+    /// When its interfaces were looked at.
+    guarded: Instant,
 }
 
 impl Served {
     pub fn new(inode: u64, tag: u64) -> Self {
-        Self { inode, tag, misses: 0 }
+        Self { inode, tag, misses: 0, guarded: Instant::now() }
     }
 }
 
@@ -52,15 +56,17 @@ struct Failure {
 pub struct Table {
     /// The service's own namespace while a proxy runs.
     home: Option<u64>,
+    home_inode: u64,
     served: HashMap<u64, Served>,
     failures: HashMap<u64, Failure>,
 }
 
 impl Table {
     /// A proxy has begun, and has nothing but the listeners of `home`.
-    pub fn start(&mut self, home: u64) {
+    pub fn start(&mut self, home: u64, home_inode: u64) {
         self.stop();
         self.home = Some(home);
+        self.home_inode = home_inode;
     }
 
     /// The proxy is gone, and the listeners with it.
@@ -76,6 +82,10 @@ impl Table {
 
     pub fn is_empty(&self) -> bool {
         self.served.is_empty()
+    }
+
+    pub fn cookies(&self) -> Vec<u64> {
+        self.served.keys().copied().chain(self.home).collect()
     }
 
     pub fn is_served(&self, cookie: u64) -> bool {
@@ -97,7 +107,7 @@ impl Table {
 
     /// The namespaces that need not be looked into: it is known which they are.
     pub fn inodes(&self) -> HashSet<u64> {
-        self.served.values().map(|it| it.inode).collect()
+        self.served.values().map(|it| it.inode).chain([self.home_inode]).collect()
     }
 
     /// Whether one that failed is to be tried again.
@@ -123,7 +133,7 @@ impl Table {
     }
 
     /// Whether somebody is in each of them: `used` is tags by inode.
-    pub fn all_in(&self, used: &HashMap<u64, u64>) -> bool {
+    pub fn all_in<T>(&self, used: &HashMap<u64, T>) -> bool {
         self.served.values().all(|it| used.contains_key(&it.inode))
     }
 
@@ -148,6 +158,18 @@ impl Table {
         gone
     }
 
+    /// Those whose interfaces were not looked at for the longest time, with their inodes.
+    pub fn next_to_guard(&mut self, now: Instant) -> Vec<(u64, u64)> {
+        let mut all: Vec<_> = self.served.iter_mut().collect();
+        all.sort_unstable_by_key(|(_, it)| it.guarded);
+        let next = all.into_iter().take(GUARDED_AT_ONCE);
+        next.map(|(cookie, it)| {
+            it.guarded = now;
+            (*cookie, it.inode)
+        })
+        .collect()
+    }
+
     pub fn by_tag(&self) -> HashMap<u64, usize> {
         let mut counts = HashMap::new();
         for served in self.served.values() {
@@ -165,7 +187,7 @@ mod tests {
 
     fn filled(many: usize, tag: impl Fn(u64) -> u64) -> Table {
         let mut table = Table::default();
-        table.start(HOME);
+        table.start(HOME, u64::MAX);
         for number in 0..many as u64 {
             assert_eq!(table.room(tag(number)), Ok(()), "{number}");
             table.insert(100 + number, Served::new(number, tag(number)));
@@ -227,6 +249,17 @@ mod tests {
         assert!(!table.is_due(0, now));
         table.failed(u64::MAX, now);
         assert!(table.is_due(0, now) && !table.is_due(1, now) && !table.is_due(u64::MAX, now));
+    }
+
+    #[test]
+    fn interfaces_of_many_namespaces_are_looked_at_in_turn() {
+        let mut table = filled(GUARDED_AT_ONCE + 1, |number| number);
+        let now = Instant::now() + Duration::from_secs(1);
+        let first: HashSet<u64> = table.next_to_guard(now).into_iter().map(|(cookie, _)| cookie).collect();
+        assert_eq!(first.len(), GUARDED_AT_ONCE);
+        let second = table.next_to_guard(now + Duration::from_secs(1));
+        assert_eq!(second.iter().filter(|(cookie, _)| !first.contains(cookie)).count(), 1);
+        assert_eq!(filled(GUARDED_AT_ONCE, |number| number).next_to_guard(now).len(), GUARDED_AT_ONCE);
     }
 
     #[test]

@@ -139,6 +139,7 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "bind-udp" => bind(to, libc::SOCK_DGRAM).map(|_| "bound".to_owned()),
         "listen" => listen(to),
         "own-loopback" => own_loopback(to.ip()),
+        "frame" => namespaces::frame(to, extra == Some("bypass")),
         "until-served" => namespaces::until_served(to),
         "unspecified" => loopback::unspecified(to),
         "hold" => loopback::hold(to),

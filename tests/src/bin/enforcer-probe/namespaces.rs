@@ -91,3 +91,14 @@ fn one(from: SocketAddr, to: SocketAddr) -> io::Result<String> {
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
+
+/// A frame out of the interface of the cable; with `bypass` around its classifiers.
+pub fn frame(to: SocketAddr, bypass: bool) -> io::Result<String> {
+    let std::net::IpAddr::V4(to) = to.ip() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let frames = enforcer_tests::frame::Frames::open(enforcer_tests::netns::WORK_INTERFACE)?;
+    if bypass {
+        frames.bypass()?;
+    }
+    frames.send(enforcer_tests::netns::WORK4, to, PAYLOAD)?;
+    Ok("sent".to_owned())
+}
