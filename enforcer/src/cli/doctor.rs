@@ -146,7 +146,7 @@ impl Cmd {
                 let name = scope["name"].as_str().unwrap_or_default();
                 let matches = scope["matches"].as_array().into_iter().flatten().filter(|_| is_meant(name));
                 for path in matches.filter_map(|found| found["cgroup"].as_str()) {
-                    scopes.push(of_match(host, name, Path::new(path), user)?);
+                    scopes.push(of_match(host, name, &host.scope_path(path), user)?);
                 }
             }
         }

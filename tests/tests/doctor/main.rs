@@ -7,6 +7,7 @@ mod harden;
 use std::process::{Command, Stdio};
 
 use enforcer::app::doctor::{BEYOND, CHECKS, Grade, Level, Report, State};
+use enforcer_tests::service::{Service, Upstream};
 use fake::{CI, Fake, finding, with};
 use serde_json::json;
 
@@ -335,4 +336,34 @@ fn the_help_teaches() {
     for words in ["Exit code: 0", "container-root", "Examples:", "enforcer scope harden", "--require"] {
         assert!(text.contains(words), "{words}: {text}");
     }
+}
+
+#[test]
+fn scopes_of_the_running_service_are_graded() {
+    let upstream = Upstream::start("upstream.test", String::new()).unwrap();
+    let service = Service::start("upstream.test", &upstream, "version: 1\nname: n\nrules: []\n").unwrap();
+    let held = service.cgroup.path().join("held");
+    std::fs::create_dir(&held).unwrap();
+    let out = service.output(&["scope", "add", "ci", "--cgroup", "/held"]).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let graded = |args: &[&str]| {
+        let out = service.output(&[&["doctor", "-o", "json"], args].concat()).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        (out.status.code(), report)
+    };
+    let (_, report) = graded(&[]);
+    let names: Vec<&str> =
+        report["scopes"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["run", "ci/held"], "{report:#}");
+    let (code, report) = graded(&["--scope", "ci"]);
+    let state = |list: &serde_json::Value, id: &str| {
+        let found = list.as_array().unwrap().iter().find(|it| it["id"] == id).cloned();
+        found.unwrap_or_else(|| panic!("{id}: {report:#}"))
+    };
+    let scope = &report["scopes"][0];
+    assert_eq!(state(&report["host"], "service-whole")["state"], "good", "{report:#}");
+    assert_eq!(state(&scope["findings"], "scope-tagged")["state"], "good", "{scope:#}");
+    // Nothing speaks for an empty cgroup.
+    assert_eq!((code, scope["kind"].as_str()), (Some(1), Some("cgroup")));
+    std::fs::remove_dir(&held).unwrap();
 }

@@ -195,6 +195,11 @@ impl Host {
         Ok(crate::kernel::find_cgroup2(&self.text("/proc/self/mountinfo")?.unwrap_or_default()))
     }
 
+    /// Below the mount of cgroups, what the service names below where it is attached.
+    pub fn scope_path(&self, path: &str) -> PathBuf {
+        self.config.cgroup.attach.join(path.trim_start_matches('/'))
+    }
+
     /// The processes of a cgroup and of all below it.
     pub fn processes(&self, cgroup: &Path) -> Vec<u32> {
         let mut found = Vec::new();

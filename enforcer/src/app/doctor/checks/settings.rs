@@ -120,6 +120,9 @@ pub(super) fn vsock(host: &Host, scope: &Scope) -> Found {
     if scope.unit.as_ref().is_some_and(|unit| !unit.allows_family("AF_VSOCK")) {
         return Found::good("the unit has no AF_VSOCK");
     }
+    let Some(unit) = &scope.unit else {
+        return Found::good("the filter of `enforcer run` leaves jobs no AF_VSOCK");
+    };
     if lsm_runs(host) {
         return Found::good("the LSM tier refuses AF_VSOCK");
     }
@@ -127,11 +130,7 @@ pub(super) fn vsock(host: &Host, scope: &Scope) -> Found {
     let lists = |file: &str| host.text(format!("/lib/modules/{release}/{file}")).ok().flatten();
     let named = |text: Option<String>| text.map(|text| text.lines().any(|line| line.contains("/vsock.ko")));
     let here = host.exists("/dev/vsock") || host.exists("/sys/module/vsock");
-    let module = "echo 'install vsock /bin/false' >/etc/modprobe.d/enforcer-vsock.conf && rmmod vsock 2>/dev/null; true";
-    let fix = match &scope.unit {
-        Some(unit) => Fix::drop_in(families(unit)),
-        None => Fix::shell(module),
-    };
+    let fix = Fix::drop_in(families(unit));
     if here {
         return Found::missing("AF_VSOCK is open: a channel to the hypervisor", fix);
     }
@@ -183,16 +182,10 @@ pub(super) fn io_uring(host: &Host, scope: &Scope) -> Found {
     if lsm_runs(host) {
         return Found::good("the LSM tier sees sockets of io_uring");
     }
-    let text = "io_uring makes sockets of families that are taken away";
-    match scope.unit {
-        Some(_) => Found::missing(text, Fix::drop_in(CALLS)),
-        None => Found::missing(
-            text,
-            Fix::shell(
-                "echo 'kernel.io_uring_disabled=2' >/etc/sysctl.d/60-enforcer-uring.conf && sysctl --system",
-            ),
-        ),
+    if scope.unit.is_none() {
+        return Found::good("the filter of `enforcer run` leaves jobs no io_uring");
     }
+    Found::missing("io_uring makes sockets of families that are taken away", Fix::drop_in(CALLS))
 }
 
 /// So are those of 32-bit programs, whose calls for sockets have their arguments in memory.
@@ -218,11 +211,10 @@ pub(super) fn keyring(host: &Host, scope: &Scope) -> Found {
     if scope.unit.as_ref().is_some_and(|unit| KEYRING.iter().all(|call| !unit.allows_call(call))) {
         return Found::good("the unit has no calls of the keyring");
     }
-    let text = "the kernel has root look names up for a job (request_key)";
-    match scope.unit {
-        Some(_) => Found::missing(text, Fix::drop_in(CALLS)),
-        None => Found::missing(text, Fix::shell("apt-get remove -y keyutils")),
+    if scope.unit.is_none() {
+        return Found::good("the filter of `enforcer run` leaves jobs no request_key");
     }
+    Found::missing("the kernel has root look names up for a job (request_key)", Fix::drop_in(CALLS))
 }
 
 pub(super) fn control_groups(host: &Host, scope: &Scope) -> Found {

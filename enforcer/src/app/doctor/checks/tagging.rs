@@ -17,10 +17,14 @@ fn tagged_cgroups(host: &Host, status: &Value) -> Vec<PathBuf> {
         let below = path.strip_prefix(&mount).unwrap_or(path);
         Some(Path::new("/").join(below.strip_prefix("/").unwrap_or(below)))
     };
-    let jobs = status["jobs"].as_array().into_iter().flatten();
-    let scopes = status["scopes"].as_array().into_iter().flatten();
-    let matched = scopes.clone().flat_map(|scope| scope["matches"].as_array().into_iter().flatten());
-    jobs.chain(scopes).chain(matched).filter_map(path).collect()
+    let listed = |list: &Value| list.as_array().cloned().unwrap_or_default();
+    let mut tagged: Vec<PathBuf> = listed(&status["jobs"]).iter().filter_map(path).collect();
+    for scope in listed(&status["scopes"]) {
+        let matches = listed(&scope["matches"]);
+        let paths = matches.iter().filter_map(|found| found["cgroup"].as_str());
+        tagged.extend(paths.map(|path| host.scope_path(path)));
+    }
+    tagged
 }
 
 pub(super) fn tagged(host: &Host, scope: &Scope) -> Found {
