@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::drain::Watch;
 use crate::gate::{Conn, Opened, Subject};
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Stage};
@@ -105,7 +106,8 @@ impl DnsServer {
     /// Serves a UDP socket until the process ends, or until this is dropped: then
     /// what was not answered yet is not, and nobody has the socket any more. One task
     /// a socket: the kernel's record of a datagram is asked for in two steps.
-    pub async fn serve_udp(self: Arc<Self>, socket: StdUdpSocket) -> std::io::Result<()> {
+    /// When the drain begins no more is read: what waits in the socket is for the next proxy.
+    pub async fn serve_udp(self: Arc<Self>, socket: StdUdpSocket, mut watch: Watch) -> std::io::Result<()> {
         socket.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(socket)?);
         let mut buffer = vec![0; dns::MAX_QUERY + 1];
@@ -114,7 +116,12 @@ impl DnsServer {
             while answering.try_join_next().is_some() {}
             // Neither error is the end: the first may be told of an answer that did
             // not arrive, the second is one datagram's.
-            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            let received = tokio::select! {
+                biased;
+                () = watch.graceful() => break,
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            let Ok((length, from)) = received else {
                 tokio::task::yield_now().await;
                 continue;
             };
@@ -140,6 +147,11 @@ impl DnsServer {
                 drop(permit);
             });
         }
+        tokio::select! {
+            () = watch.immediate() => {}
+            () = async { while answering.join_next().await.is_some() {} } => {}
+        }
+        Ok(())
     }
 
     /// An empty answer is not sent.

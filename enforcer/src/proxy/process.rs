@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::drain::{self, Drain, Drained};
+use crate::drain::{self, Drain, Drained, Watch};
 use crate::gate::{Conn, Opened, Subject};
 use crate::mask::{ExactValue, MaskError};
 use crate::session::{Event, Outcome, SessionError, SessionKind};
@@ -53,6 +53,8 @@ pub struct Process {
     shared: Arc<Shared>,
     workers: Workers,
     drain: Drain,
+    /// For listeners that come; dropped when the drain begins, which waits for all copies.
+    watch: Watch,
     /// Values that the operator registered for all workloads.
     operator: Vec<ExactValue>,
     /// One session a workload: for what is of no single connection.
@@ -80,6 +82,7 @@ impl Process {
             shared,
             workers,
             drain,
+            watch,
             operator,
             sessions: Mutex::default(),
             strangers: Mutex::default(),
@@ -101,7 +104,7 @@ impl Process {
             self.workers.listen(tcp, &closed, first, threads)?;
         }
         for udp in listeners.udp {
-            let serving = Arc::clone(dns).serve_udp(udp);
+            let serving = Arc::clone(dns).serve_udp(udp, self.watch.clone());
             let serving = async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "a DNS listener has ended");
@@ -214,6 +217,7 @@ impl Process {
 
     /// Takes no new connection, waits for the open ones until the deadline, cuts the rest.
     pub async fn drain(self, deadline: Duration) -> Drained {
+        drop(self.watch);
         let drained = self.drain.drain(deadline).await;
         let strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).take();
         for session in lock(&self.sessions).values().chain(&strangers) {
