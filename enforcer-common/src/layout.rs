@@ -37,6 +37,9 @@ pub mod cfg {
     pub const OWN_LEVEL: u32 = 4;
     /// 1: somebody changed what was attached, and no operator has looked at it. For the loader.
     pub const TAMPERED: u32 = 5;
+    /// A thread group's id, until an LSM program has seen it in bpf(2): then 0. By this a
+    /// loader knows that the kernel calls those programs at all.
+    pub const LSM_PROBE: u32 = 7;
     /// Number of entries.
     pub const ENTRIES: u32 = 8;
 
@@ -157,11 +160,56 @@ pub struct RefusalRecord {
     pub protocol: u16,
     /// A `Hook` in the low byte, a `Reason` in the high one.
     pub what: u16,
-    /// The option (level << 16 | name), the socket's type, or the interface.
+    /// The option (level << 16 | name), the socket's type, the interface, the capability,
+    /// the signal, the mode of access, or the command of bpf(2).
     pub detail: u32,
     /// Refusals of this tag that were counted and not reported since the last record.
     pub suppressed: u32,
 }
+
+/// Where the LSM programs find the fields of the kernel's own structures, in bytes.
+///
+/// The loader takes them from the kernel's BTF: one object is for all kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    pub socket_sk: u32,
+    pub sock_family: u32,
+    pub sock_state: u32,
+    pub sock_protocol: u32,
+    pub sock_cgroup: u32,
+    pub unix_addr: u32,
+    pub unix_peer: u32,
+    pub unix_address_len: u32,
+    pub unix_address_name: u32,
+    pub cgroup_level: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_ancestors: u32,
+    pub kernfs_id: u32,
+    pub kernfs_parent: u32,
+    pub kernfs_priv: u32,
+    pub task_leader: u32,
+    pub task_cgroups: u32,
+    pub css_set_cgroup: u32,
+    pub file_inode: u32,
+    pub file_mode: u32,
+    pub file_private: u32,
+    pub inode_mode: u32,
+    pub inode_super: u32,
+    pub inode_private: u32,
+    pub super_magic: u32,
+    pub userns_level: u32,
+    pub bprm_file: u32,
+    pub file_dentry: u32,
+    pub dentry_name: u32,
+    pub reserved: u32,
+}
+
+/// Bytes of the name of a Unix socket: a path that ends with zeros, or a zero and an
+/// abstract name that ends with zeros.
+pub const UNIX_NAME: usize = 108;
+/// Most Unix sockets outside that tagged processes may reach.
+pub const MAX_UNIX_ALLOW: u32 = 256;
 
 /// Value of `RATE`, whose key is a tag.
 #[repr(C)]
@@ -180,6 +228,7 @@ const _: () = {
     assert!(size_of::<DatagramKey>() == 24);
     assert!(size_of::<RefusalRecord>() == 88);
     assert!(size_of::<Rate>() == 16);
+    assert!(size_of::<Offsets>() == 30 * 4);
 };
 
 macro_rules! named {
@@ -216,6 +265,22 @@ named!(
         RootEgress = 10 "root_egress",
         Ingress = 11 "ingress",
         TcEgress = 13 "tc_egress",
+        LsmCreate = 32 "lsm_create",
+        LsmSendmsg = 33 "lsm_sendmsg",
+        LsmConnect = 34 "lsm_connect",
+        LsmReceive = 35 "lsm_receive",
+        LsmWrite = 36 "lsm_write",
+        LsmOpen = 37 "lsm_open",
+        LsmClone = 38 "lsm_clone",
+        LsmBpf = 39 "lsm_bpf",
+        LsmPtrace = 40 "lsm_ptrace",
+        LsmKill = 41 "lsm_kill",
+        LsmCapable = 42 "lsm_capable",
+        LsmUnixStream = 43 "lsm_unix",
+        LsmUnixSend = 44 "lsm_unix_send",
+        LsmUnlink = 45 "lsm_unlink",
+        LsmRename = 46 "lsm_rename",
+        LsmExec = 47 "lsm_exec",
     }
 );
 
@@ -234,5 +299,12 @@ named!(
         NoIpv6 = 10 "no-ipv6-listener",
         LoopbackUdp = 11 "loopback-udp",
         LoopbackTcp = 12 "loopback-tcp",
+        SocketFamily = 32 "socket-family",
+        ForeignSocket = 33 "foreign-socket",
+        ForeignCgroup = 34 "foreign-cgroup",
+        ForeignProcess = 35 "foreign-process",
+        ForeignUnix = 36 "foreign-unix",
+        KernelInterface = 37 "kernel-interface",
+        Capability = 38 "capability",
     }
 );

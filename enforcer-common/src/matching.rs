@@ -53,6 +53,36 @@ pub const fn option_refused(level: u32, name: u32) -> bool {
     }
 }
 
+/// Whether a tagged process may make a socket of this family at all: AF_UNIX, AF_INET,
+/// AF_INET6 and AF_NETLINK. What the others send, no other hook sees.
+#[inline(always)]
+pub const fn family_allowed(family: u32) -> bool {
+    matches!(family, 1 | AF_INET | AF_INET6 | 16)
+}
+
+/// Whether a tagged process is refused this capability over the whole host; over
+/// namespaces of its own it keeps it. These make packets, mount, load, trace, or reach
+/// into the kernel: CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_MODULE, CAP_SYS_RAWIO,
+/// CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_MKNOD, CAP_MAC_OVERRIDE,
+/// CAP_MAC_ADMIN, CAP_PERFMON, CAP_BPF, CAP_CHECKPOINT_RESTORE.
+#[inline(always)]
+pub const fn capability_refused(capability: u32) -> bool {
+    const REFUSED: u64 = 1 << 12
+        | 1 << 13
+        | 1 << 16
+        | 1 << 17
+        | 1 << 19
+        | 1 << 21
+        | 1 << 22
+        | 1 << 27
+        | 1 << 32
+        | 1 << 33
+        | 1 << 38
+        | 1 << 39
+        | 1 << 40;
+    capability < 64 && REFUSED >> capability & 1 == 1
+}
+
 /// Whether the kernel routes this destination to loopback: 127.0.0.0/8, `::1`,
 /// and the two unspecified addresses, mapped ones included.
 #[inline(always)]
@@ -99,6 +129,28 @@ mod tests {
             }
         }
         assert!(!socket_allowed(17, SOCK_DGRAM, 0));
+    }
+
+    #[test]
+    fn families_that_no_other_hook_sees_are_refused() {
+        for family in [1, AF_INET, AF_INET6, 16] {
+            assert!(family_allowed(family), "{family}");
+        }
+        // AF_UNSPEC, AF_PACKET, AF_ALG, AF_VSOCK, AF_XDP, and what is not known yet.
+        for family in [0, 17, 38, 40, 44, 60, u32::MAX] {
+            assert!(!family_allowed(family), "{family}");
+        }
+    }
+
+    #[test]
+    fn capabilities_that_reach_the_host_are_refused() {
+        for capability in [12, 13, 16, 17, 19, 21, 22, 27, 32, 33, 38, 39, 40] {
+            assert!(capability_refused(capability), "{capability}");
+        }
+        // CAP_CHOWN, CAP_KILL, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_SYS_CHROOT.
+        for capability in [0, 5, 7, 8, 10, 18, 41, 63, 64, u32::MAX] {
+            assert!(!capability_refused(capability), "{capability}");
+        }
     }
 
     #[test]

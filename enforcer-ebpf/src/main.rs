@@ -26,6 +26,7 @@ mod kernel {
     mod interface;
     #[cfg(feature = "log")]
     mod log;
+    mod lsm;
     mod maps;
     mod option;
     mod packet;

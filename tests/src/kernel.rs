@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::cgroup::{self, Cgroup};
 use crate::netns::{Cable, Netns, PEER4, PEER6};
 use crate::sniffer::{Packet, Sniffer};
-use enforcer::kernel::{Kernel, KernelConfig, Refusal};
+use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode, Refusal};
 use enforcer::net::sys;
 
 pub const PAYLOAD: &[u8] = b"PROBE-SECRET";
@@ -56,6 +56,19 @@ impl World {
 
     /// With this kernel half.
     pub fn of(object: PathBuf) -> Self {
+        Self::made(object, LsmMode::Off)
+    }
+
+    /// With the second tier, where the kernel has it, and served. To attach it takes long
+    /// in a virtual machine: tests that are not about it do without.
+    pub fn with_lsm() -> Self {
+        let mut world = Self::made(object(), LsmMode::Auto);
+        world.serve();
+        world.sniffer.clear().unwrap();
+        world
+    }
+
+    fn made(object: PathBuf, mode: LsmMode) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
@@ -82,6 +95,7 @@ impl World {
             jobs: jobs.path().to_owned(),
             tcp_port: TCP_PORT,
             dns_port: DNS_PORT,
+            lsm: LsmConfig { mode, ..LsmConfig::default() },
         };
         let cable = Cable::new().unwrap();
         serve_peer(&cable);

@@ -72,6 +72,9 @@ enum Task {
         /// Install, use and remove the Debian package under systemd instead
         #[arg(long, conflicts_with_all = ["kernel", "filter"])]
         systemd: bool,
+        /// Boot it without `bpf` among its security modules
+        #[arg(long, conflicts_with = "systemd")]
+        no_lsm: bool,
     },
 }
 
@@ -92,9 +95,11 @@ fn main() -> anyhow::Result<()> {
         Task::Soak(args) => soak::all(&args),
         Task::Vm { systemd: true, .. } => systemd::all(),
         Task::Escapes(args) => escapes::all(&args),
-        Task::Vm { kernel, filter, suite, .. } => {
+        Task::Vm { kernel, filter, suite, no_lsm, .. } => {
             let filter = filter.as_deref();
-            vm::all(&vm::Guest { series: &kernel, suite: &suite, filter, environment: "" }).map(drop)
+            let wanted =
+                vm::Guest { series: &kernel, suite: &suite, filter, environment: "", lsm: !no_lsm };
+            vm::all(&wanted).map(drop)
         }
     }
 }

@@ -35,7 +35,11 @@ const MODULES: &[&str] = &[
     "net/vmw_vsock/vsock",
     "net/vmw_vsock/vmw_vsock_virtio_transport_common",
     "net/vmw_vsock/vsock_loopback",
+    "crypto/af_alg",
 ];
+
+/// The kernel's own choice of security modules but for the programs.
+const NO_LSM: &str = "lsm=landlock,lockdown,yama,integrity,apparmor";
 
 /// What the guest prints last, with the exit code of the tests behind it.
 const VERDICT: &str = "vm-verdict:";
@@ -52,6 +56,8 @@ pub struct Guest<'a> {
     pub filter: Option<&'a str>,
     /// More words for the test's environment.
     pub environment: &'a str,
+    /// With programs among its security modules.
+    pub lsm: bool,
 }
 
 /// Runs a suite in a guest, and returns what its console said.
@@ -74,7 +80,8 @@ pub fn all(wanted: &Guest<'_>) -> Result<String> {
         copy(object, &guest.join(object.file_name().context("an object without a name")?))?;
     }
     let initrd = pack(&guest, &folder)?;
-    boot(&kernel.image, &initrd, "rdinit=/init", &[])
+    let words = if wanted.lsm { "rdinit=/init".to_owned() } else { format!("rdinit=/init {NO_LSM}") };
+    boot(&kernel.image, &initrd, &words, &[])
 }
 
 struct Kernel {
@@ -150,6 +157,7 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, wanted: &Guest<'_>) -> Resul
 
 fn init_script(wanted: &Guest<'_>) -> String {
     let (filter, environment) = (wanted.filter.unwrap_or_default(), wanted.environment);
+    let expected = if wanted.lsm { "active" } else { "unavailable" };
     let loads: String = MODULES
         .iter()
         .filter_map(|module| module.rsplit('/').next())
@@ -165,6 +173,8 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf; mount -t 
 {loads}ip link set lo up
 uname -r
 export ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_BPF_DEBUG_OBJECT=/enforcer.debug.bpf.o
+mount -t securityfs security /sys/kernel/security; mount -t tracefs tracing /sys/kernel/tracing
+export ENFORCER_TEST_LSM={expected}
 ENFORCER_TEST_ATTACH=/ {environment} /bin/test --test-threads=1 --nocapture {filter}
 echo {VERDICT} $?
 poweroff -f

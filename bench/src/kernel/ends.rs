@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use enforcer::kernel::{Kernel, KernelConfig};
+use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode};
 use enforcer::net::sys;
 
 /// The workload's tag.
@@ -44,6 +44,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         jobs: jobs.clone(),
         tcp_port: 15001,
         dns_port: 15053,
+        lsm: LsmConfig { mode: LsmMode::Off, ..LsmConfig::default() },
     })?;
     kernel.tag(&jobs.join("tagged"), TAG, 0)?;
     let [tcp4, tcp6, ..] = kernel.open_listeners(None)?.into_fds()?;

@@ -16,26 +16,26 @@ use super::tag::Who;
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Place {
-    Recvmsg = 16,
-    Getpeername = 17,
-    OwnGetsockopt = 18,
-    OwnSetsockopt = 19,
+    Recvmsg = 64,
+    Getpeername = 65,
+    OwnGetsockopt = 66,
+    OwnSetsockopt = 67,
 }
 
 /// What is not a refusal: the numbers come after those of [`Reason`].
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Word {
-    Redirected = 16,
-    Direct = 17,
-    Allowed = 18,
-    Own = 19,
-    Restored = 20,
-    Recorded = 21,
-    Given = 22,
-    NoRecord = 23,
+    Redirected = 64,
+    Direct = 65,
+    Allowed = 66,
+    Own = 67,
+    Restored = 68,
+    Recorded = 69,
+    Given = 70,
+    NoRecord = 71,
     /// Packets are many: at the level of traces.
-    Passed = 24,
+    Passed = 72,
 }
 
 const WORDS_OTHER: [&str; 9] = [
@@ -52,11 +52,11 @@ const WORDS_OTHER: [&str; 9] = [
 const PLACES: [&str; 4] = ["recvmsg", "getpeername", "own_getsockopt", "own_setsockopt"];
 
 /// Numbers below this are those of `Hook` and `Reason`.
-const SHARED: usize = 16;
+const SHARED: usize = 64;
 const _: () =
     assert!(Hook::from_number(SHARED as u8).is_none() && Reason::from_number(SHARED as u8).is_none());
 /// A power of two, so that a mask keeps every number within the tables.
-const NAMES: usize = 32;
+const NAMES: usize = 128;
 const PROGRAM_WIDTH: usize = 14;
 const WORD_WIDTH: usize = 25;
 

@@ -7,7 +7,10 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf};
-use enforcer_common::{EVENT_BYTES, Flow, FlowKey, MAX_FLOWS, MAX_NETNS, MAX_TAGS, Netns, Rate, Tag, cfg};
+use enforcer_common::{
+    EVENT_BYTES, Flow, FlowKey, MAX_FLOWS, MAX_NETNS, MAX_TAGS, MAX_UNIX_ALLOW, Netns, Rate, Tag, UNIX_NAME,
+    cfg,
+};
 
 /// Cgroup id to tag. Written before the first process enters the cgroup.
 #[map]
@@ -29,6 +32,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_BYTES, 0);
 
 #[map]
 pub static RATE: LruHashMap<u64, Rate> = LruHashMap::with_max_entries(MAX_TAGS, 0);
+
+/// Unix sockets outside that tagged processes may reach: by the name that their server gave them.
+#[map]
+pub static UNIX_ALLOW: HashMap<[u8; UNIX_NAME], u8> = HashMap::with_max_entries(MAX_UNIX_ALLOW, 0);
 
 /// What is known about a socket; freed by the kernel with it.
 #[btf_map]

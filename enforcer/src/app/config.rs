@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
 
+use crate::kernel::{LsmConfig, LsmMode};
 use crate::proxy::Limits;
 
 use super::scopes::Scope;
@@ -198,6 +199,12 @@ pub struct Kernel {
     pub on_tamper: OnTamper,
     /// Programs on interfaces, against AF_PACKET sockets of tagged processes.
     pub tc: Tc,
+    /// Programs at the kernel's security hooks: `auto` (where the kernel allows them),
+    /// `off`, or `require`.
+    pub lsm: LsmMode,
+    /// Unix sockets of processes outside that jobs may reach, with `lsm`: paths, and `@name`
+    /// for abstract ones.
+    pub unix_allow: Vec<String>,
 }
 
 /// What tagged cgroups get when somebody has changed what is attached, until an
@@ -224,7 +231,15 @@ pub enum Tc {
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { pins: "/sys/fs/bpf/enforcer".into(), object: None, on_tamper: OnTamper::Deny, tc: Tc::Auto }
+        let LsmConfig { mode, unix_allow } = LsmConfig::default();
+        Self {
+            pins: "/sys/fs/bpf/enforcer".into(),
+            object: None,
+            on_tamper: OnTamper::Deny,
+            tc: Tc::Auto,
+            lsm: mode,
+            unix_allow,
+        }
     }
 }
 
@@ -319,6 +334,15 @@ mod tests {
             assert!(message.contains(says), "{message}");
             assert!(text[span.offset()..].starts_with(at), "{message}: {}", &text[span.offset()..]);
         }
+    }
+
+    #[test]
+    fn the_second_tier_is_used_where_it_can_be_had_unless_it_is_said() {
+        let lsm = |text: &str| Config::parse(Path::new("c"), text).map(|config| config.kernel.lsm);
+        assert_eq!(lsm("").unwrap(), LsmMode::Auto);
+        assert_eq!(lsm("[kernel]\nlsm = \"require\"\n").unwrap(), LsmMode::Require);
+        assert_eq!(lsm("[kernel]\nlsm = \"off\"\n").unwrap(), LsmMode::Off);
+        assert!(lsm("[kernel]\nlsm = \"on\"\n").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::admin::request::{AdminReply, AdminRequest};
-use crate::kernel::{Foreign, LinkHealth, Mode};
+use crate::kernel::{Foreign, LinkHealth, Mode, Tier, TierState};
 use crate::net::ipc::{Channel, Listener, Peer};
 use crate::workload::wire::{ToProxy, WorkloadSpec};
 
@@ -139,6 +139,15 @@ impl Daemon {
                 "before": it.before, "text": shown(it),
             })
         };
+        let tiers = self.with_kernel(|kernel| Ok(kernel.tiers()))?;
+        let tier = |tier: &Tier| {
+            let (state, why) = match &tier.state {
+                TierState::Active => ("active", None),
+                TierState::Off => ("off", None),
+                TierState::Unavailable { why } => ("unavailable", Some(why)),
+            };
+            json!({ "name": tier.name, "state": state, "why": why })
+        };
         let lifted = lock(&self.lifted).clone();
         let namespaces = self.served_namespaces();
         let job = |job: &WorkloadSpec| {
@@ -176,6 +185,7 @@ impl Daemon {
             "tampered": self.what_was_changed(&health),
             "on_tamper": if self.config.kernel.on_tamper == OnTamper::Freeze { "freeze" } else { "deny" },
             "foreign": health.foreign.iter().map(foreign).collect::<Vec<_>>(),
+            "tiers": tiers.iter().map(tier).collect::<Vec<_>>(),
             "jobs": jobs,
             "scopes": scopes,
         }))

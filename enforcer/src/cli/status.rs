@@ -54,6 +54,11 @@ impl Cmd {
                     println!("record {}", proxy["recording"].as_str().unwrap_or_default());
                 }
             }
+            for tier in status["tiers"].as_array().into_iter().flatten() {
+                let state = tier["state"].as_str().unwrap_or_default();
+                let why = tier["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
+                println!("tier   {:<16} {state}{why}", tier["name"].as_str().unwrap_or_default());
+            }
             for pin in status["pins"].as_array().into_iter().flatten() {
                 let problem = pin["problem"].as_str().unwrap_or("ok");
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());

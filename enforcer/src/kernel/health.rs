@@ -68,6 +68,7 @@ impl Kernel {
             links: links
                 .chain(self.packet.health(pins))
                 .chain(self.interfaces.health(pins, self.home))
+                .chain(self.lsm.health(pins))
                 .collect(),
             maps: maps.collect(),
             foreign,
@@ -104,6 +105,7 @@ impl Kernel {
             }
         }
         failed.extend(self.packet.restore(&self.pins).err());
+        failed.extend(self.lsm.restore(&self.pins));
         failed
     }
 

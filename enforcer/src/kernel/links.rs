@@ -15,7 +15,7 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
-const LINK_CREATE: libc::c_int = 28;
+pub(super) const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const LINK_DETACH: libc::c_int = 34;
 
@@ -320,7 +320,7 @@ fn size<T>(_: &T) -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }
 
-fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<RawFd> {
+pub(super) fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<RawFd> {
     // SAFETY: `attr` is the structure of this command; the kernel reads its size and takes the rest as 0.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size(attr)) };
     if result < 0 {

@@ -12,6 +12,7 @@ use enforcer_common::cfg;
 
 use super::attach::{Attachment, Loaded};
 use super::links::AttachType;
+use super::lsm::{self, LsmTier};
 use super::maps::PinnedMap;
 use super::packet::PacketHooks;
 use super::pins::PinDir;
@@ -54,7 +55,8 @@ const PROGRAMS: &[(&str, AttachType, Place)] = &[
 /// when those of this release stand.
 const RETIRED: &[&str] = &["sock_ops"];
 
-const MAPS: &[&str] = &["TAGS", "CFG", "NETNS", "FLOWS", "EVENTS", "RATE", "SOCKETS", "ASKED"];
+const MAPS: &[&str] =
+    &["TAGS", "CFG", "NETNS", "FLOWS", "EVENTS", "RATE", "SOCKETS", "ASKED", "UNIX_ALLOW", "BOUND"];
 
 pub(super) struct Half {
     pub attachments: Vec<Attachment>,
@@ -67,11 +69,13 @@ pub(super) struct Half {
     pub log: Option<ProgramLog>,
     pub packet: PacketHooks,
     pub interfaces: Interfaces,
+    pub lsm: LsmTier,
 }
 
 pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result<Half> {
     check_version(pins)?;
-    let mut ebpf = load_object(config, pins)?;
+    let prepared = lsm::prepare(config.lsm.mode);
+    let mut ebpf = load_object(config, pins, prepared.as_ref().ok().map(|it| &it.offsets))?;
     let mut settings = Array::try_from(take(&mut ebpf, config, "CFG")?).map_err(map_error("CFG"))?;
     let tags = HashMap::try_from(take(&mut ebpf, config, "TAGS")?).map_err(map_error("TAGS"))?;
     let served = HashMap::try_from(take(&mut ebpf, config, "NETNS")?).map_err(map_error("NETNS"))?;
@@ -102,6 +106,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     let packet = PacketHooks::of(&ebpf, &config.object)?;
     let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
     let interfaces = Interfaces::of(&mut ebpf);
+    let lsm = lsm::load(&mut ebpf, config, pins, &mut settings, prepared)?;
     Ok(Half {
         attachments,
         maps,
@@ -113,6 +118,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
         log,
         packet,
         interfaces,
+        lsm,
     })
 }
 
@@ -131,15 +137,20 @@ fn check_version(pins: &PinDir) -> Result<()> {
     }
 }
 
-fn load_object(config: &KernelConfig, pins: &PinDir) -> Result<Ebpf> {
+fn load_object(config: &KernelConfig, pins: &PinDir, offsets: Option<&Plain<abi::Offsets>>) -> Result<Ebpf> {
     let paths: Vec<(&str, PathBuf)> = MAPS.iter().map(|name| (*name, pins.map(name))).collect();
     let mut loader = EbpfLoader::new();
+    // Storage of tasks: aya makes it and has no type for it.
+    loader.allow_unsupported_maps();
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
     // Of a debug build: only lines that somebody wants to read are made.
     let level = log::max_level() as u8;
     loader.override_global(aya_log::LEVEL, &level, false);
+    if let Some(offsets) = offsets {
+        loader.override_global("OFFSETS", offsets, true);
+    }
     let object = fs::read(&config.object).map_err(io_error("reading the object", &config.object))?;
     loader
         .load(&object)

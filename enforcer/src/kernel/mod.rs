@@ -16,6 +16,7 @@
 
 mod attach;
 mod before;
+mod btf;
 mod cgroup;
 mod event;
 mod foreign;
@@ -25,6 +26,7 @@ mod links;
 mod listen;
 mod load;
 mod log;
+mod lsm;
 mod maps;
 mod packet;
 mod pins;
@@ -49,8 +51,10 @@ pub use health::{Health, LinkHealth};
 pub use listen::Listeners;
 pub use log::ProgramLog;
 pub use rtnl::{Cables, LinkChanges};
+pub use lsm::{LsmConfig, LsmMode, Tier, TierState};
 
 use attach::Attachment;
+use lsm::LsmTier;
 use maps::PinnedMap;
 use packet::PacketHooks;
 use pins::{Lock, PinDir};
@@ -71,6 +75,8 @@ pub struct KernelConfig {
     pub jobs: PathBuf,
     pub tcp_port: u16,
     pub dns_port: u16,
+    /// The second tier.
+    pub lsm: LsmConfig,
 }
 
 /// What tagged processes get.
@@ -132,6 +138,13 @@ pub enum KernelError {
          detach that with `bpftool cgroup detach`, or have it attached with BPF_F_ALLOW_MULTI"
     )]
     Exclusive { name: &'static str, path: PathBuf, other: String },
+    #[error("`lsm` cannot be had, which `[kernel] lsm` requires or an earlier loader had: {why}")]
+    NoLsm { why: String },
+    #[error(
+        "`{0}` in `[kernel] unix_allow` is no name of a Unix socket: a path from the root, or `@` and \
+         an abstract name, of at most {max} bytes", max = abi::UNIX_NAME
+    )]
+    UnixName(String),
     #[error("map {name}")]
     Map { name: &'static str, source: Box<aya::maps::MapError> },
     #[error("the log of the programs")]
@@ -167,6 +180,7 @@ pub struct Kernel {
     interfaces: Interfaces,
     /// The namespace whose interfaces are guarded from here: the service's own.
     home: Option<u64>,
+    lsm: LsmTier,
     _lock: Lock,
 }
 
@@ -195,6 +209,7 @@ impl Kernel {
             packet: loaded.packet,
             interfaces: loaded.interfaces,
             home: None,
+            lsm: loaded.lsm,
             _lock: lock,
         };
         kernel.adopt_packet_hooks()?;
@@ -207,6 +222,11 @@ impl Kernel {
         let ids: Vec<u64> = self.tags()?.into_iter().map(|(id, _)| id).collect();
         let mut tagged =
             if ids.is_empty() { Default::default() } else { packet::find(&self.config.attach, &ids) };
+        if self.lsm.is_new {
+            for path in tagged.values() {
+                self.lsm.bind_all(path)?;
+            }
+        }
         tagged.retain(|_, path| !path.starts_with(&self.config.jobs));
         self.packet.adopt(&self.pins, tagged)
     }
@@ -240,6 +260,7 @@ impl Kernel {
             }
             _ => map_error("TAGS")(error),
         })?;
+        self.lsm.bind_all(path)?;
         if !cgroup::holds(&self.config.jobs, path)? {
             self.packet.attach(&self.pins, id, path)?;
         }
@@ -361,6 +382,12 @@ impl Kernel {
         self.set(cfg::MODE, if mode == Mode::Deny { cfg::MODE_DENY } else { cfg::MODE_REDIRECT })
     }
 
+    /// What of the enforcement this kernel has, and why not the rest.
+    pub fn tiers(&self) -> Vec<Tier> {
+        let cgroup = Tier { name: "cgroup", state: TierState::Active };
+        vec![cgroup, Tier { name: "lsm", state: self.lsm.state.clone() }]
+    }
+
     /// The reader of refusals, once: for a thread or a task that waits for them.
     pub fn refusals(&mut self) -> Option<Refusals> {
         self.refusals.take()
@@ -380,11 +407,11 @@ impl Kernel {
     /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
     /// if it was mounted for us.
     pub fn release(self) -> Result<()> {
-        let Self { pins, settings, tags, served, sockets, refusals, log, attachments, maps, _lock, .. } =
+        let Self { pins, settings, tags, served, sockets, refusals, log, attachments, maps, lsm, _lock, .. } =
             self;
         pins.remove()?;
         // What somebody has unpinned is detached by this.
-        drop((settings, tags, served, sockets, refusals, log, attachments, maps));
+        drop((settings, tags, served, sockets, refusals, log, attachments, maps, lsm));
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod debug;
 mod interfaces;
 mod lifecycle;
 mod loopback;
+mod lsm;
 mod routes;
 mod scopes;
 mod tamper;

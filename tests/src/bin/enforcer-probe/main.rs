@@ -8,6 +8,7 @@ mod calls;
 mod host;
 mod level;
 mod loopback;
+mod lsm;
 mod namespaces;
 mod options;
 mod outside;
@@ -33,6 +34,9 @@ fn main() {
     if args[0] == "attribute" {
         return namespaces::attribute(&args[1..]);
     }
+    if args[0] == "lsm" {
+        return said(lsm::attempt(&args[1..]));
+    }
     // `as LEVEL CGROUP`, and then what is tried there.
     let args = match args.split_first() {
         Some((first, rest)) if first == "as" => {
@@ -46,10 +50,14 @@ fn main() {
         }
         _ => args,
     };
-    match special(&args).unwrap_or_else(|| {
+    said(special(&args).unwrap_or_else(|| {
         let target = args.get(1).map(|a| a.parse::<SocketAddr>().unwrap());
         attempt(&args[0], target, args.get(2).map(String::as_str))
-    }) {
+    }));
+}
+
+fn said(outcome: io::Result<String>) {
+    match outcome {
         Ok(text) => println!("ok {text}"),
         Err(e) => println!("error {} {e}", e.raw_os_error().unwrap_or(0)),
     }
@@ -213,6 +221,7 @@ fn loader(args: &[String]) {
         jobs: (&args[4]).into(),
         tcp_port: 15001,
         dns_port: 15053,
+        lsm: enforcer::kernel::LsmConfig::default(),
     };
     let loaded = enforcer::kernel::Kernel::load_or_adopt(config)
         .and_then(|mut kernel| kernel.tag(args[5].as_ref(), 7001, 0).map(|_| kernel));

@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::{check, message, part, raw_address, socket, talk};
+use super::{PAYLOAD, check, message, part, raw_address, socket, talk};
 
 const SENDMSG: u8 = 9;
 const CONNECT: u8 = 16;
+const SEND: u8 = 26;
 const URING_CMD: u8 = 46;
 /// The command of a socket that sets an option; since Linux 6.7.
 const SOCKET_SETSOCKOPT: u32 = 3;
@@ -150,6 +151,14 @@ pub fn fast_open(to: SocketAddr) -> io::Result<String> {
     entry.put(28, &libc::MSG_FASTOPEN.to_ne_bytes());
     Uring::new()?.submit(&entry)?;
     talk(fd)
+}
+
+/// By a socket that is connected.
+pub fn send_connected(fd: &OwnedFd) -> io::Result<()> {
+    let mut entry = Entry::new(SEND, fd);
+    entry.pointer(16, PAYLOAD.as_ptr());
+    entry.put(24, &u32::try_from(PAYLOAD.len()).unwrap().to_ne_bytes());
+    Uring::new()?.submit(&entry).map(drop)
 }
 
 pub fn send_msg(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
