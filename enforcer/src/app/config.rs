@@ -229,6 +229,13 @@ pub enum Tc {
     Off,
 }
 
+impl Kernel {
+    /// How the tier of the security hooks is used.
+    pub fn lsm(&self) -> LsmConfig {
+        LsmConfig { mode: self.lsm, unix_allow: self.unix_allow.clone() }
+    }
+}
+
 impl Default for Kernel {
     fn default() -> Self {
         let LsmConfig { mode, unix_allow } = LsmConfig::default();

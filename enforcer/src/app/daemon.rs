@@ -25,7 +25,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::stat::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::kernel::{Kernel, KernelConfig, LsmConfig, Refusals, TierState, cgroup2_mount};
+use crate::kernel::{Kernel, KernelConfig, Refusals, TierState, cgroup2_mount};
 use crate::net::ipc::Channel;
 use crate::tls::ca::Ca;
 use crate::workload::wire::{ToProxy, WorkloadSpec};
@@ -117,13 +117,9 @@ pub fn run(config: Config) -> Result<()> {
         jobs: jobs.clone(),
         tcp_port: config.listen.tcp_port,
         dns_port: config.listen.dns_port,
-        lsm: LsmConfig { mode: config.kernel.lsm, unix_allow: config.kernel.unix_allow.clone() },
+        lsm: config.kernel.lsm(),
     })?;
-    for tier in kernel.tiers() {
-        if let TierState::Unavailable { why } = tier.state {
-            tracing::warn!(tier = tier.name, why, "a part of the enforcement cannot be had");
-        }
-    }
+    warn_of_what_is_missing(&kernel);
     // After the lock on the pins, which a second loader does not get.
     let ca = Ca::load_or_create(&config.ca.dir)?;
     let trust = Trust::build(&config.run.dir.join("trust"), ca.certificate_pem())?;
@@ -162,6 +158,14 @@ pub fn run(config: Config) -> Result<()> {
     daemon.watch_pins();
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) { daemon.lift_all(&before) } else { Ok(()) }
+}
+
+fn warn_of_what_is_missing(kernel: &Kernel) {
+    for tier in kernel.tiers() {
+        if let TierState::Unavailable { why } = tier.state {
+            tracing::warn!(tier = tier.name, why, "a part of the enforcement cannot be had");
+        }
+    }
 }
 
 /// A job takes some, and a shell gives a thousand at first. Jobs have their callers' limit.
