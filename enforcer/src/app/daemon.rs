@@ -109,17 +109,7 @@ pub fn run(config: Config) -> Result<()> {
     fs::write(own.join("cgroup.procs"), "0").context("moving to the enforcer's own cgroup")?;
     fs::create_dir_all(&config.run.dir)?;
     let scopes = Scopes::new(attach.clone(), own.clone(), jobs.clone())?;
-    let mut kernel = Kernel::load_or_adopt(KernelConfig {
-        object: config.object(),
-        pins: config.kernel.pins.clone(),
-        attach,
-        own: own.clone(),
-        jobs: jobs.clone(),
-        tcp_port: config.listen.tcp_port,
-        dns_port: config.listen.dns_port,
-        lsm: config.kernel.lsm(),
-    })?;
-    warn_of_what_is_missing(&kernel);
+    let mut kernel = load(&config, attach, &own, &jobs)?;
     // After the lock on the pins, which a second loader does not get.
     let ca = Ca::load_or_create(&config.ca.dir)?;
     let trust = Trust::build(&config.run.dir.join("trust"), ca.certificate_pem())?;
@@ -160,12 +150,23 @@ pub fn run(config: Config) -> Result<()> {
     if daemon.release.load(Ordering::Acquire) { daemon.lift_all(&before) } else { Ok(()) }
 }
 
-fn warn_of_what_is_missing(kernel: &Kernel) {
+fn load(config: &Config, attach: PathBuf, own: &Path, jobs: &Path) -> Result<Kernel> {
+    let kernel = Kernel::load_or_adopt(KernelConfig {
+        object: config.object(),
+        pins: config.kernel.pins.clone(),
+        attach,
+        own: own.to_owned(),
+        jobs: jobs.to_owned(),
+        tcp_port: config.listen.tcp_port,
+        dns_port: config.listen.dns_port,
+        lsm: config.kernel.lsm(),
+    })?;
     for tier in kernel.tiers() {
         if let TierState::Unavailable { why } = tier.state {
             tracing::warn!(tier = tier.name, why, "a part of the enforcement cannot be had");
         }
     }
+    Ok(kernel)
 }
 
 /// A job takes some, and a shell gives a thousand at first. Jobs have their callers' limit.
