@@ -97,8 +97,7 @@ fn main() -> anyhow::Result<()> {
         Task::Escapes(args) => escapes::all(&args),
         Task::Vm { kernel, filter, suite, no_lsm, .. } => {
             let filter = filter.as_deref();
-            let wanted =
-                vm::Guest { series: &kernel, suite: &suite, filter, environment: "", lsm: !no_lsm };
+            let wanted = vm::Guest { series: &kernel, suite: &suite, filter, environment: "", lsm: !no_lsm };
             vm::all(&wanted).map(drop)
         }
     }

@@ -50,8 +50,8 @@ pub use foreign::Foreign;
 pub use health::{Health, LinkHealth};
 pub use listen::Listeners;
 pub use log::ProgramLog;
-pub use rtnl::{Cables, LinkChanges};
 pub use lsm::{LsmConfig, LsmMode, Tier, TierState};
+pub use rtnl::{Cables, LinkChanges};
 
 use attach::Attachment;
 use lsm::LsmTier;
@@ -407,8 +407,9 @@ impl Kernel {
     /// Lifts all enforcement: every link, pin, map and directory, and the bpffs
     /// if it was mounted for us.
     pub fn release(self) -> Result<()> {
-        let Self { pins, settings, tags, served, sockets, refusals, log, attachments, maps, lsm, _lock, .. } =
-            self;
+        let Self {
+            pins, settings, tags, served, sockets, refusals, log, attachments, maps, lsm, _lock, ..
+        } = self;
         pins.remove()?;
         // What somebody has unpinned is detached by this.
         drop((settings, tags, served, sockets, refusals, log, attachments, maps, lsm));
