@@ -68,6 +68,11 @@ impl World {
         world
     }
 
+    /// With the second tier as this says, and not served.
+    pub fn in_mode(mode: LsmMode) -> Self {
+        Self::made(object(), mode)
+    }
+
     fn made(object: PathBuf, mode: LsmMode) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

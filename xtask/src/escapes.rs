@@ -122,7 +122,7 @@ fn host() -> Result<String> {
 
 fn guest(series: &str) -> Result<()> {
     setup::packages(setup::VM)?;
-    for (column, environment) in [("", "ENFORCER_TEST_LSM=off"), ("-lsm", "ENFORCER_TEST_LSM=auto")] {
+    for (column, environment) in [("", ""), ("-lsm", "ENFORCER_ESCAPES_LSM=1")] {
         let wanted =
             vm::Guest { series, suite: "escapes", filter: Some("enforcing"), environment, lsm: true };
         keep(&format!("{series}{column}"), &vm::all(&wanted)?)?;
