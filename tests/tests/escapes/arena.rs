@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use enforcer::kernel::LsmMode;
+use enforcer::kernel::{LsmMode, TierState};
 use enforcer_tests::cgroup::Cgroup;
 use enforcer_tests::kernel::{PAYLOAD, TAG, TCP_PORT, World, probe};
 use enforcer_tests::sniffer::{Packet, contains};
@@ -37,6 +37,8 @@ pub struct Arena {
     pub probe: PathBuf,
     place: tempfile::TempDir,
     state: State,
+    /// Whether the second tier, of programs at the security hooks, is at work.
+    lsm: bool,
     reload: Option<Reload>,
 }
 
@@ -51,6 +53,8 @@ impl Arena {
         let tier =
             if std::env::var_os("ENFORCER_ESCAPES_LSM").is_some() { LsmMode::Auto } else { LsmMode::Off };
         let mut world = World::in_mode(tier);
+        let tiers = world.kernel.as_ref().unwrap().tiers();
+        let lsm = tiers.iter().any(|tier| tier.name == "lsm" && tier.state == TierState::Active);
         let place = tempfile::tempdir().unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(place.path(), open).unwrap();
@@ -68,7 +72,7 @@ impl Arena {
             }
         }
         world.sniffer.clear().unwrap();
-        Self { world, probe: copy, place, state, reload }
+        Self { world, probe: copy, place, state, lsm, reload }
     }
 
     /// Every technique at this level; the results are printed, and compared.
@@ -102,7 +106,7 @@ impl Arena {
     fn each(state: State, level: Level, techniques: Vec<&Technique>) -> BTreeMap<&'static str, String> {
         let kernel = committed::kernel();
         let mut arena = Self::new(state);
-        let lsm = arena.has_lsm();
+        let lsm = arena.lsm;
         let (mut results, mut wrong) = (BTreeMap::new(), Vec::new());
         for technique in techniques {
             let expected = technique.expected(&kernel, lsm, level, state);
@@ -134,15 +138,6 @@ impl Arena {
         committed::print(state, level, &kernel, lsm, &results);
         assert!(wrong.is_empty(), "{state:?}, {}, {kernel}:\n{}", level.name(), wrong.join("\n"));
         results
-    }
-
-    /// Whether the second tier, of programs at the security hooks, is at work.
-    fn has_lsm(&self) -> bool {
-        let kernel = self.world.kernel.as_ref().unwrap();
-        kernel
-            .tiers()
-            .iter()
-            .any(|tier| tier.name == "lsm" && tier.state == enforcer::kernel::TierState::Active)
     }
 
     /// First the tagged process, since what an untagged one sends may come late.
