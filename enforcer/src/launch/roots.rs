@@ -224,9 +224,9 @@ impl Scratch {
 /// What a store is copied to: the CA stands in every bundle, and as a file in a folder.
 fn write(place: &Path, entry: &Entry, spec: &RootsSpec) -> io::Result<()> {
     match entry {
-        Entry::File(bytes) => fs::write(place, bytes),
+        Entry::File(bytes) => new_file(place)?.write_all(bytes),
         Entry::Bundle(bytes) => {
-            let mut file = fs::File::create(place)?;
+            let mut file = new_file(place)?;
             file.write_all(bytes)?;
             // A last line may have no end.
             file.write_all(b"\n")?;
@@ -247,13 +247,19 @@ fn write(place: &Path, entry: &Entry, spec: &RootsSpec) -> io::Result<()> {
             for (name, entry) in theirs {
                 write(&place.join(name), entry, spec)?;
             }
-            fs::write(place.join(CA_FILE), &spec.ca_pem)?;
+            new_file(&place.join(CA_FILE))?.write_all(spec.ca_pem.as_bytes())?;
             match &spec.hash_link {
                 Some(link) => std::os::unix::fs::symlink(CA_FILE, place.join(link)),
                 None => Ok(()),
             }
         }
     }
+}
+
+/// **Invariant**: nothing that stands there is written through. A folder of the container
+/// may show one name twice, first as a link to anywhere on the host.
+fn new_file(place: &Path) -> io::Result<fs::File> {
+    fs::File::create_new(place)
 }
 
 #[cfg(test)]

@@ -208,3 +208,36 @@ fn only_the_cgroup_itself_and_what_is_below_it_is_in_it() {
         assert_eq!(in_cgroup(text, cgroup), want, "{cgroup}");
     }
 }
+
+/// As a folder does that is changed while it is read, or a file system that lies.
+#[test]
+fn a_name_that_is_shown_twice_is_not_written_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = RootsSpec {
+        pid: 1,
+        cgroup: String::new(),
+        ca_pem: "ours\n".to_owned(),
+        hash_link: None,
+        scratch: PathBuf::new(),
+    };
+    let theirs = || b"theirs".to_vec();
+    let seconds: [fn(Vec<u8>) -> Entry; 3] =
+        [Entry::File, Entry::Bundle, |bytes| Entry::Folder(vec![("inside".into(), Entry::File(bytes))])];
+    for (number, second) in seconds.into_iter().enumerate() {
+        for there in [false, true] {
+            let outside = dir.path().join(format!("outside-{number}-{there}"));
+            if there && number == 2 {
+                fs::create_dir(&outside).unwrap();
+            } else if there {
+                fs::write(&outside, "as it was").unwrap();
+            }
+            let link = ("a".into(), Entry::Link(outside.clone().into()));
+            let twice = Entry::Folder(vec![link, ("a".into(), second(theirs()))]);
+            let error = write(&dir.path().join(format!("{number}-{there}")), &twice, &spec).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let left = fs::read_to_string(&outside).ok();
+            assert!(left.is_none_or(|text| text == "as it was"), "it was written through");
+            assert!(!outside.join("inside").exists(), "it was written through");
+        }
+    }
+}
