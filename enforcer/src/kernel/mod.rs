@@ -224,7 +224,10 @@ impl Kernel {
             if ids.is_empty() { Default::default() } else { packet::find(&self.config.attach, &ids) };
         if self.lsm.is_new {
             for path in tagged.values() {
-                self.lsm.bind_all(path)?;
+                // A workload that forks without end does not keep the service from starting.
+                if let Err(error) = self.lsm.bind_all(path) {
+                    tracing::error!(%error, "processes of a tagged cgroup are not bound by the tier lsm");
+                }
             }
         }
         tagged.retain(|_, path| !path.starts_with(&self.config.jobs));
@@ -260,10 +263,11 @@ impl Kernel {
             }
             _ => map_error("TAGS")(error),
         })?;
-        self.lsm.bind_all(path)?;
         if !cgroup::holds(&self.config.jobs, path)? {
             self.packet.attach(&self.pins, id, path)?;
         }
+        // Last: a workload that forks without end can make it fail.
+        self.lsm.bind_all(path)?;
         Ok(id)
     }
 
