@@ -7,6 +7,7 @@ pub mod kernel;
 pub mod netns;
 pub mod search;
 pub mod service;
+pub mod signals;
 pub mod sniffer;
 pub mod split;
 pub mod traffic;

@@ -111,6 +111,7 @@ impl Service {
     pub fn start_by(wrapper: &[&str], names: &[(&str, IpAddr)], ca_pem: &str, policy: &str) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests need root");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        crate::signals::as_in_the_foreground()?;
         let dir = tempfile::tempdir()?;
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
         let group = format!("enf-service-{}", std::process::id());
