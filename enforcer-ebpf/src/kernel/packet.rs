@@ -104,6 +104,12 @@ fn is_noted(flow: *const Flow) -> bool {
     !flow.is_null() && unsafe { (*flow).tag } != 0
 }
 
+#[inline(always)]
+fn is_redirected(flow: *const Flow) -> bool {
+    // SAFETY: not null, and the verifier knows its size.
+    !flow.is_null() && unsafe { (*flow).flags } & FLOW_REDIRECTED != 0
+}
+
 /// Read once in a program: of two places the compiler makes a computed pointer into the
 /// context, which the verifier refuses.
 #[inline(always)]
@@ -144,7 +150,7 @@ fn is_under_way(skb: *mut __sk_buff, flow: *const Flow) -> bool {
 #[inline(always)]
 fn leaving(skb: *mut __sk_buff, interface: u32, flow: *mut Flow, who: Who, hook: Hook) -> i32 {
     if !who.is_somebody() {
-        return PASS;
+        return if interface == LOOPBACK && is_redirected(flow) { unclaimed(skb, flow, hook) } else { PASS };
     }
     if interface != LOOPBACK {
         refuse_packet(who, flow, &about(skb, hook, Reason::OffLoopback, interface));
@@ -175,6 +181,35 @@ fn leaving(skb: *mut __sk_buff, interface: u32, flow: *mut Flow, who: Who, hook:
     what.port = packet.to_port;
     what.protocol = u16::from(packet.protocol);
     refuse_packet(who, flow, &what);
+    DROP
+}
+
+/// Of a socket that was redirected, and whose tag was lifted before it began: the proxy
+/// would take an older record of this source, of somebody else, for its own. Elsewhere
+/// such a socket goes as it likes.
+#[inline(always)]
+fn unclaimed(skb: *mut __sk_buff, flow: *mut Flow, hook: Hook) -> i32 {
+    let Some(packet) = Packet::parse(skb) else { return PASS };
+    let udp = packet.protocol == NEXT_UDP;
+    if !udp && !packet.opens {
+        return PASS;
+    }
+    // SAFETY: it was redirected, so there is one; the namespace is that of the redirect.
+    let netns = unsafe { (*flow).netns };
+    // SAFETY: entries are only replaced whole.
+    let Some(served) = (unsafe { NETNS.get(&netns) }) else { return PASS };
+    if packet.to_port != if udp { served.dns_port } else { served.tcp_port } {
+        return PASS;
+    }
+    let protocol = if udp { IPPROTO_UDP } else { IPPROTO_TCP };
+    let key = FlowKey { netns, addr: packet.from, port: u32::from(packet.from_port), protocol };
+    // That there is none is as good.
+    let _gone = FLOWS.remove(&key).is_err();
+    let mut what = about(skb, hook, Reason::EnforcerPort, LOOPBACK);
+    what.addr = packet.to;
+    what.port = packet.to_port;
+    what.protocol = u16::from(packet.protocol);
+    refuse_packet(Who::NOBODY, flow, &what);
     DROP
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use enforcer::net::sys;
+use enforcer_tests::cgroup::Cgroup;
 use enforcer_tests::netns::WORK4;
 
 use crate::world::*;
@@ -93,4 +94,72 @@ fn a_connection_that_is_over_does_not_take_the_record_of_the_next_one() {
     drop(accepted);
     let outcome = String::from_utf8(next.wait_with_output().unwrap().stdout).unwrap();
     assert!(outcome.trim().ends_with("answer"), "{outcome}");
+}
+
+/// Between its connect and its first packet a tag can be lifted; the record of that source
+/// is somebody else's then.
+#[test]
+fn a_connection_whose_tag_was_lifted_before_it_began_does_not_begin() {
+    const PORT: &str = "4710";
+    let mut world = World::new();
+    let netns = world.cable.work.file().try_clone().unwrap();
+    let [tcp4, _tcp6, udp4, _udp6] = world.kernel().open_listeners(Some(&netns)).unwrap().into_fds().unwrap();
+    let listener = TcpListener::from(tcp4);
+    let to = real4().to_string();
+    // Its record stays: nobody has asked for it.
+    assert_eq!(world.probe_in(&world.other_job, &["reset-from", &to, PORT]), "ok reset");
+    assert!(accepted(&listener), "the attempt proves nothing");
+    let late = |world: &mut World, name: &str, tag: u64, lifted: bool, args: &[&str]| {
+        let job = world.jobs.child(name).unwrap();
+        let id = world.kernel().tag(job.path(), tag, 0).unwrap();
+        let outcome = after_a_line(world, &job, args, |world| {
+            if lifted {
+                world.kernel().untag(id).unwrap();
+            }
+        });
+        (outcome, job)
+    };
+    let (outcome, _job) = late(&mut world, "late", 8100, true, &["late-from", &to, PORT]);
+    assert!(outcome.starts_with("error"), "{outcome}");
+    assert!(!accepted(&listener), "it came to the proxy");
+    assert_eq!(world.refused_with("root_egress", "enforcer-port").tag, 0);
+    // One that is tagged still is the proxy's.
+    let (_, _job) = late(&mut world, "tagged", 8101, false, &["late-from", &to, PORT]);
+    let until = Instant::now() + Duration::from_secs(5);
+    while !accepted(&listener) {
+        assert!(Instant::now() < until, "a tagged connection did not come");
+    }
+    // And names are asked of the resolver by who is tagged.
+    stand_in_resolver(udp4);
+    let (outcome, _job) = late(&mut world, "asks", 8102, false, &["late-dns", "10.77.0.2:53"]);
+    assert!(outcome.ends_with("for 10.77.0.2:53 8102"), "{outcome}");
+    let (outcome, _job) = late(&mut world, "asked", 8103, true, &["late-dns", "10.77.0.2:53"]);
+    assert!(outcome.starts_with(EPERM), "{outcome}");
+    world.nothing_leaked("connections whose tag was lifted");
+}
+
+fn accepted(listener: &TcpListener) -> bool {
+    let until = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < until {
+        if listener.accept().is_ok() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+/// What comes of an attempt that waits while something is done.
+fn after_a_line(world: &mut World, job: &Cgroup, args: &[&str], done: impl FnOnce(&mut World)) -> String {
+    let mut child = world.spawn_with(job, args, std::process::Stdio::piped());
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "ready");
+    done(world);
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    child.wait().unwrap();
+    line.trim().to_owned()
 }

@@ -1,9 +1,9 @@
 //! Attempts on what is redirected to loopback, and on what may go there directly.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use super::{PATIENCE, PAYLOAD, bind_socket, connect, option, pause, socket, talk};
+use super::{PATIENCE, PAYLOAD, bind_socket, connect, option, pause, send, socket, talk};
 
 /// Connects to the unspecified address from a socket that is bound to `to`: with a
 /// listener of its own on loopback, and the kernel to choose who is meant.
@@ -61,4 +61,32 @@ pub fn from_port(to: SocketAddr, port: Option<&str>, reset: bool) -> io::Result<
     let linger = [1_i32.to_ne_bytes(), 0_i32.to_ne_bytes()].concat();
     option(&stream.into(), libc::SOL_SOCKET, libc::SO_LINGER, &linger)?;
     Ok("reset".to_owned())
+}
+
+/// As `from_port`, but the kernel sends the first packet only with the first bytes, after
+/// a line has come.
+pub fn late_from_port(to: SocketAddr, port: Option<&str>) -> io::Result<String> {
+    /// Since Linux 4.15; libc has no name for it.
+    const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
+    let port: u16 = port.and_then(|port| port.parse().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+    let fd = socket(to, libc::SOCK_STREAM, 0)?;
+    option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32.to_ne_bytes())?;
+    for name in [TCP_FASTOPEN_NO_COOKIE, libc::TCP_FASTOPEN_CONNECT] {
+        option(&fd, libc::IPPROTO_TCP, name, &1_i32.to_ne_bytes())?;
+    }
+    bind_socket(&fd, (Ipv4Addr::LOCALHOST, port).into())?;
+    connect(&fd, to)?;
+    pause(true);
+    talk(fd)
+}
+
+/// Asks by a connected socket, after a line has come.
+pub fn late_dns(to: SocketAddr) -> io::Result<String> {
+    let fd = socket(to, libc::SOCK_DGRAM, 0)?;
+    connect(&fd, to)?;
+    pause(true);
+    send(&fd)?;
+    let mut answer = [0; 256];
+    let length = UdpSocket::from(fd).recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }

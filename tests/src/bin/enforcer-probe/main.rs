@@ -151,8 +151,9 @@ fn attempt(technique: &str, target: Option<SocketAddr>, extra: Option<&str>) -> 
         "until-served" => namespaces::until_served(to),
         "unspecified" => loopback::unspecified(to),
         "hold" => loopback::hold(to),
-        "reset-from" => loopback::from_port(to, extra, true),
-        "tcp-from" => loopback::from_port(to, extra, false),
+        "reset-from" | "tcp-from" => loopback::from_port(to, extra, technique == "reset-from"),
+        "late-from" => loopback::late_from_port(to, extra),
+        "late-dns" => loopback::late_dns(to),
         other => datagram(other, to, wait),
     }
 }
