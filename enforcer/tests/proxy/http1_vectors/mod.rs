@@ -5,27 +5,22 @@
 //! Every payload goes through the whole proxy on loopback: with TLS and without,
 //! its bodies streamed and held. The project's own payloads always run; those that
 //! others collected run if `ENFORCER_VECTORS` names their folder.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(dead_code, reason = "this suite uses a part of the kit")]
 
 mod drive;
 mod judge;
-#[path = "../kit/mod.rs"]
-mod kit;
 mod pins;
 mod recorded;
 mod vectors;
 mod wire;
 mod witness;
 
-use std::sync::Arc;
-
-use drive::{WAYS, send};
-use enforcer::policy::{Policy, PolicyStore};
+use drive::{QUIET, WAYS, send};
 use enforcer::protocol::http::strict::{self, Validator};
 use futures_util::StreamExt;
 use judge::{compare, judge};
 use vectors::Case;
+
+use crate::kit::PATIENCE;
 
 const POLICY: &str = r#"
 version: 1
@@ -45,10 +40,6 @@ rules:
     allow: true
 "#;
 
-fn policies() -> Arc<PolicyStore> {
-    Arc::new(PolicyStore::fixed(Policy::from_text("test.yaml", POLICY).unwrap()))
-}
-
 /// Connections at the same time; most of them wait.
 const AT_ONCE: usize = 24;
 
@@ -58,7 +49,13 @@ async fn every_way(case: Case) -> Vec<String> {
     let expected = pin.map_or(case.expected, |pin| pin.expected);
     let (mut wrong, mut as_wanted) = (Vec::new(), true);
     for way in WAYS {
-        match Box::pin(send(way, 0, |authority| case.bytes(authority, way.tls))).await {
+        let sending = send(
+            way,
+            0,
+            |authority| case.bytes(authority, way.tls),
+            |statuses| case.patience(expected, statuses),
+        );
+        match Box::pin(sending).await {
             Err(why) => wrong.push(format!("{} {way:?}: {why}", case.name)),
             Ok(seen) => {
                 as_wanted &= judge(&case, case.expected, &seen).is_empty();
@@ -118,7 +115,8 @@ async fn a_denied_request_in_a_pipeline_stays_behind() {
     let cuts = |order| (0..pipeline(order, "held.test:12345").len()).map(move |cut| (order, cut));
     let all = orders.into_iter().flat_map(cuts).map(|(order, cut)| async move {
         let way = WAYS[cut % WAYS.len()];
-        let seen = Box::pin(send(way, cut, |authority| pipeline(order, authority))).await.unwrap();
+        let both = |statuses: &[u16]| if statuses.len() == order.len() { QUIET } else { PATIENCE };
+        let seen = Box::pin(send(way, cut, |authority| pipeline(order, authority), both)).await.unwrap();
         assert_eq!(compare(&seen), Vec::<String>::new(), "{way:?} {order:?} {cut}");
         let arrived: Vec<_> = seen.arrived.whole.iter().map(|request| request.target.as_str()).collect();
         match (order[0], &arrived[..], &seen.statuses[..]) {

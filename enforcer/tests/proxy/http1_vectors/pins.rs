@@ -2,7 +2,7 @@
 //!
 //! An entry that is not needed any more fails the suite.
 
-use crate::vectors::Expected::{self, Forwarded, Refused};
+use super::vectors::Expected::{self, Forwarded, Refused};
 
 #[derive(Debug)]
 pub struct Pin {

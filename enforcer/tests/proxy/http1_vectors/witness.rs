@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::wire::{self, Request};
 use crate::kit::origin::Origin;
-use crate::wire::{self, Request};
 
 /// What arrived.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Witness {
                 });
             }
         });
-        let origin = Origin { requests: Arc::default(), address, accepted: Arc::default() };
+        let origin = Origin { address, accepted: Arc::default() };
         (Self { arrived, accepting, open }, origin)
     }
 

@@ -1,11 +1,17 @@
 //! Collections of HTTP/1 requests, and what each wants to become of them.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::drive::QUIET;
+use crate::kit::{PATIENCE, vectors};
+
 /// Stands in a payload for the host of the connection.
 const HOST: &str = "{host}";
+
+/// How long an answer or an end is waited for before the client ends its half.
+const UNANSWERED: Duration = Duration::from_millis(1500);
 
 /// What is to become of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +48,16 @@ impl Case {
         plain.or(self.reason.as_ref()).map(String::as_str)
     }
 
+    /// How long the end of the connection is waited for after these answers: who is refused is
+    /// told so or cut off, if need be after the end of what is sent.
+    pub fn patience(&self, expected: Expected, statuses: &[u16]) -> Duration {
+        match expected {
+            Expected::Refused { .. } if self.closes => PATIENCE,
+            Expected::Refused { after } if statuses.len() <= after => UNANSWERED,
+            _ => QUIET,
+        }
+    }
+
     /// The bytes to be sent to this host.
     pub fn bytes(&self, authority: &str, tls: bool) -> Vec<u8> {
         let scheme = if tls { "https://" } else { "http://" };
@@ -63,13 +79,7 @@ fn replaced(bytes: &[u8], what: &[u8], with: &[u8]) -> Vec<u8> {
 }
 
 fn shared<T: serde::de::DeserializeOwned>(name: &str) -> Option<Vec<T>> {
-    let Some(folder) = std::env::var_os("ENFORCER_VECTORS") else {
-        // Not by `println!`, which is shown for a failure only.
-        let text = format!("ENFORCER_VECTORS is not set: the requests of {name} were NOT run\n");
-        std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
-        return None;
-    };
-    Some(read(&PathBuf::from(folder).join(name)))
+    Some(read(&vectors(name)?.join(name)))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Vec<T> {

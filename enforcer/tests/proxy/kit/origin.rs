@@ -25,8 +25,17 @@ type Out = UnsyncBoxBody<Bytes, std::io::Error>;
 /// Method, path and query of every request that arrived.
 pub type Requests = Arc<std::sync::Mutex<Vec<(String, String)>>>;
 
-pub struct Origin {
+/// What an upstream is told while it runs, and what it tells.
+#[derive(Clone, Default)]
+pub struct Scene {
+    /// The second part of a body may come.
+    pub signal: Arc<Notify>,
     pub requests: Requests,
+    /// Pieces that were sent of bodies without an end.
+    pub endless: Arc<AtomicUsize>,
+}
+
+pub struct Origin {
     pub address: SocketAddr,
     pub accepted: Arc<AtomicUsize>,
 }
@@ -35,34 +44,31 @@ impl Origin {
     /// With a script every request gets these bytes, whatever it asks for.
     pub async fn start(
         tls: Option<Arc<rustls::ServerConfig>>,
-        signal: Arc<Notify>,
+        scene: Scene,
         script: Option<&'static [u8]>,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
-        let requests = Requests::default();
-        let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::Relaxed);
                 stream.set_nodelay(true).unwrap();
-                let (tls, signal) = (tls.clone(), Arc::clone(&signal));
-                let seen = Arc::clone(&seen);
+                let (tls, scene) = (tls.clone(), scene.clone());
                 tokio::spawn(async move {
-                    let Some(tls) = tls else { return serve(stream, false, signal, seen).await };
+                    let Some(tls) = tls else { return serve(stream, false, scene).await };
                     let accepted = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await;
                     let Ok(stream) = accepted else { return };
                     if let Some(script) = script {
                         return recite(stream, script).await;
                     }
                     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    serve(stream, h2, signal, seen).await;
+                    serve(stream, h2, scene).await;
                 });
             }
         });
-        Self { address, accepted, requests }
+        Self { address, accepted }
     }
 }
 
@@ -80,17 +86,17 @@ async fn recite<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: &[u8])
     }
 }
 
-async fn serve<S>(stream: S, h2: bool, signal: Arc<Notify>, seen: Requests)
+async fn serve<S>(stream: S, h2: bool, scene: Scene)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let signal = Arc::clone(&signal);
+        let scene = scene.clone();
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         let line = (request.method().to_string(), target.to_owned());
-        seen.lock().unwrap().push(line);
-        async move { Ok::<_, Infallible>(answer(request, signal).await) }
+        scene.requests.lock().unwrap().push(line);
+        async move { Ok::<_, Infallible>(answer(request, scene).await) }
     });
     if h2 {
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -136,7 +142,7 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response<Out> {
+async fn answer(mut request: Request<Incoming>, scene: Scene) -> Response<Out> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     match request.uri().path() {
         "/echo" | "/echo/held" => {
@@ -163,7 +169,7 @@ async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response
             let (to, body) = fed();
             tokio::spawn(async move {
                 drop(to.send(data("data: one\n\n")).await);
-                signal.notified().await;
+                scene.signal.notified().await;
                 drop(to.send(data("data: two\n\n")).await);
             });
             let mut response = Response::new(body.boxed_unsync());
@@ -175,14 +181,18 @@ async fn answer(mut request: Request<Incoming>, signal: Arc<Notify>) -> Response
             let (to, body) = fed();
             tokio::spawn(async move {
                 drop(to.send(data("the first part")).await);
-                signal.notified().await;
+                scene.signal.notified().await;
                 drop(to.send(Err(std::io::Error::other("reset"))).await);
             });
             Response::new(body.boxed_unsync())
         }
         "/endless" => {
             let (to, body) = fed();
-            tokio::spawn(async move { while to.send(data(vec![b'x'; 16 * 1024])).await.is_ok() {} });
+            tokio::spawn(async move {
+                while to.send(data(vec![b'x'; 16 * 1024])).await.is_ok() {
+                    scene.endless.fetch_add(1, Ordering::Relaxed);
+                }
+            });
             Response::new(body.boxed_unsync())
         }
         "/bomb" => {

@@ -1,8 +1,8 @@
 //! Whether what happened is what had to happen.
 
-use crate::drive::Seen;
-use crate::vectors::{Case, Expected};
-use crate::wire::{self, Request};
+use super::drive::Seen;
+use super::vectors::{Case, Expected};
+use super::wire::{self, Request};
 
 /// What is the same on the wire and in the recording. The fields of framing are
 /// written anew on the wire; the host stands in the recording's statement.

@@ -1,16 +1,9 @@
 //! Heads over HTTP/2 that no library would send: what arrives at the upstream is one
 //! request for the name that was verified, by a path that policy judged.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-#![allow(dead_code, reason = "this suite uses a part of the kit")]
 
-mod kit;
+use tokio::io::AsyncWriteExt;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use enforcer::policy::{Policy, PolicyStore};
-use kit::{Kit, Options};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use crate::kit::{Kit, Options, PATIENCE, frame, read_frame};
 
 const POLICY: &str = r#"
 version: 1
@@ -21,14 +14,8 @@ rules:
   - {id: fine, when: {host: "*.test"}, allow: true}
 "#;
 
-fn policies() -> Arc<PolicyStore> {
-    Arc::new(PolicyStore::fixed(Policy::from_text("test.yaml", POLICY).unwrap()))
-}
-
-/// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+async fn start() -> Kit {
+    Kit::start(Options { policy: Some(POLICY), ..Options::default() }).await
 }
 
 /// Fields as HPACK literals that enter no table (RFC 7541, section 6.2.2).
@@ -51,21 +38,17 @@ async fn send(kit: &Kit, fields: &[(&str, &str)], body: Option<&str>) {
     // Until there is an answer or a reset on the stream, or the connection ends.
     let answered = async {
         loop {
-            let mut head = [0; 9];
-            stream.read_exact(&mut head).await?;
-            let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
-            stream.read_exact(&mut payload).await?;
-            if matches!(head[3], 1 | 3 | 7) {
+            if matches!(read_frame(&mut stream).await?.0, 1 | 3 | 7) {
                 return Ok::<_, std::io::Error>(());
             }
         }
     };
-    drop(tokio::time::timeout(Duration::from_secs(5), answered).await.expect("neither answer nor reset"));
+    drop(tokio::time::timeout(PATIENCE, answered).await.expect("neither answer nor reset"));
 }
 
 #[tokio::test]
 async fn no_pseudo_header_leads_past_policy() {
-    let kit = Kit::start(Options::default()).await;
+    let kit = start().await;
     let authority = format!("allowed.test:{}", kit.upstream.port());
     let base = [(":method", "GET"), (":scheme", "https"), (":authority", authority.as_str())];
     for path in [
@@ -99,14 +82,14 @@ async fn no_pseudo_header_leads_past_policy() {
         send(&kit, &[&base[..], &[(":path", path)]].concat(), None).await;
     }
     // Two of all these say something that policy allows.
-    let arrived = kit.requests.lock().unwrap().clone();
+    let arrived = kit.scene.requests.lock().unwrap().clone();
     let fine = ["/?x", "/allowed.test/denied"].map(|path| ("GET".to_owned(), path.to_owned()));
     assert_eq!(arrived, fine);
 }
 
 #[tokio::test]
 async fn no_field_stands_where_or_as_it_must_not() {
-    let kit = Kit::start(Options::default()).await;
+    let kit = start().await;
     let authority = format!("allowed.test:{}", kit.upstream.port());
     let authority = authority.as_str();
     let base = [(":method", "GET"), (":scheme", "https"), (":authority", authority)];
@@ -152,16 +135,16 @@ async fn no_field_stands_where_or_as_it_must_not() {
         let head = [&base[..], &[(":path", "/one"), ("content-length", length)]].concat();
         send(&kit, &head, Some("hello")).await;
     }
-    assert_eq!(*kit.requests.lock().unwrap(), []);
+    assert_eq!(*kit.scene.requests.lock().unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_head_as_a_library_sends_it_arrives() {
-    let kit = Kit::start(Options::default()).await;
+    let kit = start().await;
     let authority = format!("allowed.test:{}", kit.upstream.port());
     let head =
         [(":method", "POST"), (":scheme", "https"), (":authority", authority.as_str()), (":path", "/one")];
     send(&kit, &[&head[..], &[("content-length", "5"), ("te", "trailers")]].concat(), Some("hello")).await;
     send(&kit, &[&head[..], &[("host", &authority)]].concat(), Some("hello")).await;
-    assert_eq!(kit.requests.lock().unwrap().len(), 2);
+    assert_eq!(kit.scene.requests.lock().unwrap().len(), 2);
 }

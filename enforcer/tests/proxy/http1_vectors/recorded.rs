@@ -7,7 +7,7 @@ use base64::Engine;
 use enforcer::session::read;
 use serde_json::Value;
 
-use crate::wire::Request;
+use super::wire::Request;
 
 /// One session of a recording.
 #[derive(Debug, Default)]

@@ -1,0 +1,94 @@
+//! WebSockets: frames beside the messages, and what one counts as.
+
+use enforcer::proxy::Limits;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+use super::raw;
+use crate::kit::{Kit, Options, SECRET, until};
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHOST\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A WebSocket to an upstream that sends every message back.
+async fn echoing(kit: &Kit) -> tokio_tungstenite::WebSocketStream<TlsStream<TcpStream>> {
+    let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
+    let head = UPGRADE.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"));
+    tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+}
+
+#[tokio::test]
+async fn control_frames_of_a_websocket_carry_no_secret() {
+    // A ping, a pong that nobody asked for, and a close with its reason.
+    let script = b"HTTP/1.1 101 obviously-fake-deploy-key-0123456789\r\nconnection: upgrade\r\n\
+        upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\
+        \x89\x24obviously-fake-deploy-key-0123456789\x8a\x24obviously-fake-deploy-key-0123456789\
+        \x88\x26\x03\xe8obviously-fake-deploy-key-0123456789";
+    let kit = Kit::start(Options { script: Some(script), ..Options::default() }).await;
+    let answer = raw(&kit, UPGRADE).await;
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("[MASKED:DEPLOY_KEY]"), "{answer}");
+    assert!(!answer.contains(SECRET), "{answer}");
+    let recorded = kit.recorded_text("\"event\":\"message\"").await;
+    assert!(!recorded.contains(SECRET) && recorded.contains("[MASKED:DEPLOY_KEY]"));
+}
+
+#[tokio::test]
+async fn a_message_longer_than_a_record_passes_and_its_beginning_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
+    let message = [b"begin", &vec![0xfe; 3 << 20][..], SECRET.as_bytes()].concat();
+    socket.send(Message::Binary(message.clone().into())).await.unwrap();
+    let back = socket.next().await.unwrap().unwrap().into_data();
+    assert!(back.ends_with(b"[MASKED:DEPLOY_KEY]") && back.len() > 3 << 20);
+    let recorded = kit.recorded_text("recording-limit").await;
+    assert!(recorded.len() < 1 << 20 && recorded.contains("\"event\":\"message\""));
+}
+
+#[tokio::test]
+async fn control_frames_of_a_job_are_masked_and_what_they_say_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
+    socket.send(Message::Ping(SECRET.into())).await.unwrap();
+    // The ping is answered by the proxy, and the upstream, which sends everything back,
+    // shows what it got of it.
+    let (mut pong, mut ping) = (None, None);
+    while pong.is_none() || ping.is_none() {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Pong(bytes) => pong = Some(bytes),
+            Message::Ping(bytes) => ping = Some(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((pong.unwrap(), ping.unwrap()), (SECRET.into(), "".into()));
+    let reason = CloseFrame { code: CloseCode::Normal, reason: format!("bye {SECRET}").into() };
+    socket.close(Some(reason)).await.unwrap();
+    let recorded = kit.recorded_text("bye [MASKED:DEPLOY_KEY]").await;
+    assert!(!recorded.contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_websocket_counts_as_a_connection_until_it_ends() {
+    let limits = Limits { max_connections_per_workload: 1, ..Limits::default() };
+    let kit = Kit::start(Options { limits, ..Options::default() }).await;
+    let mut socket = echoing(&kit).await;
+    // Also after the exchange has handed the connection over.
+    for _ in 0..20 {
+        socket.send("still here".into()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "still here");
+        assert!(kit.tls("masked.test", &[b"http/1.1"]).await.is_err(), "more than the limit are open");
+    }
+    drop(socket);
+    let served = async || kit.tls("masked.test", &[b"http/1.1"]).await.is_ok();
+    until("the place is given back", served).await;
+}

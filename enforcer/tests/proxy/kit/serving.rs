@@ -1,0 +1,95 @@
+//! A proxy that serves one workload.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use enforcer::drain::Drain;
+use enforcer::gate::{Gate, Settings, Subject, Subjects};
+use enforcer::mask::ExactValue;
+use enforcer::net::OrigDst;
+use enforcer::net::sys::FlowRecord;
+use enforcer::policy::{Policy, PolicyStore};
+use enforcer::proxy::dns::{DnsServer, OverTcp};
+use enforcer::proxy::resolve::Resolve;
+use enforcer::proxy::{FlowSource, Leaves, Limits, Shared, UpstreamTls, admission, pool, worker};
+use enforcer::secret::SecretBytes;
+use enforcer::session::{Recording, RecordingOptions};
+use enforcer::workload::Workload;
+use tokio::net::TcpListener;
+
+const TAG: u64 = 7;
+
+/// What a proxy has around it.
+pub struct Around {
+    pub policy: &'static str,
+    /// The workload's deploy key.
+    pub secret: Option<&'static str>,
+    /// False: the kernel names a workload of which nobody told the proxy.
+    pub known: bool,
+    pub limits: Limits,
+    pub resolver: Box<dyn Resolve>,
+    pub flows: Box<dyn FlowSource>,
+    pub leaves: Box<dyn Leaves>,
+    pub upstream: Box<dyn UpstreamTls>,
+}
+
+/// A proxy that runs.
+pub struct Serving {
+    pub address: SocketAddr,
+    pub recordings: tempfile::TempDir,
+    pub drain: Drain,
+}
+
+/// What the kernel notes of a connection of the workload.
+pub fn flow_to(destination: SocketAddr) -> FlowRecord {
+    FlowRecord {
+        orig_dst: OrigDst(destination),
+        tag: TAG,
+        cgroup: 1,
+        pid: 1,
+        uid: 1000,
+        comm: "test".to_owned(),
+        cookie: 1,
+        netns: 1,
+    }
+}
+
+pub async fn serve(around: Around) -> Serving {
+    let recordings = tempfile::tempdir().unwrap();
+    let recording = Recording::open(recordings.path(), RecordingOptions::default()).unwrap();
+    let secret = |value: &str| ExactValue::new("DEPLOY_KEY", &SecretBytes::from(value)).unwrap();
+    let workload = Workload {
+        tag: TAG,
+        cgroup: 1,
+        cgroup_path: "/jobs/test".to_owned(),
+        name: "test".to_owned(),
+        labels: BTreeMap::new(),
+        uid: 1000,
+        command: Vec::new(),
+        secrets: around.secret.map(secret).into_iter().collect(),
+    };
+    let subjects = Subjects::default();
+    if around.known {
+        subjects.insert(Arc::new(Subject::new(Arc::new(workload), &[]).unwrap()));
+    }
+    let policies = Policy::from_text("test.yaml", around.policy).unwrap();
+    let policies = Arc::new(PolicyStore::fixed(policies));
+    let limits = Arc::new(around.limits);
+    let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
+        gate: Gate { policies, recording, subjects, settings: Settings::default() },
+        pool: pool::Pool::new(Arc::clone(&limits)),
+        limits,
+        admission: admission::Admission::default(),
+        resolver: around.resolver,
+        flows: around.flows,
+        leaves: around.leaves,
+        upstream: around.upstream,
+        dns: Some(Box::new(OverTcp(DnsServer::new(weak.clone())))),
+    });
+    let (drain, watch) = enforcer::drain::channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(worker::accept(shared, listener, watch));
+    Serving { address, recordings, drain }
+}

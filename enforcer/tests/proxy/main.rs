@@ -1,0 +1,13 @@
+//! The proxy on loopback: a client that knows nothing of it, an upstream that
+//! knows nothing of it, and no kernel.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod bodies;
+mod certificates;
+mod evasions;
+mod http1_vectors;
+mod kit;
+mod limbo;
+mod masking;
+mod pseudo_headers;
+mod requests;
