@@ -205,8 +205,6 @@ pub struct Kernel {
     /// Unix sockets of processes outside that jobs may reach, with `lsm`: paths, and `@name`
     /// for abstract ones.
     pub unix_allow: Vec<String>,
-    /// systemd's executor, which prepares a service in its cgroup and is not bound by `lsm`.
-    pub systemd_executor: PathBuf,
 }
 
 /// What tagged cgroups get when somebody has changed what is attached, until an
@@ -234,17 +232,13 @@ pub enum Tc {
 impl Kernel {
     /// How the tier of the security hooks is used.
     pub fn lsm(&self) -> LsmConfig {
-        LsmConfig {
-            mode: self.lsm,
-            unix_allow: self.unix_allow.clone(),
-            executor: self.systemd_executor.clone(),
-        }
+        LsmConfig { mode: self.lsm, unix_allow: self.unix_allow.clone() }
     }
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        let LsmConfig { mode, unix_allow, executor } = LsmConfig::default();
+        let LsmConfig { mode, unix_allow } = LsmConfig::default();
         Self {
             pins: "/sys/fs/bpf/enforcer".into(),
             object: None,
@@ -252,7 +246,6 @@ impl Default for Kernel {
             tc: Tc::Auto,
             lsm: mode,
             unix_allow,
-            systemd_executor: executor,
         }
     }
 }

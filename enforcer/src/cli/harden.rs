@@ -41,6 +41,11 @@ pub struct Cmd {
     #[arg(long)]
     no_containers: bool,
 
+    /// Give the unit a network namespace of its own: no abstract socket of others is in it,
+    /// and what it connects to is reached through the enforcer all the same
+    #[arg(long)]
+    own_network: bool,
+
     /// Put the unit into this slice
     #[arg(long, value_name = "SLICE")]
     slice: Option<String>,
@@ -81,6 +86,7 @@ impl Cmd {
         let wishes = Wishes {
             without: self.without.clone(),
             no_containers: self.no_containers,
+            own_network: self.own_network,
             slice: self.slice.clone(),
         };
         let plan = Plan::of(&host, &self.unit, &wishes).into_diagnostic()?;

@@ -113,6 +113,7 @@ fn wishes_are_heeded_or_refused() {
     let wishes = Wishes {
         without: vec!["NoNewPrivileges".into(), "InaccessiblePaths".into()],
         no_containers: true,
+        own_network: true,
         slice: Some("ci-jobs.slice".into()),
     };
     Plan::of(&fake.host(), UNIT, &wishes).unwrap().apply(&fake.host()).unwrap();

@@ -84,6 +84,13 @@ fn break_unit(fake: &mut Fake, id: &str) {
         "keyring" => fake.unit_setting("SystemCallFilter=\nSystemCallFilter=@system-service"),
         "io-uring" => fake.unit_setting("SystemCallFilter=\nSystemCallFilter=~@keyring"),
         "call-architectures" => fake.unit_setting("SystemCallArchitectures=x86 native"),
+        "abstract-sockets" => fake.file(
+            "/proc/net/unix",
+            "Num RefCount Protocol Flags Type St Inode Path\n\
+             0000000000000000: 00000002 00000000 00010000 0001 01 4711 @relay\n",
+            0,
+            0o444,
+        ),
         "control-groups" => fake.unit_setting("User=\nProtectControlGroups=no"),
         "restrict-namespaces" => fake.unit_setting("RestrictNamespaces=no"),
         "container-sockets" => {

@@ -29,6 +29,8 @@ pub struct Wishes {
     pub without: Vec<String>,
     /// The unit starts no containers: it gets no namespaces.
     pub no_containers: bool,
+    /// The unit gets a network namespace of its own, which the service serves.
+    pub own_network: bool,
     pub slice: Option<String>,
 }
 
@@ -64,7 +66,7 @@ pub struct Plan {
 }
 
 /// The settings that are written, in their order.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "NoNewPrivileges",
     "RestrictAddressFamilies",
     "CapabilityBoundingSet",
@@ -76,6 +78,7 @@ const KEYS: [&str; 12] = [
     "ProtectKernelTunables",
     "ProtectSystem",
     "RestrictNamespaces",
+    "PrivateNetwork",
     "Slice",
 ];
 
@@ -249,6 +252,10 @@ fn demand(key: &str, unit: &Unit, wishes: &Wishes) -> Option<(&'static str, Stri
             let open = matches!(unit.last(key), None | Some("no")) && wishes.no_containers;
             yes(open, "No containers are started here.")
         }
+        "PrivateNetwork" => yes(
+            wishes.own_network && !unit.is_yes(key),
+            "Abstract sockets of others; connections are served in the unit's own network.",
+        ),
         "Slice" => {
             let slice = wishes.slice.as_deref().filter(|slice| unit.last(key) != Some(slice));
             slice.map(|slice| ("Where it is tagged.", format!("{key}={slice}")))
@@ -286,7 +293,12 @@ mod tests {
     fn every_setting_is_known_and_has_a_demand() {
         let mut bare = Unit::named("x.service");
         bare.take("[Service]\nAmbientCapabilities=CAP_NET_RAW\n");
-        let wishes = Wishes { without: Vec::new(), no_containers: true, slice: Some("ci.slice".into()) };
+        let wishes = Wishes {
+            without: Vec::new(),
+            no_containers: true,
+            own_network: true,
+            slice: Some("ci.slice".into()),
+        };
         for key in KEYS {
             let (_, lines) = demand(key, &bare, &wishes).unwrap_or_else(|| panic!("{key}"));
             assert!(lines.lines().all(|line| line.starts_with(&format!("{key}="))), "{lines}");

@@ -5,6 +5,7 @@ mod files;
 mod kernel;
 mod service;
 pub mod settings;
+mod sockets;
 mod tagging;
 
 use super::check::Level::{ContainerRoot, HostRoot, Unprivileged};
@@ -80,6 +81,7 @@ pub const CHECKS: &[Check] = &[
     scope("user-manager", USER, &["user-manager"], daemons::user_manager),
     scope("resolver-sockets", USER, &["resolver-daemon"], daemons::resolvers),
     scope("helper-sockets", USER, &["helper-daemon"], daemons::helpers),
+    scope("abstract-sockets", USER, &["relay-abstract"], sockets::abstract_sockets),
     scope("unit-files", USER, &["unit-file"], files::unit_files),
     scope("runner-files", USER, &["runner-file"], files::runner_files),
     scope("cron", USER, &["cron"], files::cron),
