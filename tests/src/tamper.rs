@@ -1,6 +1,7 @@
 //! What somebody with root does to programs that others have attached.
 #![allow(unsafe_code, reason = "bpf(2)")]
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -9,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+const MAP_LOOKUP: libc::c_int = 1;
+const MAP_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_GET: libc::c_int = 7;
 const PROG_ATTACH: libc::c_int = 8;
@@ -89,6 +92,36 @@ impl Allows {
         let program = self.fd.as_raw_fd().cast_unsigned();
         bpf(command, &mut [dir.as_raw_fd().cast_unsigned(), program, self.attach_type, flags])?;
         Ok(())
+    }
+}
+
+/// What the map that is pinned here holds: its keys, and their values.
+pub fn contents(pin: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let info = aya::maps::MapInfo::from_pin(pin)?;
+    let map = get(pin)?;
+    let mut key = vec![0_u8; usize::try_from(info.key_size())?];
+    let mut value = vec![0_u8; usize::try_from(info.value_size())?];
+    let mut next = key.clone();
+    let mut found = BTreeMap::new();
+    // Map, key, and where to write: the next key or the value.
+    let ask = |command: libc::c_int, key: *const u8, to: *mut u8| {
+        let mut words = [0_u64; 4];
+        words[0] = map.as_raw_fd().cast_unsigned().into();
+        (words[1], words[2]) = (key.expose_provenance() as u64, to.expose_provenance() as u64);
+        // SAFETY: both are as long as the map has it, and live longer.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_mut_ptr(), size_of_val(&words)) };
+        if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    };
+    let mut from = std::ptr::null();
+    loop {
+        match ask(MAP_NEXT_KEY, from, next.as_mut_ptr()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+            done => done.context("the next key")?,
+        }
+        key.copy_from_slice(&next);
+        from = key.as_ptr();
+        ask(MAP_LOOKUP, from, value.as_mut_ptr()).context("a value")?;
+        found.insert(key.clone(), value.clone());
     }
 }
 

@@ -15,7 +15,7 @@ use crate::world::*;
 
 /// Technique, destination, and whether the call itself is refused; the others land at
 /// the proxy, where a destination that no rule names gets nothing.
-const ATTEMPTS: &[(&str, &str, bool)] = &[
+pub const ATTEMPTS: &[(&str, &str, bool)] = &[
     ("tcp", "10.77.0.2:4444", false),
     ("tcp", "[fd77::2]:4444", false),
     ("tcp", "[::ffff:10.77.0.2]:4444", false),

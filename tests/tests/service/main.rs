@@ -1,6 +1,7 @@
 //! The whole path with a stock client: kernel, proxy, policy, masking, recording.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod audit;
 mod deaths;
 mod debug;
 mod escapes;
