@@ -98,7 +98,7 @@ fn main() -> anyhow::Result<()> {
         Task::Vm { kernel, filter, suite, no_lsm, .. } => {
             let filter = filter.as_deref();
             let wanted = vm::Guest { series: &kernel, suite: &suite, filter, environment: "", lsm: !no_lsm };
-            vm::all(&wanted).map(drop)
+            vm::all(&wanted)
         }
     }
 }

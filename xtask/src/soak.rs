@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::escapes::{Place, product};
 use crate::run::{root, run};
 use crate::{ebpf, setup};
 
@@ -29,6 +30,9 @@ pub struct Args {
     /// Run only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// Where ways out are tried: everywhere, if nothing is named
+    #[arg(long)]
+    on: Vec<Place>,
     /// Chooses the same victims and moments again
     #[arg(long)]
     seed: Option<u64>,
@@ -43,27 +47,31 @@ enum Part {
     Kills,
     /// Connections with the same source ports, each attributed to its workload
     Connects,
+    /// Every way out at every level in every state on every kernel, into ESCAPES.md
+    Escapes,
 }
 
 impl Part {
-    const ALL: &[Self] = &[Self::Kills, Self::Connects];
+    const ALL: &[Self] = &[Self::Kills, Self::Connects, Self::Escapes];
 
     fn name(self) -> &'static str {
         match self {
             Self::Kills => "kills",
             Self::Connects => "connects",
+            Self::Escapes => "escapes",
         }
     }
 
     /// The test's binary and its name there.
-    fn test(self) -> (&'static str, &'static str) {
-        match self {
+    fn test(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
             Self::Kills => (
                 "soak",
                 "kills::whoever_is_killed_when_nothing_leaves_nobody_else_notices_and_it_comes_back_in_time",
             ),
             Self::Connects => ("kernel", "attribution::connections_with_the_same_source_are_told_apart"),
-        }
+            Self::Escapes => return None,
+        })
     }
 
     /// How much there is to do; the test writes what it measured into the file.
@@ -79,13 +87,16 @@ impl Part {
                 all
             }
             Self::Connects => vec![("ENFORCER_TEST_CONNECTS", args.connects.to_string())],
+            Self::Escapes => Vec::new(),
         }
     }
 
-    fn how_much(self, args: &Args) -> u32 {
+    /// None: all there is.
+    fn how_much(self, args: &Args) -> Option<u32> {
         match self {
-            Self::Kills => args.kills,
-            Self::Connects => args.connects,
+            Self::Kills => Some(args.kills),
+            Self::Connects => Some(args.connects),
+            Self::Escapes => None,
         }
     }
 }
@@ -110,7 +121,8 @@ pub fn all(args: &Args) -> Result<()> {
     let wanted = Part::ALL.iter().filter(|part| args.only.is_none_or(|only| only == **part));
     let mut results = Vec::new();
     for part in wanted {
-        println!("soak: {}: {}", part.name(), part.how_much(args));
+        let much = part.how_much(args).map_or_else(|| "all".to_owned(), |it| it.to_string());
+        println!("soak: {}: {much}", part.name());
         let result = soak(*part, args, &object, &folder)?;
         println!("soak: {}: {} in {} s", part.name(), verdict(&result), result["seconds"]);
         results.push(result);
@@ -131,7 +143,35 @@ fn soak(part: Part, args: &Args, object: &Path, folder: &Path) -> Result<Value> 
     if report.exists() {
         std::fs::remove_file(&report)?;
     }
-    let (binary, test) = part.test();
+    let begun = Instant::now();
+    let (passed, measured) = match part.test() {
+        Some(test) => tested(part, test, args, object, &report)?,
+        None => {
+            let found = product::all(&args.on)?;
+            (found["passed"] == true, found)
+        }
+    };
+    let result = json!({
+        "part": part.name(),
+        "date": said("date", &["-u", "+%Y-%m-%d"])?,
+        "kernel": said("uname", &["-r"])?,
+        "how_many": part.how_much(args),
+        "seconds": begun.elapsed().as_secs(),
+        "passed": passed,
+        "measured": measured,
+    });
+    write(&folder.join(format!("{}.json", part.name())), &result)?;
+    Ok(result)
+}
+
+/// Runs a test: whether it passed, and what it measured.
+fn tested(
+    part: Part,
+    (binary, test): (&str, &str),
+    args: &Args,
+    object: &Path,
+    report: &Path,
+) -> Result<(bool, Value)> {
     let cargo = || {
         let mut command = Command::new("cargo");
         command.current_dir(root()).args(["test", "--quiet", "--release", "--locked"]);
@@ -146,23 +186,12 @@ fn soak(part: Part, args: &Args, object: &Path, folder: &Path) -> Result<Value> 
         "{binary} has no test {test}: {}",
         String::from_utf8_lossy(&list.stderr)
     );
-    let begun = Instant::now();
-    let status = cargo().arg("--nocapture").envs(part.environment(args, &report)).status()?;
-    let measured = match std::fs::read_to_string(&report) {
+    let status = cargo().arg("--nocapture").envs(part.environment(args, report)).status()?;
+    let measured = match std::fs::read_to_string(report) {
         Ok(text) => serde_json::from_str(&text).context("the test's report")?,
         Err(_) => Value::Null,
     };
-    let result = json!({
-        "part": part.name(),
-        "date": said("date", &["-u", "+%Y-%m-%d"])?,
-        "kernel": said("uname", &["-r"])?,
-        "how_many": part.how_much(args),
-        "seconds": begun.elapsed().as_secs(),
-        "passed": status.success(),
-        "measured": measured,
-    });
-    write(&folder.join(format!("{}.json", part.name())), &result)?;
-    Ok(result)
+    Ok((status.success(), measured))
 }
 
 fn write(path: &Path, value: &Value) -> Result<()> {
@@ -184,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_seed_and_numbers_reach_the_tests() {
-        let args = Args { kills: 7, connects: 9, only: None, seed: Some(3), json: None };
+        let args = Args { kills: 7, connects: 9, only: None, on: Vec::new(), seed: Some(3), json: None };
         let of = |part: Part| part.environment(&args, Path::new("/r"));
         let kills = of(Part::Kills);
         for (name, value) in [("ENFORCER_SOAK_KILLS", "7"), ("ENFORCER_SOAK_SEED", "3")] {

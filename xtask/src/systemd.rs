@@ -59,7 +59,6 @@ pub fn all() -> Result<()> {
     let words =
         "root=/dev/vda rw loglevel=3 systemd.show_status=false systemd.mask=serial-getty@ttyS0.service";
     vm::boot(&boot_file(&guest, "vmlinuz")?, &boot_file(&guest, "initrd.img")?, words, &["-drive", &drive])
-        .map(drop)
 }
 
 /// The kernel or its initramfs, by how its name begins.

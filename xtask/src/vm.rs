@@ -6,6 +6,7 @@
 //! libraries that the binary links. It has no disk and no network of the host.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,8 +45,11 @@ const NO_LSM: &str = "lsm=landlock,lockdown,yama,integrity,apparmor";
 /// What the guest prints last, with the exit code of the tests behind it.
 const VERDICT: &str = "vm-verdict:";
 
-/// The guest is killed after this many seconds: a hang is a failure.
-const TIMEOUT_S: &str = "1800";
+const FAILED: &str = "the tests failed in the guest, or it ended before they did";
+
+/// The guest is killed after this many seconds: a hang is a failure. All of the battery in
+/// all states takes the longest.
+const TIMEOUT_S: &str = "14400";
 
 /// What runs in the guest.
 pub struct Guest<'a> {
@@ -56,12 +60,19 @@ pub struct Guest<'a> {
     pub filter: Option<&'a str>,
     /// More words for the test's environment.
     pub environment: &'a str,
-    /// With programs among its security modules.
+    /// With programs among its security modules; the battery of escapes has that tier then.
     pub lsm: bool,
 }
 
-/// Runs a suite in a guest, and returns what its console said.
-pub fn all(wanted: &Guest<'_>) -> Result<String> {
+/// Runs a suite in a guest.
+pub fn all(wanted: &Guest<'_>) -> Result<()> {
+    let (_, passed) = run_suite(wanted)?;
+    ensure!(passed, FAILED);
+    Ok(())
+}
+
+/// Runs a suite in a guest, and returns what its console said, and whether it passed.
+pub fn run_suite(wanted: &Guest<'_>) -> Result<(String, bool)> {
     let series = wanted.series;
     let Some((_, meta)) = KERNELS.iter().find(|(name, _)| *name == series) else {
         bail!("no kernel {series}: there are 6.1 and 6.12");
@@ -81,7 +92,7 @@ pub fn all(wanted: &Guest<'_>) -> Result<String> {
     }
     let initrd = pack(&guest, &folder)?;
     let words = if wanted.lsm { "rdinit=/init".to_owned() } else { format!("rdinit=/init {NO_LSM}") };
-    boot(&kernel.image, &initrd, &words, &[])
+    console_of(&kernel.image, &initrd, &words, &[])
 }
 
 struct Kernel {
@@ -156,7 +167,9 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, wanted: &Guest<'_>) -> Resul
 }
 
 fn init_script(wanted: &Guest<'_>) -> String {
-    let (filter, environment) = (wanted.filter.unwrap_or_default(), wanted.environment);
+    let filter = wanted.filter.unwrap_or_default();
+    let environment = wanted.environment;
+    let tier = if wanted.lsm { "ENFORCER_ESCAPES_LSM=1" } else { "" };
     let expected = if wanted.lsm { "active" } else { "unavailable" };
     let loads: String = MODULES
         .iter()
@@ -175,7 +188,7 @@ uname -r
 export ENFORCER_BPF_OBJECT=/enforcer.bpf.o ENFORCER_BPF_DEBUG_OBJECT=/enforcer.debug.bpf.o
 mount -t securityfs security /sys/kernel/security; mount -t tracefs tracing /sys/kernel/tracing
 export ENFORCER_TEST_LSM={expected}
-ENFORCER_TEST_ATTACH=/ {environment} /bin/test --test-threads=1 --nocapture {filter}
+ENFORCER_TEST_ATTACH=/ {tier} {environment} /bin/test --test-threads=1 --nocapture {filter}
 echo {VERDICT} $?
 poweroff -f
 "
@@ -224,27 +237,39 @@ fn pack(guest: &Path, folder: &Path) -> Result<PathBuf> {
 
 /// Software emulation, so that it runs the same where nested virtualisation is
 /// missing or broken; the guest is up in about two seconds.
-pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<String> {
+pub fn boot(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<()> {
+    let (_, passed) = console_of(image, initrd, words, more)?;
+    ensure!(passed, FAILED);
+    Ok(())
+}
+
+fn console_of(image: &Path, initrd: &Path, words: &str, more: &[&str]) -> Result<(String, bool)> {
     let started = std::time::Instant::now();
-    let out = Command::new("timeout")
+    let mut guest = Command::new("timeout")
         .args([TIMEOUT_S, "qemu-system-x86_64", "-accel", "tcg"])
         .args(["-cpu", "max", "-smp", "2", "-m", "1536", "-display", "none", "-no-reboot", "-nodefaults"])
-        .args(["-serial", "stdio", "-append", &format!("console=ttyS0 quiet panic=-1 {words}")])
+        .args(["-serial", "stdio", "-append", &format!("console=ttyS0 quiet nowatchdog panic=-1 {words}")])
         .args(more)
         .arg("-kernel")
         .arg(image)
         .arg("-initrd")
         .arg(initrd)
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
         .context("cannot start qemu-system-x86_64")?;
-    let console = String::from_utf8_lossy(&out.stdout);
-    print!("{console}");
+    // Line by line, so that one who waits sees how far it is.
+    let mut lines = BufReader::new(guest.stdout.take().context("no console")?);
+    let (mut console, mut line) = (String::new(), Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        console.push_str(&text);
+        line.clear();
+    }
+    guest.wait()?;
     println!("vm: {} s", started.elapsed().as_secs());
     let verdict = console.lines().rev().find_map(|line| line.trim().strip_prefix(VERDICT));
-    ensure!(
-        verdict.map(str::trim) == Some("0"),
-        "the tests failed in the guest, or it ended before they did"
-    );
-    Ok(console.into_owned())
+    let passed = verdict.map(str::trim) == Some("0");
+    Ok((console, passed))
 }

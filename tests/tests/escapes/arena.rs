@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use enforcer::kernel::{LsmMode, TierState};
 use enforcer_tests::cgroup::Cgroup;
@@ -15,7 +17,7 @@ use crate::outcome::{Level, Outcome};
 use crate::reload::Reload;
 use crate::scene::Scene;
 use crate::table::{TECHNIQUES, Technique};
-use crate::{committed, reload};
+use crate::{committed, reload, unit};
 
 /// Of every state but the first, this many techniques at each level.
 const SAMPLE: usize = 6;
@@ -36,11 +38,19 @@ pub struct Arena {
     pub world: World,
     pub probe: PathBuf,
     place: tempfile::TempDir,
+    /// Where the sockets of daemons are.
+    sockets: tempfile::TempDir,
     state: State,
     /// Whether the second tier, of programs at the security hooks, is at work.
     lsm: bool,
     reload: Option<Reload>,
+    /// Somebody who could has damaged it.
+    damaged: bool,
 }
+
+/// Whether a technique works for root outside, and what was said: of each this is seen once,
+/// for it is the same at all levels.
+static WORKS: Mutex<BTreeMap<&str, (bool, String)>> = Mutex::new(BTreeMap::new());
 
 /// What one attempt came to.
 struct Seen {
@@ -55,13 +65,18 @@ impl Arena {
         let mut world = World::in_mode(tier);
         let tiers = world.kernel.as_ref().unwrap().tiers();
         let lsm = tiers.iter().any(|tier| tier.name == "lsm" && tier.state == TierState::Active);
+        assert_eq!(lsm, tier == LsmMode::Auto, "{tiers:?}");
         let place = tempfile::tempdir().unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(place.path(), open).unwrap();
+        let open: std::fs::Permissions = PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(place.path(), open.clone()).unwrap();
         // Where cargo builds, not everybody may look.
         let copy = place.path().join("enforcer-probe");
         std::fs::copy(probe(), &copy).unwrap();
-        std::fs::create_dir(place.path().join("sockets")).unwrap();
+        unit::write(&place.path().join("unit"));
+        // Below a folder that the settings of units hide.
+        std::fs::create_dir_all(unit::HIDDEN).unwrap();
+        let sockets = tempfile::tempdir_in(unit::HIDDEN).unwrap();
+        std::fs::set_permissions(sockets.path(), open).unwrap();
         let mut reload = None;
         match state {
             State::Enforcing => world.serve(),
@@ -72,13 +87,14 @@ impl Arena {
             }
         }
         world.sniffer.clear().unwrap();
-        Self { world, probe: copy, place, state, lsm, reload }
+        Self { world, probe: copy, place, sockets, state, lsm, reload, damaged: false }
     }
 
     /// Every technique at this level; the results are printed, and compared.
     pub fn all(state: State, level: Level) {
-        let results = Self::each(state, level, TECHNIQUES.iter().flat_map(|group| group.iter()).collect());
-        committed::compare(level, &results);
+        let all = TECHNIQUES.iter().flat_map(|group| group.iter()).collect();
+        let (lsm, results) = Self::each(state, level, all);
+        committed::compare(level, lsm, &results);
     }
 
     /// Some of them, or all if that is asked for.
@@ -103,19 +119,25 @@ impl Arena {
         Self::each(state, level, chosen);
     }
 
-    fn each(state: State, level: Level, techniques: Vec<&Technique>) -> BTreeMap<&'static str, String> {
+    fn each(
+        state: State,
+        level: Level,
+        techniques: Vec<&'static Technique>,
+    ) -> (bool, BTreeMap<&'static str, String>) {
         let kernel = committed::kernel();
+        settings(level);
         let mut arena = Self::new(state);
         let lsm = arena.lsm;
         let (mut results, mut wrong) = (BTreeMap::new(), Vec::new());
         for technique in techniques {
+            let begun = Instant::now();
             let expected = technique.expected(&kernel, lsm, level, state);
             let seen = if expected == Outcome::Untried {
                 Seen { outcome: Outcome::Untried, said: String::new() }
             } else {
                 arena.judge(technique, level)
             };
-            if technique.scene == Scene::Damage {
+            if arena.damaged {
                 drop(arena);
                 arena = Self::new(state);
             }
@@ -129,25 +151,30 @@ impl Arena {
                 Outcome::Absent => format!("n/a: {}", committed::plain(&seen.said)),
                 outcome => outcome.to_string(),
             };
+            // For whoever waits, and wants to know for what.
+            println!("{} {}: {shown} ({} ms)", level.name(), technique.name, begun.elapsed().as_millis());
             results.insert(technique.name, shown);
         }
         if let Some(reload) = arena.reload.take() {
             let times = reload.stop(&mut arena.world);
             assert!(times > 0, "no loader came to its end");
         }
-        committed::print(state, level, &kernel, lsm, &results);
+        committed::print(state, level, &kernel, lsm, wrong.len(), &results);
         assert!(wrong.is_empty(), "{state:?}, {}, {kernel}:\n{}", level.name(), wrong.join("\n"));
-        results
+        (lsm, results)
     }
 
     /// First the tagged process, since what an untagged one sends may come late.
-    fn judge(&mut self, technique: &Technique, level: Level) -> Seen {
+    fn judge(&mut self, technique: &'static Technique, level: Level) -> Seen {
         self.taken();
         self.world.sniffer.clear().unwrap();
         let said = technique.scene.play(self, &self.world.job, level, technique);
+        let is_damage = technique.scene == Scene::Damage;
+        self.damaged |= is_damage && level == Level::Root;
         let leaked = self.leaked(technique);
         let gone = technique.scene == Scene::Said && said.starts_with("ok");
         if !leaked.is_empty() || gone {
+            self.damaged |= is_damage;
             return Seen { outcome: Outcome::NotStopped, said: format!("{said} {leaked:?}") };
         }
         let taken = self.taken();
@@ -161,14 +188,16 @@ impl Arena {
             return Seen { outcome: Outcome::Refused, said };
         }
         let (worked, control) = self.control(technique, level);
+        self.damaged |= is_damage && worked;
         if worked {
-            return Seen { outcome: Outcome::Refused, said };
+            // ECONNABORTED: somebody has ended it.
+            let closed = technique.scene == Scene::Late && level.is_swept() && said.starts_with("error 103 ");
+            return Seen { outcome: if closed { Outcome::Closed } else { Outcome::Refused }, said };
         }
         if level == Level::Root {
             return Seen { outcome: Outcome::Absent, said: control };
         }
-        // With every right there is.
-        match self.control(technique, Level::Root) {
+        match self.works(technique) {
             (true, _) => Seen { outcome: Outcome::NoRight, said: format!("{said}; untagged: {control}") },
             (false, said) => Seen { outcome: Outcome::Absent, said },
         }
@@ -183,6 +212,17 @@ impl Arena {
             _ => !self.leaked(technique).is_empty(),
         };
         (worked, said)
+    }
+
+    /// The same with every right there is.
+    fn works(&mut self, technique: &'static Technique) -> (bool, String) {
+        if let Some(known) = WORKS.lock().unwrap().get(technique.name) {
+            return known.clone();
+        }
+        let found = self.control(technique, Level::Root);
+        self.damaged |= technique.scene == Scene::Damage;
+        WORKS.lock().unwrap().insert(technique.name, found.clone());
+        found
     }
 
     fn leaked(&self, technique: &Technique) -> Vec<Packet> {
@@ -222,7 +262,12 @@ impl Arena {
 
     /// Where the sockets of daemons are.
     pub fn hidden(&self) -> PathBuf {
-        self.place.path().join("sockets")
+        self.sockets.path().to_owned()
+    }
+
+    /// What the probe needs to be in a unit.
+    pub fn unit(&self) -> PathBuf {
+        self.place.path().join("unit")
     }
 
     /// The words of the table, with what they stand for.
@@ -243,6 +288,14 @@ impl Arena {
             None => word.to_owned(),
         };
         words.iter().map(|word| one(word)).collect()
+    }
+}
+
+/// What the level asks of the machine, if that is the suite's own.
+fn settings(level: Level) {
+    if committed::is_guest() {
+        let value = if level.wants_ptrace_scope() { "1" } else { "0" };
+        std::fs::write("/proc/sys/kernel/yama/ptrace_scope", value).unwrap();
     }
 }
 

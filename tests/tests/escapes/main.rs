@@ -17,9 +17,36 @@ mod reload;
 mod scene;
 mod spawn;
 mod table;
+mod unit;
+
+use std::collections::BTreeSet;
 
 use arena::{Arena, State};
-use outcome::Level;
+use enforcer::app::doctor::{self, CHECKS, Check};
+use outcome::{Level, Outcome};
+
+/// What gets out without the second tier is what `enforcer doctor` says of such a host.
+#[test]
+fn doctor_knows_what_is_not_stopped() {
+    let of = |wanted: fn(&Check) -> bool| {
+        let checks = CHECKS.iter().filter(|check| wanted(check));
+        checks.flat_map(|check| check.opens).copied().collect::<BTreeSet<&str>>()
+    };
+    let by_lsm = of(|check| check.id == "bpf-lsm");
+    let by_settings = of(|check| check.from == Some(doctor::Level::Unprivileged));
+    for technique in table::TECHNIQUES.iter().flat_map(|group| group.iter()) {
+        for kernel in ["6.1", "6.12", "6.18"] {
+            let open =
+                |level| technique.expected(kernel, false, level, State::Enforcing) == Outcome::NotStopped;
+            assert!(!open(Level::Root) || by_lsm.contains(technique.name), "{}: {kernel}", technique.name);
+            assert!(
+                !open(Level::User) || by_settings.contains(technique.name),
+                "{}: {kernel}",
+                technique.name
+            );
+        }
+    }
+}
 
 #[test]
 fn enforcing_user() {
@@ -29,6 +56,11 @@ fn enforcing_user() {
 #[test]
 fn enforcing_launched() {
     Arena::all(State::Enforcing, Level::Launched);
+}
+
+#[test]
+fn enforcing_unit() {
+    Arena::all(State::Enforcing, Level::Unit);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
+use enforcer::kernel::{Spared, close_foreign};
 use enforcer_tests::cgroup::Cgroup;
+use enforcer_tests::kernel::{DNS_PORT, TCP_PORT};
 use enforcer_tests::netns::WORK4;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 
@@ -142,6 +144,9 @@ fn late(arena: &Arena, cgroup: &Cgroup, level: Level, args: &[String]) -> String
         // What a process made before it was tagged is another attempt than what follows.
         arena.world.sniffer.clear().unwrap();
         move_all(cgroup, child.id());
+        if level.is_swept() && !std::ptr::eq(cgroup, &arena.world.outside) {
+            sweep(arena, cgroup);
+        }
         child.stdin.take().unwrap().write_all(b"\n").unwrap();
         line.clear();
         output.read_line(&mut line).unwrap();
@@ -158,6 +163,18 @@ fn move_all(cgroup: &Cgroup, pid: u32) {
         cgroup.add(child.parse().unwrap()).unwrap();
     }
     cgroup.add(pid).unwrap();
+}
+
+/// As the service does when something comes under the tag of a scope.
+fn sweep(arena: &Arena, cgroup: &Cgroup) {
+    let held = std::fs::read_to_string(cgroup.path().join("cgroup.procs")).unwrap();
+    let sockets = held.lines().flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap());
+    let links = sockets.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let inodes = links
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
+    let spared = Spared { ports: [TCP_PORT, DNS_PORT], ..Spared::default() };
+    let netns = arena.world.cable.work.file().try_clone().unwrap();
+    close_foreign(netns, inodes.collect(), spared).unwrap();
 }
 
 fn pulled(arena: &Arena, cgroup: &Cgroup, level: Level, args: &[String]) -> String {

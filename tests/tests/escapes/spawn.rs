@@ -1,6 +1,5 @@
 //! Processes of the suite, in a cgroup and at a level.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -25,17 +24,15 @@ pub struct Given {
 
 impl Arena {
     pub fn spawn(&self, cgroup: &Cgroup, level: Level, args: &[String], given: Given) -> Child {
-        let procs = File::options().write(true).open(cgroup.path().join("cgroup.procs")).unwrap();
         let netns = self.world.cable.work.file().try_clone().unwrap();
         let mut command = Command::new(&self.probe);
         command.args(["as", level.name()]).arg(cgroup.path()).args(args).stdout(Stdio::piped());
-        command.env("ENFORCER_TEST_HIDDEN", self.hidden());
+        command.env("ENFORCER_TEST_HIDDEN", self.hidden()).env("ENFORCER_TEST_UNIT", self.unit());
         command.stdin(given.stdin.map_or_else(Stdio::piped, Stdio::from));
         let (inherited, elsewhere) = (given.inherited, given.elsewhere);
         // SAFETY: only system calls, no memory is allocated.
         unsafe {
             command.pre_exec(move || {
-                nix::unistd::write(&procs, b"0")?;
                 if let Some(fd) = &inherited
                     && libc::dup2(fd.as_raw_fd(), INHERITED) < 0
                 {
@@ -73,13 +70,9 @@ pub struct Helper {
 impl Helper {
     /// Starts it and waits until it is ready; otherwise what it said.
     ///
-    /// A container has a network namespace of its own, as the settings ask: nobody else
-    /// is in there.
+    /// With the settings there is a network namespace of its own: nobody else is in there.
     pub fn start(arena: &Arena, level: Level, args: &[String]) -> Result<Self, String> {
-        let given = Given {
-            elsewhere: level == Level::ContainerSet && args[0] == "relay-abstract",
-            ..Given::default()
-        };
+        let given = Given { elsewhere: level.is_alone() && args[0] == "relay-abstract", ..Given::default() };
         let mut child = arena.spawn(&arena.world.outside, Level::Root, args, given);
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

@@ -1,5 +1,6 @@
 //! What a process may do: an unprivileged user, root in a container, root of the host.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -29,28 +30,39 @@ const CONTAINER: u64 = 1
     | 1 << 29
     | 1 << 31;
 
-/// Becomes what `level` says. `launched` starts the rest of the command line as
-/// `enforcer run` starts a job, and so does not return.
-pub fn enter(level: &str, cgroup: &str, rest: &[String]) -> io::Result<()> {
-    match level {
+/// Enters the cgroup, becomes what `level` says, and runs this program again with the rest
+/// of the command line; returns only if that fails. As systemd, runc and `enforcer run` do
+/// it: a program that a process runs after it has come into the cgroup is the workload's.
+pub fn enter(level: &str, cgroup: &str, rest: &[String]) -> io::Error {
+    if level == "launched" {
+        return launched(cgroup, rest);
+    }
+    let become_it = || match level {
         "root" => Ok(()),
         "user" => user(),
-        "launched" => Err(launched(cgroup, rest)),
+        "unit" => super::unit::enter(&PathBuf::from(std::env::var_os("ENFORCER_TEST_UNIT").unwrap())),
         "container" => container(false),
         "container-set" => container(true),
         other => panic!("no level {other}"),
+    };
+    let prepared = std::fs::write(PathBuf::from(cgroup).join("cgroup.procs"), "0").and_then(|()| become_it());
+    let own = std::env::args().next().unwrap();
+    let words = std::iter::once(&own).chain(rest);
+    let words: Vec<CString> = words.map(|word| CString::new(word.as_str()).unwrap()).collect();
+    match prepared {
+        // The file itself, which may not be seen any more where it was.
+        Ok(()) => nix::unistd::execv(c"/proc/self/exe", &words).unwrap_err().into(),
+        Err(error) => error,
     }
 }
 
-fn user() -> io::Result<()> {
+/// An unprivileged user, without more than that.
+pub fn user() -> io::Result<()> {
     nix::unistd::setgroups(&[])?;
     let (uid, gid) = (nix::unistd::Uid::from_raw(NOBODY), nix::unistd::Gid::from_raw(NOBODY));
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
-    nix::sys::prctl::set_no_new_privs()?;
-    // As after exec: another process of this user may look into it.
-    nix::sys::prctl::set_dumpable(true)?;
-    Ok(())
+    Ok(nix::sys::prctl::set_no_new_privs()?)
 }
 
 fn launched(cgroup: &str, rest: &[String]) -> io::Error {

@@ -13,7 +13,7 @@ mod namespaces;
 mod options;
 mod outside;
 mod raw;
-mod refuses;
+mod unit;
 mod uring;
 
 use std::io::{self, BufRead, Read, Write};
@@ -35,25 +35,15 @@ fn main() {
     if args[0] == "attribute" {
         return namespaces::attribute(&args[1..]);
     }
-    if args[0] == "refuses" {
-        return said(Err(refuses::run(&args[1], &args[2], &args[3..])));
-    }
     if args[0] == "lsm" {
         return said(lsm::attempt(&args[1..]));
     }
     // `as LEVEL CGROUP`, and then what is tried there.
-    let args = match args.split_first() {
-        Some((first, rest)) if first == "as" => {
-            // Nothing that is tried takes long; what hangs ends.
-            nix::unistd::alarm::set(PATIENCE_OF_ALL_S);
-            if let Err(e) = level::enter(&rest[0], &rest[1], &rest[2..]) {
-                println!("error {} {e}", e.raw_os_error().unwrap_or(0));
-                return;
-            }
-            rest[2..].to_vec()
-        }
-        _ => args,
-    };
+    if args[0] == "as" {
+        // Nothing that is tried takes long; what hangs ends.
+        nix::unistd::alarm::set(PATIENCE_OF_ALL_S);
+        return said(Err(level::enter(&args[1], &args[2], &args[3..])));
+    }
     said(special(&args).unwrap_or_else(|| {
         let target = args.get(1).map(|a| a.parse::<SocketAddr>().unwrap());
         attempt(&args[0], target, args.get(2).map(String::as_str))

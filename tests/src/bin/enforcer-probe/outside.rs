@@ -128,7 +128,9 @@ impl<T: Read + Write> ReadWrite for T {}
 /// Says where everything is.
 pub fn victim(to: SocketAddr, user: bool) -> io::Result<String> {
     if user {
-        super::level::enter("user", "", &[])?;
+        super::level::user()?;
+        // As after exec: another process of this user may look into it.
+        nix::sys::prctl::set_dumpable(true)?;
     }
     let connected = socket(to, libc::SOCK_STREAM, 0)?;
     connect(&connected, to)?;

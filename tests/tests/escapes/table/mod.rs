@@ -1,10 +1,11 @@
 //! What is tried, and what has to come of it.
 //!
-//! A letter for each level (an unprivileged user, the same in `enforcer run`, root in a
-//! container, the same with the settings, root of the host):
+//! A letter for each level (an unprivileged user, the same in `enforcer run`, a user of its
+//! own in a unit with the settings, root in a container, the same with the settings, root
+//! of the host):
 //! `R` redirected, `H` refused by a hook, `K` refused to untagged processes of the level
-//! too, `O` reaches the proxy and no more, `L` not stopped, `N` nobody can on this kernel,
-//! `.` makes no sense there.
+//! too, `O` reaches the proxy and no more, `C` closed when it was tagged, `L` not stopped,
+//! `N` nobody can on this kernel, `.` makes no sense there.
 
 mod host;
 mod options;
@@ -31,7 +32,8 @@ pub struct Technique {
     /// For the probe.
     pub args: &'static [&'static str],
     want: &'static str,
-    /// Where it is otherwise: a kernel's series, `lsm`, or both with a `+` between.
+    /// Where it is otherwise: a kernel's series, `lsm`, or both with a `+` between. The
+    /// most exact one counts.
     other: [(&'static str, &'static str); 5],
 }
 
@@ -45,7 +47,7 @@ impl Technique {
         self
     }
 
-    #[allow(dead_code, reason = "a table without exceptions is welcome")]
+    /// What comes of it elsewhere than on the host: on a kernel, with the tier `lsm`, or both.
     pub const fn on(mut self, place: &'static str, want: &'static str) -> Self {
         let mut free = 0;
         while !self.other[free].0.is_empty() {
@@ -60,7 +62,7 @@ impl Technique {
         let places = if lsm { vec![both.as_str(), "lsm", kernel] } else { vec![kernel] };
         let found = places.iter().find_map(|place| self.other.iter().find(|(key, _)| key == place));
         let letters = found.map_or(self.want, |(_, letters)| letters);
-        let outcome = Outcome::of(letters.chars().nth(level as usize).expect("five letters"));
+        let outcome = Outcome::of(letters.chars().nth(level as usize).expect("a letter for each level"));
         match (state, outcome) {
             // Nobody is there: the connection is refused.
             (State::Down, Outcome::Redirected | Outcome::OnlyProxy) => Outcome::Refused,
