@@ -3,7 +3,7 @@
 use core::mem::size_of;
 
 /// Changes whenever a layout below changes: pinned maps of another version are not adopted.
-pub const ABI_VERSION: u64 = 1;
+pub const ABI_VERSION: u64 = 2;
 
 /// Deepest cgroup level at which a tag is looked for (the root is level 0).
 pub const MAX_LEVEL: u32 = 15;
@@ -40,8 +40,12 @@ pub mod cfg {
     /// A thread group's id, until an LSM program has seen it in bpf(2): then 0. By this a
     /// loader knows that the kernel calls those programs at all.
     pub const LSM_PROBE: u32 = 7;
+    /// Number of the inode of systemd's executor; 0 where there is none.
+    pub const EXECUTOR_INODE: u32 = 8;
+    /// Its device as the kernel has it: the major number from bit 20 on.
+    pub const EXECUTOR_DEVICE: u32 = 9;
     /// Number of entries.
-    pub const ENTRIES: u32 = 8;
+    pub const ENTRIES: u32 = 10;
 
     /// Tagged processes are redirected.
     pub const MODE_REDIRECT: u64 = 0;
@@ -200,9 +204,10 @@ pub struct Offsets {
     pub super_magic: u32,
     pub userns_level: u32,
     pub bprm_file: u32,
-    pub file_dentry: u32,
-    pub dentry_name: u32,
-    pub reserved: u32,
+    pub inode_number: u32,
+    pub super_device: u32,
+    pub task_parent: u32,
+    pub task_tgid: u32,
 }
 
 /// Bytes of the name of a Unix socket: a path that ends with zeros, or a zero and an
@@ -228,7 +233,7 @@ const _: () = {
     assert!(size_of::<DatagramKey>() == 24);
     assert!(size_of::<RefusalRecord>() == 88);
     assert!(size_of::<Rate>() == 16);
-    assert!(size_of::<Offsets>() == 30 * 4);
+    assert!(size_of::<Offsets>() == 31 * 4);
 };
 
 macro_rules! named {

@@ -205,6 +205,8 @@ pub struct Kernel {
     /// Unix sockets of processes outside that jobs may reach, with `lsm`: paths, and `@name`
     /// for abstract ones.
     pub unix_allow: Vec<String>,
+    /// systemd's executor, which prepares a service in its cgroup and is not bound by `lsm`.
+    pub systemd_executor: PathBuf,
 }
 
 /// What tagged cgroups get when somebody has changed what is attached, until an
@@ -232,13 +234,17 @@ pub enum Tc {
 impl Kernel {
     /// How the tier of the security hooks is used.
     pub fn lsm(&self) -> LsmConfig {
-        LsmConfig { mode: self.lsm, unix_allow: self.unix_allow.clone() }
+        LsmConfig {
+            mode: self.lsm,
+            unix_allow: self.unix_allow.clone(),
+            executor: self.systemd_executor.clone(),
+        }
     }
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        let LsmConfig { mode, unix_allow } = LsmConfig::default();
+        let LsmConfig { mode, unix_allow, executor } = LsmConfig::default();
         Self {
             pins: "/sys/fs/bpf/enforcer".into(),
             object: None,
@@ -246,6 +252,7 @@ impl Default for Kernel {
             tc: Tc::Auto,
             lsm: mode,
             unix_allow,
+            systemd_executor: executor,
         }
     }
 }

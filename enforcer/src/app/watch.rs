@@ -78,6 +78,8 @@ impl Daemon {
                 tracing::error!("a program of somebody else: {}", shown(program));
             }
         }
+        // An upgrade of systemd replaces it.
+        lock(&self.kernel).as_mut().map_or(Ok(()), crate::kernel::Kernel::know_executor)?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::Lsm;
@@ -22,7 +22,7 @@ use serde::Deserialize;
 use super::btf::{BtfError, Structures};
 use super::links::Problem;
 use super::pins::PinDir;
-use super::{KernelConfig, KernelError, LinkHealth, Plain, Result, io_error, links, map_error};
+use super::{KernelConfig, KernelError, LinkHealth, Plain, Result, executor, io_error, links, map_error};
 
 /// `BPF_LSM_MAC` and `BPF_MAP_UPDATE_ELEM` of linux/bpf.h.
 const LSM_MAC: u32 = 27;
@@ -75,11 +75,18 @@ pub struct LsmConfig {
     /// Unix sockets of processes outside that tagged ones may reach, by the name that the
     /// server gave them: a path, or `@` and an abstract name.
     pub unix_allow: Vec<String>,
+    /// What systemd starts in the cgroup of a service before the service: no program of a
+    /// workload. It need not be there.
+    pub executor: PathBuf,
 }
 
 impl Default for LsmConfig {
     fn default() -> Self {
-        Self { mode: LsmMode::Auto, unix_allow: Self::unix_default() }
+        Self {
+            mode: LsmMode::Auto,
+            unix_allow: Self::unix_default(),
+            executor: PathBuf::from("/usr/lib/systemd/systemd-executor"),
+        }
     }
 }
 
@@ -177,9 +184,10 @@ fn offsets(of: &Structures) -> Result<Offsets, BtfError> {
         super_magic: of.offset("super_block.s_magic")?,
         userns_level: of.offset("user_namespace.level")?,
         bprm_file: of.offset("linux_binprm.file")?,
-        file_dentry: of.offset("file.f_path.dentry")?,
-        dentry_name: of.offset("dentry.d_name.name")?,
-        reserved: 0,
+        inode_number: of.offset("inode.i_ino")?,
+        super_device: of.offset("super_block.s_dev")?,
+        task_parent: of.offset("task_struct.real_parent")?,
+        task_tgid: of.offset("task_struct.tgid")?,
     })
 }
 
@@ -195,6 +203,7 @@ pub(super) fn load(
     let attached = match prepared {
         Ok(prepared) => {
             allow(ebpf, config)?;
+            executor::tell(settings, &config.lsm.executor)?;
             attach(ebpf, pins, settings, &prepared)?
         }
         Err(state) => Err(state),

@@ -19,6 +19,7 @@ mod before;
 mod btf;
 mod cgroup;
 mod event;
+mod executor;
 mod foreign;
 mod health;
 mod kept;
@@ -232,6 +233,11 @@ impl Kernel {
         }
         tagged.retain(|_, path| !path.starts_with(&self.config.jobs));
         self.packet.adopt(&self.pins, tagged)
+    }
+
+    /// Looks which file systemd's executor is now; for the second tier.
+    pub fn know_executor(&mut self) -> Result<()> {
+        executor::tell(&mut self.settings, &self.config.lsm.executor)
     }
 
     /// Tags a cgroup and all below it, and returns its id. Do this before the

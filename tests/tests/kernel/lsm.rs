@@ -4,7 +4,7 @@
 //! Where the kernel does not have the tier the tests assert just that, with its reason,
 //! and that nothing else stops the attempt: what is said to be missing is exact.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -292,37 +292,71 @@ fn capabilities_over_the_host_are_refused() {
     is_stopped(&mut world, active, &["tun"], "lsm_capable", "capability");
 }
 
-/// Who only came in, as a container runtime does, still prepares; and so does the program
-/// that systemd starts before the service, if somebody outside has started it.
+/// Who only came in, as a container runtime does, still prepares. What it starts is bound,
+/// but for systemd's executor when process 1 starts it: that prepares as well.
 #[test]
 fn who_prepares_a_job_is_bound_when_it_starts_a_program() {
     let mut world = World::with_lsm();
-    let active = tier(&mut world);
     let folder = tempfile::tempdir().unwrap();
     let executor = folder.path().join("systemd-executor");
-    std::fs::copy(probe(), &executor).unwrap();
-    let (executor, program) = (executor.to_str().unwrap(), probe().to_str().unwrap().to_owned());
-    let (mut child, mut said) = begun(
-        world.spawn(&world.outside, &["lsm", "prepare", executor, "lsm", "prepare", &program, "lsm", "bpf"]),
-    );
-    world.job.add(child.id()).unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut next = || {
+    let another = folder.path().join("another");
+    std::fs::create_dir(&another).unwrap();
+    let namesake = another.join("systemd-executor");
+    for copy in [&executor, &namesake] {
+        std::fs::copy(probe(), copy).unwrap();
+    }
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let program = text(&probe());
+    let (executor, namesake) = (text(&executor), text(&namesake));
+    drop(world.kernel.take());
+    world.config.lsm.executor = executor.clone().into();
+    world.kernel = Some(load(&world.config));
+    let active = tier(&mut world);
+    for (how, started, prepares) in [
+        ("exec-orphan", &executor, true),
+        ("exec-orphan", &namesake, false),
+        ("exec-orphan", &program, false),
+        // Not by process 1.
+        ("exec", &executor, false),
+    ] {
+        let args = ["lsm", "pause", how, started, "lsm", "prepare", &program, "lsm", "bpf"];
+        let (mut child, mut said) = begun(world.spawn(&world.outside, &args));
+        world.job.add(child.id()).unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut line = || {
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            line.trim().to_owned()
+        };
         stdin.write_all(b"\n").unwrap();
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    };
-    // Moved, and then the executor.
-    assert_eq!(next(), "ok done");
-    assert_eq!(next(), "ready");
-    assert_eq!(next(), "ok done");
-    // The service itself.
-    assert_eq!(next().starts_with(EPERM), active);
-    child.wait().unwrap();
-    // Who is bound stays so, whatever the program is called.
-    let args = ["exec", executor, "lsm", "bpf"];
+        // Moved, which is no program yet.
+        assert_eq!(line(), "ok done");
+        assert_eq!(line(), "ready");
+        stdin.write_all(b"\n").unwrap();
+        let prepared = line();
+        assert_eq!(prepared.starts_with(EPERM), active && !prepares, "{how} {started}: {prepared}");
+        if prepares || !active {
+            assert_eq!(prepared, "ok done");
+            stdin.write_all(b"\n").unwrap();
+            // The service itself.
+            assert_eq!(line().starts_with(EPERM), active);
+        }
+        child.wait().unwrap();
+    }
+    // Who is bound stays so, whatever the program is and whose child.
+    let args = ["exec-orphan", executor.as_str(), "lsm", "bpf"];
     assert_eq!(attempt(&world, &world.job, &args).starts_with(EPERM), active);
+    // An upgrade puts another file in its place, and the old one is not it any more.
+    std::fs::rename(&namesake, &executor).unwrap();
+    world.kernel().know_executor().unwrap();
+    let args = ["lsm", "pause", "exec-orphan", executor.as_str(), "lsm", "bpf"];
+    let (mut child, mut said) = begun(world.spawn(&world.outside, &args));
+    world.job.add(child.id()).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut lines = String::new();
+    said.read_to_string(&mut lines).unwrap();
+    child.wait().unwrap();
+    assert_eq!(lines, "ok done\nok done\n");
 }
 
 /// A tag that comes late binds those who are there.

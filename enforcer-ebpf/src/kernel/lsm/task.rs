@@ -10,7 +10,7 @@ use aya_ebpf::macros::{btf_map, lsm};
 use aya_ebpf::programs::LsmContext;
 use enforcer_common::{Hook, Reason, capability_refused, cfg};
 
-use super::super::maps::CFG;
+use super::super::maps::{self, CFG};
 use super::super::tag::{self, Who};
 use super::{ALLOW, DENY, bound, copied, denied, is_within, number, offset, pointer};
 
@@ -109,24 +109,31 @@ pub fn lsm_exec(ctx: LsmContext) -> i32 {
 }
 
 /// systemd since 255 starts a program of its own in the cgroup of the service, which
-/// makes its mounts and then becomes the service. Only who is not bound is taken at this
-/// name: somebody outside has started it.
+/// makes its mounts and then becomes the service. That is one file of the host, whatever
+/// others are called, started by process 1, and only by who is not bound yet.
 #[inline(always)]
 fn is_executor(bprm: *const c_void) -> bool {
-    const NAME: [u8; 17] = *b"systemd-executor\0";
-    let name = copied::<*const c_void>(bprm, offset!(bprm_file))
-        .and_then(|file| copied::<*const c_void>(file, offset!(file_dentry)))
-        .and_then(|dentry| copied::<*const c_void>(dentry, offset!(dentry_name)))
-        .and_then(|name| copied::<[u8; 17]>(name, 0));
-    let Some(name) = name else { return false };
-    let mut index = 0;
-    while index < NAME.len() {
-        if name[index] != NAME[index] {
-            return false;
-        }
-        index += 1;
+    let number = maps::config(cfg::EXECUTOR_INODE);
+    if number == 0 || !is_child_of_first() {
+        return false;
     }
-    true
+    let inode = copied::<*const c_void>(bprm, offset!(bprm_file))
+        .and_then(|file| copied::<*const c_void>(file, offset!(file_inode)));
+    let Some(inode) = inode else { return false };
+    let device = copied::<*const c_void>(inode, offset!(inode_super))
+        .and_then(|of| copied::<u32>(of, offset!(super_device)));
+    copied::<u64>(inode, offset!(inode_number)) == Some(number)
+        && device.map(u64::from) == Some(maps::config(cfg::EXECUTOR_DEVICE))
+}
+
+/// Whether the current process was started by process 1 of the host, or left to it.
+#[inline(always)]
+fn is_child_of_first() -> bool {
+    // SAFETY: the helper takes nothing.
+    let task: *const c_void = unsafe { bpf_get_current_task_btf() }.cast();
+    copied::<*const c_void>(task, offset!(task_parent))
+        .and_then(|parent| copied::<i32>(parent, offset!(task_tgid)))
+        == Some(1)
 }
 
 /// The children of who is bound are; and none starts in another cgroup.

@@ -76,12 +76,38 @@ pub fn attempt(args: &[String]) -> io::Result<String> {
             Err(Command::new(path).args(&args[2..]).exec())
         }
         "exec" => Err(Command::new(path).args(&args[2..]).exec()),
+        // One thing that a job may not do, and then as it says.
+        "pause" => {
+            println!("ready");
+            pause();
+            bpf()?;
+            println!("ok done");
+            attempt(&args[1..])
+        }
+        // As `exec`, by a process that was left to process 1.
+        "exec-orphan" => {
+            orphan()?;
+            Err(Command::new(path).args(&args[2..]).exec())
+        }
         "idle" => {
             println!("ready");
             io::stdin().read_to_end(&mut Vec::new()).map(|_| done())
         }
         other => panic!("no technique {other}"),
     }
+}
+
+/// Goes on in a child of process 1, once the parent has ended.
+fn orphan() -> io::Result<()> {
+    let parent = std::process::id();
+    // SAFETY: one thread.
+    if check(unsafe { libc::fork() })? != 0 {
+        std::process::exit(0);
+    }
+    while std::os::unix::process::parent_id() == parent {
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 /// Reads a line, and nothing behind it: what is started later reads on.
