@@ -108,7 +108,7 @@ pub fn run(config: Config) -> Result<()> {
     let before = own_cgroup(&mount)?;
     fs::write(own.join("cgroup.procs"), "0").context("moving to the enforcer's own cgroup")?;
     fs::create_dir_all(&config.run.dir)?;
-    let scopes = Scopes::new(attach.clone(), own.clone(), jobs.clone())?;
+    let scopes = Scopes::new(attach.clone(), own.clone(), jobs.clone());
     let mut kernel = load(&config, attach, &own, &jobs)?;
     // After the lock on the pins, which a second loader does not get.
     let ca = Ca::load_or_create(&config.ca.dir)?;
@@ -118,7 +118,7 @@ pub fn run(config: Config) -> Result<()> {
         jobs,
         trust,
         ca,
-        containers: Containers::new().context("watching cgroups")?,
+        containers: Containers::new(),
         refusals: Mutex::new(kernel.refusals().context("somebody else reads the refusals")?),
         kernel: Mutex::new(Some(kernel)),
         namespaces: Mutex::default(),

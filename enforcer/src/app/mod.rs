@@ -8,6 +8,7 @@ pub mod doctor;
 mod follow;
 mod hold;
 pub mod holder;
+mod inotify;
 mod java;
 mod jobs;
 mod namespaces;

@@ -188,6 +188,7 @@ impl Daemon {
             "tiers": tiers.iter().map(tier).collect::<Vec<_>>(),
             "jobs": jobs,
             "scopes": scopes,
+            "unwatched": lock(&self.scopes).unwatched().map(str::to_owned).or_else(|| self.containers.unwatched()),
         }))
     }
 }

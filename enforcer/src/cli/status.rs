@@ -64,6 +64,9 @@ impl Cmd {
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());
             }
             print_tampering(&status);
+            if let Some(why) = status["unwatched"].as_str() {
+                println!("watch  {why}");
+            }
             for scope in status["scopes"].as_array().into_iter().flatten() {
                 let name = scope["name"].as_str().unwrap_or_default();
                 let lifted = lifted(scope);

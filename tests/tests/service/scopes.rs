@@ -433,3 +433,38 @@ fn of_many_cgroups_at_once_each_is_tagged_and_none_comes_through_where_the_paren
     }
     assert!(world.service.status().unwrap()["healthy"] == true);
 }
+
+/// Root's instances, or its watches, are used up by others. Unheard of is only how soon
+/// a match is found.
+fn found_by_looking(call: &str, errno: nix::errno::Errno, setting: &str) {
+    const MANY: usize = 10;
+    /// As many looks as one every five seconds would take much longer.
+    const AT_MOST: Duration = Duration::from_secs(25);
+    let world = World::started_by(&[PROBE, "refuses", call, &(errno as i32).to_string()]);
+    let ci = world.cgroup("ci");
+    world.scope_done(&["add", "ci", "--cgroup", "/ci/job-*"]);
+    let begun = Instant::now();
+    for n in 0..MANY {
+        let job = ci.child(&format!("job-{n}")).unwrap();
+        world.wait_for("a new match", || world.found("ci", &format!("/ci/job-{n}")).is_some());
+        if n == 0 {
+            assert!(!world.is_free(job.path()));
+        }
+    }
+    assert!(begun.elapsed() < AT_MOST, "{:?}", begun.elapsed());
+    let told = world.service.status().unwrap()["unwatched"].to_string();
+    assert!(told.contains(setting), "{told}");
+    assert!(world.scope_done(&["ls"]).contains(setting));
+    let shown = world.service.output(&["status"]).unwrap().stdout;
+    assert!(String::from_utf8_lossy(&shown).contains(setting));
+}
+
+#[test]
+fn without_an_instance_of_inotify_new_matches_are_found_by_looking() {
+    found_by_looking("inotify_init1", nix::errno::Errno::EMFILE, "max_user_instances");
+}
+
+#[test]
+fn without_watches_new_matches_are_found_by_looking() {
+    found_by_looking("inotify_add_watch", nix::errno::Errno::ENOSPC, "max_user_watches");
+}

@@ -73,12 +73,14 @@ enum State {
 }
 
 impl Containers {
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            watch: watch::Watch::new(watch::MAX_WATCHED)?,
-            trust: Mutex::default(),
-            networks: Mutex::default(),
-        })
+    pub fn new() -> Self {
+        let (trust, networks) = Default::default();
+        Self { watch: watch::Watch::new(watch::MAX_WATCHED), trust, networks }
+    }
+
+    /// Why new cgroups are looked for again and again: nobody tells of all of them.
+    pub fn unwatched(&self) -> Option<String> {
+        self.watch.problem()
     }
 
     /// A cgroup was tagged: what appears in it and below it is looked at.
@@ -87,8 +89,7 @@ impl Containers {
             tracing::warn!(
                 limit = watch::MAX_WATCHED,
                 cgroup = %path.display(),
-                "too many cgroups to watch, or fs.inotify.max_user_watches is too low: \
-                 containers in it get the CA when they are refused for the first time"
+                "too many cgroups to watch: containers in it get the CA when they are refused for the first time"
             );
         }
     }
@@ -111,8 +112,8 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
             match daemon.containers.watch.made(pause) {
                 Ok(made) => young.extend(made.into_iter().map(|path| (path, Instant::now()))),
                 Err(error) => {
-                    tracing::error!(%error, "cgroups are not watched any more");
-                    return;
+                    tracing::error!(%error, "what appears is found a second later");
+                    std::thread::sleep(SWEEP);
                 }
             }
             young.retain(|path, since| {

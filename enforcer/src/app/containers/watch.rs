@@ -1,6 +1,7 @@
-//! Tagged cgroups, and those that appear below them: the kernel says so.
+//! Tagged cgroups, and those that appear below them: the kernel says so. Where it cannot
+//! (root has no instance or no watch left) they are looked at again and again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,11 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use rustix::io::Errno;
+
+use crate::app::inotify as advice;
 
 /// The most cgroups that are watched. Those beyond are looked at when a program of
 /// theirs is refused.
@@ -22,15 +25,41 @@ const MAX_DEPTH: usize = 8;
 
 /// Folders of cgroups. Any thread may add one.
 pub struct Watch {
-    fd: OwnedFd,
-    places: Mutex<HashMap<i32, PathBuf>>,
+    fd: Option<OwnedFd>,
+    places: Mutex<Places>,
     limit: usize,
 }
 
+#[derive(Default)]
+struct Places {
+    watched: HashMap<i32, PathBuf>,
+    /// Of what appears in these nobody tells.
+    blind: HashSet<PathBuf>,
+    problem: Option<String>,
+    /// When all of those were looked at, and how long it took.
+    looked: Option<(Instant, Duration)>,
+}
+
+impl Places {
+    fn count(&self) -> usize {
+        self.watched.len() + self.blind.len()
+    }
+}
+
 impl Watch {
-    pub fn new(limit: usize) -> io::Result<Self> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self { fd, places: Mutex::default(), limit })
+    pub fn new(limit: usize) -> Self {
+        let mut places = Places::default();
+        let fd = advice::open().map_err(|error| places.problem = Some(advice::no_instance(&error))).ok();
+        if let Some(why) = &places.problem {
+            tracing::warn!("containers are not told of: {why}");
+        }
+        Self { fd, places: Mutex::new(places), limit }
+    }
+
+    /// Why not everything is told.
+    pub fn problem(&self) -> Option<String> {
+        let places = self.places();
+        places.problem.clone().filter(|_| !places.blind.is_empty() || self.fd.is_none())
     }
 
     /// Watches a cgroup and those below it; false if there are too many.
@@ -40,15 +69,27 @@ impl Watch {
 
     fn add_below(&self, path: &Path, depth: usize) -> bool {
         let mut places = self.places();
-        if places.len() >= self.limit {
+        if places.count() >= self.limit && !places.blind.contains(path) {
             return false;
         }
         let flags = WatchFlags::CREATE | WatchFlags::ONLYDIR;
-        match inotify::add_watch(&self.fd, path, flags) {
-            Ok(number) => drop(places.insert(number, path.to_owned())),
+        match self.fd.as_ref().map(|fd| inotify::add_watch(fd, path, flags)) {
+            Some(Ok(number)) => {
+                places.blind.remove(path);
+                places.watched.insert(number, path.to_owned());
+            }
             // It is gone already.
-            Err(Errno::NOENT | Errno::NOTDIR) => return true,
-            Err(_) => return false,
+            Some(Err(Errno::NOENT | Errno::NOTDIR)) => return true,
+            refused => {
+                if let Some(Err(error)) = refused
+                    && places.problem.is_none()
+                {
+                    let why = advice::no_watch(error);
+                    tracing::warn!("not all containers are told of: {why}");
+                    places.problem = Some(why);
+                }
+                places.blind.insert(path.to_owned());
+            }
         }
         drop(places);
         // After the watch, so that none is missed that is made now.
@@ -63,30 +104,67 @@ impl Watch {
 
     /// All that are watched now.
     pub fn all(&self) -> Vec<PathBuf> {
-        self.places().values().cloned().collect()
+        let places = self.places();
+        places.watched.values().chain(&places.blind).cloned().collect()
+    }
+
+    /// Cgroups that have appeared where nobody tells of them.
+    fn found(&self) -> Vec<PathBuf> {
+        let begun = Instant::now();
+        let mut places = self.places();
+        places.blind.retain(|path| path.is_dir());
+        let below = places.blind.iter().flat_map(|path| fs::read_dir(path).into_iter().flatten().flatten());
+        let folders = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let known: HashSet<&PathBuf> = places.watched.values().chain(&places.blind).collect();
+        let found = folders.map(|entry| entry.path()).filter(|path| !known.contains(path)).collect();
+        places.looked = Some((Instant::now(), begun.elapsed()));
+        found
+    }
+
+    /// How long to wait until those are looked at that nobody tells of, if there are any.
+    fn patience(&self) -> Option<Duration> {
+        let places = self.places();
+        let pause = |(at, took): (Instant, Duration)| advice::pause_after(took).saturating_sub(at.elapsed());
+        (!places.blind.is_empty()).then(|| places.looked.map_or(Duration::ZERO, pause))
     }
 
     /// Cgroups that were made since, after waiting for one at most this long. They
     /// are watched from now on.
     pub fn made(&self, timeout: Duration) -> io::Result<Vec<PathBuf>> {
+        let blind = self.patience();
+        let timeout = blind.map_or(timeout, |pause| pause.min(timeout));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout) {
+        let fds = self.fd.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        match poll(&mut fds.collect::<Vec<_>>(), timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
+        let mut made = self.told()?;
+        if self.patience() == Some(Duration::ZERO) {
+            made.extend(self.found());
+        }
+        for path in &made {
+            self.add(path);
+        }
+        Ok(made)
+    }
+
+    /// What the kernel has told.
+    fn told(&self) -> io::Result<Vec<PathBuf>> {
+        let Some(fd) = &self.fd else { return Ok(Vec::new()) };
         let mut made = Vec::new();
         let mut lost = false;
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.fd, &mut buffer);
+        let mut reader = inotify::Reader::new(fd, &mut buffer);
         loop {
             match reader.next() {
                 Ok(event) => {
                     lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
                     if event.events().contains(ReadFlags::IGNORED) {
-                        self.places().remove(&event.wd());
+                        self.places().watched.remove(&event.wd());
                     }
                     let name = event.file_name().filter(|_| event.events().contains(ReadFlags::ISDIR));
-                    let place = self.places().get(&event.wd()).cloned();
+                    let place = self.places().watched.get(&event.wd()).cloned();
                     if let (Some(place), Some(name)) = (place, name) {
                         made.push(place.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
                     }
@@ -99,13 +177,10 @@ impl Watch {
         if lost {
             made = self.all();
         }
-        for path in &made {
-            self.add(path);
-        }
         Ok(made)
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<i32, PathBuf>> {
+    fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +202,7 @@ mod tests {
     #[test]
     fn what_is_made_below_what_was_made_is_told_too() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = Watch::new(MAX_WATCHED).unwrap();
+        let watch = Watch::new(MAX_WATCHED);
         assert!(watch.add(dir.path()));
         let (one, two) = (dir.path().join("one"), dir.path().join("one/two"));
         fs::create_dir(&one).unwrap();
@@ -148,7 +223,23 @@ mod tests {
     fn so_many_are_watched_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("one")).unwrap();
-        assert!(Watch::new(2).unwrap().add(dir.path()));
-        assert!(!Watch::new(1).unwrap().add(dir.path()));
+        assert!(Watch::new(2).add(dir.path()));
+        assert!(!Watch::new(1).add(dir.path()));
+    }
+    #[test]
+    fn without_inotify_what_is_made_is_found_by_looking() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch { fd: None, ..Watch::new(3) };
+        assert!(watch.add(dir.path()));
+        let (one, two) = (dir.path().join("one"), dir.path().join("one/two"));
+        fs::create_dir(&one).unwrap();
+        wait_for(&watch, &one);
+        fs::create_dir(&two).unwrap();
+        wait_for(&watch, &two);
+        assert_eq!(watch.found(), Vec::<PathBuf>::new(), "each is told of once");
+        assert!(!watch.add(&dir.path().join("three")), "past the limit");
+        fs::remove_dir_all(&one).unwrap();
+        watch.found();
+        assert_eq!(watch.all(), [dir.path().to_owned()]);
     }
 }

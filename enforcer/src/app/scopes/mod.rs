@@ -36,6 +36,7 @@ use crate::kernel::cgroup_id;
 use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::daemon::{Daemon, lock};
+use super::inotify;
 use definition::MAX_SCOPES;
 pub use definition::{LABEL, Scope, User};
 use matching::Pattern;
@@ -62,8 +63,6 @@ pub(super) struct Scopes {
     untold: Vec<WorkloadSpec>,
     /// Tagged, and not swept yet.
     fresh: Vec<u64>,
-    /// Not all could be watched.
-    unwatched: bool,
 }
 
 struct Known {
@@ -103,11 +102,16 @@ impl Known {
 }
 
 impl Scopes {
-    pub fn new(attach: PathBuf, own: PathBuf, jobs: PathBuf) -> Result<Self> {
-        let watcher = Watcher::new().context("inotify")?;
+    pub fn new(attach: PathBuf, own: PathBuf, jobs: PathBuf) -> Self {
+        let watcher = Watcher::new();
         let places = Places { attach, own, jobs };
         let (known, earlier, untold, fresh) = Default::default();
-        Ok(Self { places, watcher, known, earlier, untold, fresh, unwatched: false })
+        Self { places, watcher, known, earlier, untold, fresh }
+    }
+
+    /// Why new matches are looked for again and again: nobody tells of all of them.
+    pub fn unwatched(&self) -> Option<&str> {
+        self.watcher.problem().filter(|_| !self.known.is_empty())
     }
 
     fn held_by(&self, cgroup: u64) -> Option<&str> {
@@ -159,26 +163,37 @@ impl Daemon {
 
     /// Follows what comes and goes, on a thread of its own, until the end.
     fn watch_scopes(self: &Arc<Self>) -> Result<()> {
-        let fd = lock(&self.scopes).watcher.descriptor()?;
         let daemon = Arc::clone(self);
         std::thread::Builder::new().name("scopes".to_owned()).spawn(move || {
             // Whoever appears runs at once; on a busy host the tag would come late.
             if let Err(error) = setpriority_process(Some(gettid()), URGENT) {
                 tracing::debug!(%error, "the watch over scopes has the priority of all others");
             }
-            let (mut ticked, mut scanned) = (Instant::now(), Instant::now());
+            let (mut ticked, mut scanned, mut took) = (Instant::now(), Instant::now(), Duration::ZERO);
+            let (mut fd, mut unwatched) = (None, None);
             while !daemon.stop.load(Ordering::Acquire) {
-                watch::wait(&fd, TICK.saturating_sub(ticked.elapsed()));
+                let rescan = if unwatched.is_some() { inotify::pause_after(took) } else { RESCAN };
+                let patience = TICK.saturating_sub(ticked.elapsed()).min(rescan);
+                watch::wait(fd.as_ref(), patience);
                 let mut scopes = lock(&daemon.scopes);
                 daemon.follow(&mut scopes);
                 if ticked.elapsed() >= TICK {
                     daemon.tick(&mut scopes);
                     ticked = Instant::now();
                 }
-                if scanned.elapsed() >= RESCAN {
+                if scanned.elapsed() >= rescan {
+                    let begun = Instant::now();
+                    scopes.watcher.open();
                     daemon.scan(&mut scopes);
-                    scanned = Instant::now();
+                    (scanned, took) = (Instant::now(), begun.elapsed());
                 }
+                fd = fd.or_else(|| scopes.watcher.descriptor());
+                let now = scopes.unwatched().map(str::to_owned);
+                drop(scopes);
+                if let Some(why) = now.as_ref().filter(|_| now != unwatched) {
+                    tracing::warn!("not all cgroups of scopes are watched: {why}");
+                }
+                unwatched = now;
             }
         })?;
         Ok(())
@@ -205,7 +220,7 @@ impl Daemon {
     }
 
     fn scan(&self, scopes: &mut Scopes) {
-        scopes.unwatched = false;
+        scopes.watcher.forget_problem();
         for known in &mut scopes.known {
             if !known.problems.is_empty() {
                 // A user may have been made meanwhile.
@@ -233,7 +248,7 @@ impl Daemon {
             }
             if descend {
                 // Before its children are listed: none appears in between unseen.
-                scopes.unwatched |= !scopes.watcher.watch(&path);
+                scopes.watcher.watch(&path);
                 open.extend(children(&path));
             }
         }

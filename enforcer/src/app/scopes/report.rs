@@ -48,9 +48,7 @@ fn of(scopes: &Scopes, known: &Known, lifted: &HashMap<u64, u64>) -> ScopeReport
     if known.matches.is_empty() {
         problems.push("it matches nothing now".to_owned());
     }
-    if scopes.unwatched {
-        problems.push("not all cgroups can be watched: new ones are found within seconds".to_owned());
-    }
+    problems.extend(scopes.unwatched().map(str::to_owned));
     let matches = known.matches.values().take(MAX_LISTED).map(|found| MatchReport {
         cgroup: scopes.places.shown(&found.note.path),
         tag: Some(found.note.tag),

@@ -13,6 +13,7 @@ mod namespaces;
 mod options;
 mod outside;
 mod raw;
+mod refuses;
 mod unit;
 mod uring;
 
@@ -34,6 +35,9 @@ fn main() {
     }
     if args[0] == "attribute" {
         return namespaces::attribute(&args[1..]);
+    }
+    if args[0] == "refuses" {
+        return said(Err(refuses::run(&args[1], &args[2], &args[3..])));
     }
     if args[0] == "lsm" {
         return said(lsm::attempt(&args[1..]));
