@@ -12,6 +12,8 @@
 //!
 //! **Invariant**: nothing of the container is parsed. Names, links and bytes are copied,
 //! of regular files alone, within limits; paths are followed within its own root.
+//! **Invariant**: a copy can be read by those who can read what it was made of: a namespace
+//! may show files of the host that its maker cannot read.
 //! **Invariant**: a mount is made in no namespace from which it would spread to the host.
 
 mod look;
@@ -19,7 +21,8 @@ mod look;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
@@ -28,7 +31,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use look::{Entry, Found, Limits, Store};
+use look::{Entry, Found, Limits, Rights, Store};
 
 /// The name that the CA has in a folder of roots.
 pub const CA_FILE: &str = "enforcer-ca.pem";
@@ -74,6 +77,8 @@ pub enum RootsError {
     Host,
     #[error("{0} is shared with the host, which would see the mount too: make it private or slave")]
     Shared(String),
+    #[error("{0} is shorter than it says: it is being written")]
+    Changed(String),
     #[error("{place} is {found}, and {limit} are copied at most")]
     TooMuch { place: String, found: String, limit: String },
 }
@@ -224,30 +229,30 @@ impl Scratch {
 /// What a store is copied to: the CA stands in every bundle, and as a file in a folder.
 fn write(place: &Path, entry: &Entry, spec: &RootsSpec) -> io::Result<()> {
     match entry {
-        Entry::File(bytes) => new_file(place)?.write_all(bytes),
-        Entry::Bundle(bytes) => {
-            let mut file = new_file(place)?;
+        Entry::File(bytes, rights) => new_file(place, *rights)?.write_all(bytes),
+        Entry::Bundle(bytes, rights) => {
+            let mut file = new_file(place, *rights)?;
             file.write_all(bytes)?;
             // A last line may have no end.
             file.write_all(b"\n")?;
             file.write_all(spec.ca_pem.as_bytes())
         }
         Entry::Link(target) => std::os::unix::fs::symlink(target, place),
-        Entry::Folder(entries) => {
-            fs::create_dir(place)?;
+        Entry::Folder(entries, rights) => {
+            new_folder(place, *rights)?;
             for (name, entry) in entries {
                 write(&place.join(name), entry, spec)?;
             }
             Ok(())
         }
-        Entry::Certs(entries) => {
-            fs::create_dir(place)?;
+        Entry::Certs(entries, rights) => {
+            new_folder(place, *rights)?;
             let ours = [Some(CA_FILE), spec.hash_link.as_deref()];
             let theirs = entries.iter().filter(|(name, _)| !ours.iter().flatten().any(|it| name == it));
             for (name, entry) in theirs {
                 write(&place.join(name), entry, spec)?;
             }
-            new_file(&place.join(CA_FILE))?.write_all(spec.ca_pem.as_bytes())?;
+            new_file(&place.join(CA_FILE), ANYBODY)?.write_all(spec.ca_pem.as_bytes())?;
             match &spec.hash_link {
                 Some(link) => std::os::unix::fs::symlink(CA_FILE, place.join(link)),
                 None => Ok(()),
@@ -256,10 +261,26 @@ fn write(place: &Path, entry: &Entry, spec: &RootsSpec) -> io::Result<()> {
     }
 }
 
+/// Of the CA itself.
+const ANYBODY: Rights = Rights { owner: 0, group: 0, mode: 0o644 };
+
 /// **Invariant**: nothing that stands there is written through. A folder of the container
 /// may show one name twice, first as a link to anywhere on the host.
-fn new_file(place: &Path) -> io::Result<fs::File> {
-    fs::File::create_new(place)
+fn new_file(place: &Path, rights: Rights) -> io::Result<fs::File> {
+    let file = fs::File::options().write(true).create_new(true).mode(0o000).open(place)?;
+    give_rights(file.as_fd(), rights)?;
+    Ok(file)
+}
+
+fn new_folder(place: &Path, rights: Rights) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o000).create(place)?;
+    give_rights(fs::File::open(place)?.as_fd(), rights)
+}
+
+fn give_rights(made: BorrowedFd<'_>, rights: Rights) -> io::Result<()> {
+    // The owner first: the kernel takes bits away when it changes.
+    std::os::unix::fs::fchown(made, Some(rights.owner), Some(rights.group))?;
+    Ok(rustix::fs::fchmod(made, Mode::from_raw_mode(rights.mode))?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -43,13 +43,36 @@ impl Default for Limits {
 /// Something of a store.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
-    File(Vec<u8>),
+    File(Vec<u8>, Rights),
     /// A file of roots in a row: one more can be written after them.
-    Bundle(Vec<u8>),
+    Bundle(Vec<u8>, Rights),
     Link(OsString),
-    Folder(Vec<(OsString, Entry)>),
+    Folder(Vec<(OsString, Entry)>, Rights),
     /// The folder of roots itself.
-    Certs(Vec<(OsString, Entry)>),
+    Certs(Vec<(OsString, Entry)>, Rights),
+}
+
+/// Whose a file or folder is, and who may read it. Its copy is like it: whoever made the
+/// namespace may have put something there that he cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    pub owner: u32,
+    pub group: u32,
+    pub mode: u32,
+}
+
+impl Rights {
+    /// Of what is open. Where a list says more than the mode does, it is the owner's alone.
+    fn of(file: impl AsFd) -> Result<Self, RootsError> {
+        let stat = step("looking at the rights of a root", rustix::fs::fstat(&file))?;
+        let has_list = match rustix::fs::fgetxattr_query(file, "system.posix_acl_access") {
+            Ok(_) => true,
+            Err(Errno::NODATA | Errno::NOTSUP) => false,
+            Err(error) => return step("looking at the rights of a root", Err(error)),
+        };
+        let kept = if has_list { 0o700 } else { 0o777 };
+        Ok(Self { owner: stat.st_uid, group: stat.st_gid, mode: stat.st_mode & kept })
+    }
 }
 
 /// A store that is to be mounted over.
@@ -86,16 +109,17 @@ pub fn look(root: &OwnedFd, own: &OwnedFd, limits: &Limits, ca: &[u8]) -> Result
     let mut stores = Vec::new();
     let mut inside = Vec::new();
     if let Some((target, _)) = within(root, CERTS, OFlags::DIRECTORY)? {
-        let entries = reader.folder(&target, CERTS, 0, &mut inside)?;
+        let (entries, rights) = reader.folder(&target, CERTS, 0, &mut inside)?;
         // Without a bundle in it, it is not what programs look into.
         if !inside.is_empty() {
             let place = format!("/{CERTS}");
-            stores.push(Store { place, target, content: Entry::Certs(entries) });
+            stores.push(Store { place, target, content: Entry::Certs(entries, rights) });
         }
     }
     for (place, target, stat) in bundles {
         if !inside.contains(&identity(&stat)) {
-            let content = Entry::Bundle(reader.bundle(&target, &stat, &place)?);
+            let (bytes, rights) = reader.bundle(&target, &stat, &place)?;
+            let content = Entry::Bundle(bytes, rights);
             stores.push(Store { place, target, content });
         }
     }
@@ -139,8 +163,9 @@ impl Reader<'_> {
         place: &str,
         depth: usize,
         inside: &mut Vec<(u64, u64)>,
-    ) -> Result<Vec<(OsString, Entry)>, RootsError> {
+    ) -> Result<(Vec<(OsString, Entry)>, Rights), RootsError> {
         let open = self.again(folder, OFlags::DIRECTORY)?;
+        let rights = Rights::of(&open)?;
         let mut copied = Vec::new();
         for entry in step("reading a folder of roots", Dir::read_from(&open))? {
             let entry = step("reading a folder of roots", entry)?;
@@ -165,45 +190,57 @@ impl Reader<'_> {
                 }
                 FileType::RegularFile if self.bundles.contains(&identity(&stat)) => {
                     inside.push(identity(&stat));
-                    Entry::Bundle(self.bundle(&target, &stat, &below)?)
+                    let (bytes, rights) = self.bundle(&target, &stat, &below)?;
+                    Entry::Bundle(bytes, rights)
                 }
-                FileType::RegularFile => Entry::File(self.file(&target, &stat, &below)?),
+                FileType::RegularFile => {
+                    let (bytes, rights) = self.file(&target, &stat, &below)?;
+                    Entry::File(bytes, rights)
+                }
                 FileType::Directory if depth < MAX_DEPTH => {
-                    Entry::Folder(self.folder(&target, &below, depth + 1, inside)?)
+                    let (entries, rights) = self.folder(&target, &below, depth + 1, inside)?;
+                    Entry::Folder(entries, rights)
                 }
                 // No store has it, and nobody is to miss it.
                 _ => continue,
             };
             copied.push((OsString::from_vec(name.to_bytes().to_vec()), content));
         }
-        Ok(copied)
+        Ok((copied, rights))
     }
 
-    fn bundle(&mut self, target: &OwnedFd, stat: &Stat, place: &str) -> Result<Vec<u8>, RootsError> {
-        let bytes = self.file(target, stat, place)?;
+    fn bundle(
+        &mut self,
+        target: &OwnedFd,
+        stat: &Stat,
+        place: &str,
+    ) -> Result<(Vec<u8>, Rights), RootsError> {
+        let (bytes, rights) = self.file(target, stat, place)?;
         if memchr::memmem::find(&bytes, self.ca.trim_ascii()).is_none() {
             self.without += 1;
         }
-        Ok(bytes)
+        Ok((bytes, rights))
     }
 
     /// The content of a regular file, as far as the limits go.
-    fn file(&mut self, target: &OwnedFd, stat: &Stat, place: &str) -> Result<Vec<u8>, RootsError> {
-        let mut bytes = Vec::new();
-        // Its size may be wrong, and grow: what is read is what counts.
+    fn file(&mut self, target: &OwnedFd, stat: &Stat, place: &str) -> Result<(Vec<u8>, Rights), RootsError> {
         let most = self.limits.file.min(self.limits.all.saturating_sub(self.bytes));
-        if u64::try_from(stat.st_size).unwrap_or(u64::MAX) <= most {
-            let file = File::from(self.again(target, OFlags::NONBLOCK)?);
-            step("reading a root", file.take(most + 1).read_to_end(&mut bytes))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        if size > most {
+            let (place, limit) = (place.to_owned(), format!("{most} bytes"));
+            return Err(RootsError::TooMuch { place, found: format!("{size} bytes long"), limit });
         }
-        let read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if read > most || (read == 0 && stat.st_size > 0) {
-            let found = format!("{} bytes long", stat.st_size.max(i64::try_from(read).unwrap_or(i64::MAX)));
-            let limit = format!("{most} bytes");
-            return Err(RootsError::TooMuch { place: place.to_owned(), found, limit });
+        let file = File::from(self.again(target, OFlags::NONBLOCK)?);
+        let rights = Rights::of(&file)?;
+        let mut bytes = Vec::new();
+        // No more than it says that it has. A file of the kernel's says 0, and tells
+        // root things that it tells nobody else.
+        step("reading a root", file.take(size).read_to_end(&mut bytes))?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) != size {
+            return Err(RootsError::Changed(place.to_owned()));
         }
-        self.bytes += read;
-        Ok(bytes)
+        self.bytes += size;
+        Ok((bytes, rights))
     }
 
     /// What is open by its place alone, for reading.

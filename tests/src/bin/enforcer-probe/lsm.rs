@@ -64,37 +64,36 @@ pub fn attempt(args: &[String]) -> io::Result<String> {
             socket.send(PAYLOAD).map(|_| done())
         }
         "unix-own" => unix_own(path).map(|()| done()),
-        // As who starts a service: one thing that a job may not do, and then a program.
-        "prepare" => {
-            println!("ready");
-            pause();
-            match bpf() {
-                Ok(()) => println!("ok done"),
-                refused => return refused.map(|()| done()),
-            }
-            pause();
-            Err(Command::new(path).args(&args[2..]).exec())
-        }
-        "exec" => Err(Command::new(path).args(&args[2..]).exec()),
-        // One thing that a job may not do, and then as it says.
-        "pause" => {
-            println!("ready");
-            pause();
-            bpf()?;
-            println!("ok done");
-            attempt(&args[1..])
-        }
-        // As `exec`, by a process that was left to process 1.
-        "exec-orphan" => {
-            orphan()?;
-            Err(Command::new(path).args(&args[2..]).exec())
-        }
+        "prepare" | "pause" | "exec" | "exec-orphan" => start(args),
         "idle" => {
             println!("ready");
             io::stdin().read_to_end(&mut Vec::new()).map(|_| done())
         }
         other => panic!("no technique {other}"),
     }
+}
+
+/// Starts a program, or what is attempted next, in one of several ways.
+fn start(args: &[String]) -> io::Result<String> {
+    let exec = || Err(Command::new(&args[1]).args(&args[2..]).exec());
+    match args[0].as_str() {
+        "exec" => return exec(),
+        // By a process that was left to process 1.
+        "exec-orphan" => {
+            orphan()?;
+            return exec();
+        }
+        _ => println!("ready"),
+    }
+    // As who starts a service: one thing that a job may not do, and then a program.
+    pause();
+    bpf()?;
+    println!("ok done");
+    if args[0] == "pause" {
+        return attempt(&args[1..]);
+    }
+    pause();
+    exec()
 }
 
 /// Goes on in a child of process 1, once the parent has ended.
