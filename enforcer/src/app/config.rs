@@ -47,6 +47,12 @@ pub struct Config {
     pub scope: Vec<toml::Spanned<Scope>>,
     /// Limits of the proxy.
     pub limits: Limits,
+    /// Where it was read.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Everything but the scopes, as it was written: what needs a restart when it changes.
+    #[serde(skip)]
+    pub lasting: toml::Table,
 }
 
 /// Cgroups, relative to the cgroup2 mount.
@@ -265,7 +271,7 @@ impl Config {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT) => {
-                Ok(Self::default())
+                Ok(Self { path: path.to_owned(), ..Self::default() })
             }
             Err(source) => Err(ConfigError::Read { path: path.to_path_buf(), source }),
         }
@@ -277,8 +283,11 @@ impl Config {
             text: NamedSource::new(path.display().to_string(), text.to_owned()),
             at: at.map(Into::into),
         };
-        let config: Self =
-            toml::from_str(text).map_err(|error| invalid(error.message().to_owned(), error.span()))?;
+        let error = |error: toml::de::Error| invalid(error.message().to_owned(), error.span());
+        let mut config: Self = toml::from_str(text).map_err(error)?;
+        config.path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        config.lasting = toml::from_str(text).map_err(error)?;
+        config.lasting.remove("scope");
         let mut names = std::collections::HashSet::new();
         for scope in &config.scope {
             scope.as_ref().check().map_err(|why| invalid(why, Some(scope.span())))?;

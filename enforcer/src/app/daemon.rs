@@ -18,7 +18,7 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -41,7 +41,7 @@ use super::trust::Trust;
 use super::{jobs, release, sockets};
 
 /// How long the proxy may take to answer a question of an administrator.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// The loader's state, shared by its threads.
 pub struct Daemon {
@@ -64,6 +64,8 @@ pub struct Daemon {
     /// Workloads whose enforcement is lifted for a while, by tag.
     pub(super) lifted: Mutex<HashMap<u64, Lifted>>,
     pub(super) scopes: Mutex<Scopes>,
+    /// Somebody is to be swept, or has been.
+    pub(super) swept: Condvar,
     /// Who waits for which answer of the proxy.
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
     questions: AtomicU64,
@@ -129,6 +131,7 @@ pub fn run(config: Config) -> Result<()> {
         changed: Mutex::default(),
         lifted: Mutex::default(),
         scopes: Mutex::new(scopes),
+        swept: Condvar::new(),
         waiting: Mutex::default(),
         questions: AtomicU64::new(0),
         newest: AtomicU64::new(0),
@@ -291,11 +294,6 @@ impl Daemon {
         lock(&self.waiting).get(&id).is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Has the proxy read its policy again.
-    pub(super) fn reload(&self) -> Result<serde_json::Value> {
-        self.ask(ANSWER, |id| ToProxy::Reload { id })
-    }
-
     /// What the proxy says of itself.
     pub(super) fn ask_status(&self) -> Result<serde_json::Value> {
         self.ask(ANSWER, |id| ToProxy::Status { id })
@@ -303,14 +301,24 @@ impl Daemon {
 
     /// A job has ended.
     pub fn forget(&self, tag: u64, cgroup: u64, exit_code: Option<i32>) {
-        // What the kernel refused it stands in the workload's own session.
-        self.forward_refusals();
-        lock(&self.workloads).remove(&tag);
-        self.forget_lifted(tag);
+        self.leave(tag);
         if let Err(error) = self.with_kernel(|kernel| kernel.untag(cgroup)) {
             tracing::warn!(%error, "the tag of a job that has ended");
         }
         self.say(&ToProxy::WorkloadEnded { tag, exit_code });
+    }
+
+    /// The cgroup that had this tag has another by now.
+    pub(super) fn end_workload(&self, tag: u64) {
+        self.leave(tag);
+        self.say(&ToProxy::WorkloadEnded { tag, exit_code: None });
+    }
+
+    fn leave(&self, tag: u64) {
+        // What the kernel refused it stands in the workload's own session.
+        self.forward_refusals();
+        lock(&self.workloads).remove(&tag);
+        self.forget_lifted(tag);
     }
 
     pub(super) fn tell(&self, message: &ToProxy, fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -393,8 +401,7 @@ impl Daemon {
                     tokio::select! {
                         _ = term.recv() => break,
                         _ = int.recv() => break,
-                        // What comes of it is in the log; nobody waits for it here.
-                        _ = hup.recv() => daemon.say(&ToProxy::Reload { id: 0 }),
+                        _ = hup.recv() => daemon.reload_and_log(),
                     }
                 }
                 daemon.stop.store(true, Ordering::Release);

@@ -16,6 +16,7 @@ mod pause;
 pub mod proxy;
 pub mod registries;
 pub mod release;
+mod reload;
 pub mod scopes;
 pub mod signer;
 mod sockets;

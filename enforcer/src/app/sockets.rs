@@ -94,15 +94,7 @@ impl Daemon {
         let fine = |message: String| AdminReply { ok: true, message, status: Value::Null };
         match request {
             AdminRequest::Status => Ok(AdminReply { status: self.status()?, ..fine(String::new()) }),
-            AdminRequest::Reload => {
-                let forgiven = self.forgive();
-                let answer = self.reload().context("the last good policy stays")?;
-                let also = forgiven?.map(|what| format!("; {what}")).unwrap_or_default();
-                Ok(fine(format!(
-                    "the policy is in force: {}{also}",
-                    answer["policy"].as_str().unwrap_or("?")
-                )))
-            }
+            AdminRequest::Reload => self.reload().map(fine),
             AdminRequest::ScopeList => {
                 Ok(AdminReply { status: serde_json::to_value(self.list_scopes())?, ..fine(String::new()) })
             }
@@ -166,6 +158,7 @@ impl Daemon {
             let until = scope.matches.iter().filter_map(|found| found.lifted_until_unix_ms).max();
             json!({
                 "name": scope.name, "cgroups": scope.count, "failed": scope.failed,
+                "sweeping": scope.sweeping,
                 "problem": scope.problems.first(), "lifted_until_unix_ms": until,
             })
         };

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::admin::request::{AdminReply, AdminRequest, ask};
 use crate::app::config::Config;
-use crate::app::scopes::{Scope, ScopeReport, User};
+use crate::app::scopes::{Scope, ScopeReport, State, User};
 use crate::session::read::visible;
 
 /// Describe which units, cgroups and users are enforced
@@ -168,8 +168,16 @@ fn text(report: &ScopeReport) -> String {
             0 => String::new(),
             closed => format!("  {closed} socket(s) from before closed"),
         };
-        let lifted = found.lifted_until_unix_ms.map_or("", |_| "  NOT ENFORCED for a while");
-        writeln!(text, "  {}{since}{closed}{lifted}", visible(&found.cgroup)).ok();
+        let state = match found.state {
+            Some(State::Sweeping) => format!(
+                "  SWEEPING: connections from before may be open, {} process(es) left",
+                found.processes_left.unwrap_or(0)
+            ),
+            Some(State::Lifted) => "  NOT ENFORCED for a while".to_owned(),
+            Some(State::Failed) => "  NOT ENFORCED".to_owned(),
+            Some(State::Enforced) | None => String::new(),
+        };
+        writeln!(text, "  {}{since}{closed}{state}", visible(&found.cgroup)).ok();
         for problem in &found.problems {
             writeln!(text, "    ! {}", visible(problem)).ok();
         }

@@ -71,7 +71,11 @@ impl Cmd {
                 let name = scope["name"].as_str().unwrap_or_default();
                 let lifted = lifted(scope);
                 let problem = scope["problem"].as_str().map_or_else(String::new, |it| format!("  {it}"));
-                println!("scope  {name:<16} {} cgroup(s){lifted}{problem}", scope["cgroups"]);
+                let sweeping = match scope["sweeping"].as_u64() {
+                    None | Some(0) => String::new(),
+                    Some(count) => format!("  sweeping {count}: connections from before may be open"),
+                };
+                println!("scope  {name:<16} {} cgroup(s){lifted}{sweeping}{problem}", scope["cgroups"]);
             }
             for job in status["jobs"].as_array().into_iter().flatten() {
                 let name = job["name"].as_str().unwrap_or_default();

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sched::CloneFlags;
 use nix::sys::socket::{
@@ -39,39 +40,74 @@ const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 
+/// At least so many are closed before it is looked whether the time is over.
+const AT_A_TIME: usize = 256;
+
 /// What is not foreign.
 #[derive(Clone, Debug, Default)]
 pub struct Spared {
     /// Sockets that belong to these cgroups were made under the hooks.
     pub cgroups: HashSet<u64>,
-    /// Ports of the enforcer on loopback: what is connected there was redirected.
+    /// Ports of the enforcer on loopback: what is connected there was redirected, if the
+    /// network namespace is served.
     pub ports: [u16; 2],
 }
 
-/// Closes connected sockets of a network namespace that are among these inodes, and
-/// returns how many.
-pub fn close_foreign(netns: File, inodes: HashSet<u64>, spared: Spared) -> Result<usize> {
-    let failed = |source| KernelError::FromBefore { source };
-    let run = move || -> io::Result<usize> {
-        nix::sched::setns(netns, CloneFlags::CLONE_NEWNET)?;
-        close_here(&inodes, &spared)
-    };
-    // A thread of its own, which ends there: nothing has to be put back.
-    std::thread::spawn(run).join().map_err(|_| KernelError::Thread)?.map_err(failed)
+/// What came of it in one network namespace.
+#[derive(Debug, Default)]
+pub struct Closed {
+    pub count: usize,
+    /// Those of the inodes that are sockets here, closed or not.
+    pub met: HashSet<u64>,
+    /// False: the time was over before all were closed.
+    pub whole: bool,
 }
 
-fn close_here(inodes: &HashSet<u64>, spared: &Spared) -> io::Result<usize> {
-    let mut closed = 0;
+/// Closes connected sockets of a network namespace that are among these inodes, until
+/// this moment. `is_served` is asked by the cookie of the namespace.
+pub fn close_foreign(
+    netns: &File,
+    inodes: &HashSet<u64>,
+    spared: &Spared,
+    is_served: &(dyn Fn(u64) -> bool + Sync),
+    until: Instant,
+) -> Result<Closed> {
+    let failed = |source| KernelError::FromBefore { source };
+    let run = || -> io::Result<Closed> {
+        nix::sched::setns(netns, CloneFlags::CLONE_NEWNET)?;
+        close_here(inodes, spared, is_served, until)
+    };
+    // A thread of its own, which ends there: nothing has to be put back.
+    std::thread::scope(|scope| scope.spawn(run).join()).map_err(|_| KernelError::Thread)?.map_err(failed)
+}
+
+fn close_here(
+    inodes: &HashSet<u64>,
+    spared: &Spared,
+    is_served: &(dyn Fn(u64) -> bool + Sync),
+    until: Instant,
+) -> io::Result<Closed> {
+    let mut found = Vec::new();
+    let fd = diag()?;
     for family in [libc::AF_INET, libc::AF_INET6] {
         for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
             let (family, protocol) = (narrow(family)?, narrow(protocol)?);
-            let fd = diag()?;
-            for found in dump(&fd, family, protocol)? {
-                if inodes.contains(&found.inode) && found.is_foreign(protocol, spared) {
-                    closed += usize::from(destroy(&fd, family, protocol, &found.id)?);
-                }
-            }
+            let all = dump(&fd, family, protocol, inodes)?;
+            found.extend(all.into_iter().map(|it| (family, protocol, it)));
         }
+    }
+    // Only now: a namespace in which somebody was redirected was served before.
+    let cookie = super::own_netns_cookie().map_err(io::Error::other)?;
+    let ports: &[u16] = if is_served(cookie) { &spared.ports } else { &[] };
+    let mut closed = Closed { whole: true, ..Closed::default() };
+    closed.met.extend(found.iter().map(|(_, _, it)| it.inode));
+    let foreign = found.iter().filter(|(_, protocol, it)| it.is_foreign(*protocol, &spared.cgroups, ports));
+    for (number, (family, protocol, it)) in foreign.enumerate() {
+        if number > 0 && number % AT_A_TIME == 0 && Instant::now() > until {
+            closed.whole = false;
+            break;
+        }
+        closed.count += usize::from(destroy(&fd, *family, *protocol, &it.id)?);
     }
     Ok(closed)
 }
@@ -106,14 +142,14 @@ impl Found {
         })
     }
 
-    fn is_foreign(&self, protocol: u8, spared: &Spared) -> bool {
+    fn is_foreign(&self, protocol: u8, cgroups: &HashSet<u64>, ports: &[u16]) -> bool {
         let connected = if i32::from(protocol) == libc::IPPROTO_UDP {
             self.state == ESTABLISHED
         } else {
             self.state != LISTEN && self.state != CLOSE
         };
-        let inside = self.cgroup.is_some_and(|cgroup| spared.cgroups.contains(&cgroup));
-        connected && !inside && !(self.is_to_loopback() && spared.ports.contains(&self.port()))
+        let inside = self.cgroup.is_some_and(|cgroup| cgroups.contains(&cgroup));
+        connected && !inside && !(self.is_to_loopback() && ports.contains(&self.port()))
     }
 
     fn port(&self) -> u16 {
@@ -135,8 +171,9 @@ fn diag() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// All sockets of this kind. A dump that is broken off is an error: it may lack some.
-fn dump(fd: &OwnedFd, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
+/// The sockets of this kind that are meant. A dump that is broken off is an error: it may
+/// lack some.
+fn dump(fd: &OwnedFd, family: u8, protocol: u8, meant: &HashSet<u64>) -> io::Result<Vec<Found>> {
     ask(fd, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, &[0; SOCKET_ID])?;
     let mut found = Vec::new();
     let mut buffer = vec![0; BUFFER];
@@ -151,7 +188,7 @@ fn dump(fd: &OwnedFd, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
                     0 | libc::ENOENT => return Ok(found),
                     error => return Err(io::Error::from_raw_os_error(error)),
                 },
-                _ => found.extend(Found::parse(body)),
+                _ => found.extend(Found::parse(body).filter(|it| meant.contains(&it.inode))),
             }
             rest = after;
         }
@@ -226,19 +263,21 @@ mod tests {
 
     #[test]
     fn what_was_redirected_or_made_inside_or_only_listens_is_not_foreign() {
-        let spared = Spared { cgroups: HashSet::from([5]), ports: [15001, 15053] };
+        let (cgroups, ports) = (HashSet::from([5]), [15001, 15053]);
         let mut v4 = [0; 16];
         v4[..4].copy_from_slice(&[127, 0, 0, 1]);
         let v6 = std::net::Ipv6Addr::LOCALHOST.octets();
-        let tcp = |found: Found| found.is_foreign(6, &spared);
+        let tcp = |found: Found| found.is_foreign(6, &cgroups, &ports);
         assert!(!tcp(socket_to(v4, 15001, ESTABLISHED, 4)));
         assert!(!tcp(socket_to(v6, 15001, ESTABLISHED, 4)));
         assert!(tcp(socket_to(v4, 80, ESTABLISHED, 4)));
         assert!(tcp(socket_to([9; 16], 15001, ESTABLISHED, 4)));
         assert!(!tcp(socket_to([9; 16], 80, ESTABLISHED, 5)));
+        // Where nobody is served, whoever has the port is not the enforcer.
+        assert!(socket_to(v4, 15001, ESTABLISHED, 4).is_foreign(6, &cgroups, &[]));
         assert!(!tcp(socket_to([0; 16], 0, LISTEN, 4)));
-        assert!(socket_to([9; 16], 53, ESTABLISHED, 4).is_foreign(17, &spared));
-        assert!(!socket_to([0; 16], 0, CLOSE, 4).is_foreign(17, &spared));
+        assert!(socket_to([9; 16], 53, ESTABLISHED, 4).is_foreign(17, &cgroups, &ports));
+        assert!(!socket_to([0; 16], 0, CLOSE, 4).is_foreign(17, &cgroups, &ports));
     }
 
     #[test]
@@ -266,8 +305,8 @@ mod tests {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let path = format!("/proc/self/fd/{}", client.as_raw_fd());
         let inode = std::fs::metadata(path).unwrap().ino();
-        let found = dump(&diag().unwrap(), 2, 6).unwrap();
-        let own = found.iter().find(|it| it.inode == inode).unwrap();
+        let found = dump(&diag().unwrap(), 2, 6, &HashSet::from([inode])).unwrap();
+        let [own] = &found[..] else { panic!("{found:?}") };
         assert_eq!(own.port(), listener.local_addr().unwrap().port());
         assert!(own.state == ESTABLISHED && own.is_to_loopback() && own.cgroup.is_some());
     }

@@ -42,7 +42,12 @@ impl World {
 
     #[track_caller]
     fn wait_for(&self, what: &str, holds: impl Fn() -> bool) {
-        let until = Instant::now() + SOON;
+        self.wait_long_for(SOON, what, holds);
+    }
+
+    #[track_caller]
+    fn wait_long_for(&self, patience: Duration, what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + patience;
         while !holds() {
             assert!(Instant::now() < until, "{what}: {}", self.scopes());
             std::thread::sleep(Duration::from_millis(20));
@@ -262,15 +267,25 @@ impl Connected {
     /// Connects in one cgroup and then goes to another; says what came of its write
     /// when it is told to.
     fn start(world: &World, from: &Path, to: &Path, device: &str) -> Self {
+        Self::start_by(world, from, to, device, "")
+    }
+
+    /// The same; once it has connected it is somebody else by this command.
+    fn start_by(world: &World, from: &Path, to: &Path, device: &str, wrapper: &str) -> Self {
         let script = format!(
-            "echo $$ > {from}/cgroup.procs; exec 3<>/dev/{device}; echo $$ > {to}/cgroup.procs; echo ready; \
-             while read -r line; do echo PROBE-SECRET >&3 && echo sent || echo failed; done",
+            "echo $$ > {from}/cgroup.procs; exec 3<>/dev/{device}; exec {wrapper} bash -c '
+             echo $$ > {to}/cgroup.procs; echo ready
+             while read -r line; do echo PROBE-SECRET >&3 && echo sent || echo failed; done'",
             from = from.display(),
             to = to.display(),
         );
+        Self::run(world, &["bash", "-c", &script])
+    }
+
+    fn run(world: &World, words: &[&str]) -> Self {
         let netns = format!("--net=/run/netns/{}", world.cable.work.name());
         let mut command = Command::new("nsenter");
-        command.args([&netns, "bash", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(&netns).args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut this = Self { child, output };
@@ -312,7 +327,7 @@ fn what_was_connected_before_the_tag_is_closed_and_sends_nothing() {
     let mut bystander = Connected::start(&world, &outside, &outside, &tcp);
     world.scope_done(&["add", "ci", "--cgroup", "/ci"]);
     let closed = || world.found("ci", "/ci").unwrap()["sockets_closed"].as_u64().unwrap();
-    assert_eq!(closed(), 4, "{}", world.scopes());
+    world.wait_for("sockets from before", || closed() == 4);
     world.leaked();
     for one in before.iter_mut().flatten() {
         let said = one.sends();
@@ -331,6 +346,129 @@ fn what_was_connected_before_the_tag_is_closed_and_sends_nothing() {
     assert_eq!(world.asks(job.path()), "hello");
     assert_eq!(bystander.sends(), "sent");
     assert!(world.leaked().iter().any(|packet| contains(&packet.bytes, PAYLOAD)));
+}
+
+/// What sends by a socket that it has taken along sends nothing.
+#[track_caller]
+fn is_closed(world: &World, mut one: Connected, sockets: u64) {
+    let closed = || world.found("ci", "/ci").unwrap()["sockets_closed"].as_u64().unwrap();
+    world.wait_for("a socket that was brought along", || closed() == sockets);
+    world.leaked();
+    one.sends();
+    let packets = world.leaked();
+    assert!(!packets.iter().any(|packet| contains(&packet.bytes, PAYLOAD)), "{packets:?}");
+}
+
+/// A socket belongs to the namespace in which it was made, wherever its process is now.
+#[test]
+fn what_was_connected_in_another_network_namespace_is_closed_too() {
+    let world = World::new();
+    let ci = world.cgroup("ci");
+    world.scope_done(&["add", "ci", "--cgroup", "/ci"]);
+    let (tcp, udp) = (format!("tcp/{PEER4}/{ECHO_PORT}"), format!("udp/{PEER4}/4444"));
+    for (sockets, device) in [(1, &tcp), (2, &udp)] {
+        let outside = world.outside.path();
+        let elsewhere = Connected::start_by(&world, outside, ci.path(), device, "unshare --net");
+        is_closed(&world, elsewhere, sockets);
+    }
+}
+
+/// Connects in a thread that has taken its own table of descriptors.
+const BY_THREAD: &str = r"
+import ctypes, os, socket, sys, threading
+outside, inside, peer, port = sys.argv[1:5]
+go = threading.Semaphore(0)
+def enter(cgroup):
+    open(f'{cgroup}/cgroup.procs', 'w').write(str(os.getpid()))
+def run():
+    ctypes.CDLL(None).unshare(0x400)
+    s = socket.create_connection((peer, int(port)))
+    enter(inside)
+    print('ready', flush=True)
+    while go.acquire():
+        try:
+            s.sendall(b'PROBE-SECRET')
+            print('sent', flush=True)
+        except OSError:
+            print('failed', flush=True)
+enter(outside)
+threading.Thread(target=run, daemon=True).start()
+for line in sys.stdin:
+    go.release()
+";
+
+#[test]
+fn what_a_thread_has_connected_that_shares_no_descriptors_is_closed_too() {
+    let world = World::new();
+    let ci = world.cgroup("ci");
+    world.scope_done(&["add", "ci", "--cgroup", "/ci"]);
+    let (outside, inside) = (world.outside.path().display().to_string(), ci.path().display().to_string());
+    let (peer, port) = (PEER4.to_string(), ECHO_PORT.to_string());
+    let thread = Connected::run(&world, &["python3", "-c", BY_THREAD, &outside, &inside, &peer, &port]);
+    is_closed(&world, thread, 1);
+}
+
+/// Many processes that share many sockets, and go to another cgroup.
+const CROWD: &str = r"
+import os, resource, socket, sys
+inside, peer, sockets, processes = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+resource.setrlimit(resource.RLIMIT_NOFILE, (sockets + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+held = []
+for n in range(sockets):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect((peer, 4444))
+    held.append(s)
+wait, end = os.pipe()
+pids = []
+for n in range(processes):
+    pid = os.fork()
+    if pid == 0:
+        os.close(end)
+        os.read(wait, 1)
+        os._exit(0)
+    pids.append(pid)
+for pid in pids:
+    open(f'{inside}/cgroup.procs', 'w').write(str(pid))
+print('ready', flush=True)
+sys.stdin.read()
+";
+
+/// What one cgroup holds is no reason for another to wait for its tag.
+#[test]
+fn while_a_crowd_is_swept_others_are_tagged_and_it_is_told() {
+    const SOCKETS: u64 = 4_000;
+    let world = World::new();
+    let (ci, crowd) = (world.cgroup("ci"), world.cgroup("crowd"));
+    world.scope_done(&["add", "ci", "--cgroup", "/ci/job-*"]);
+    world.scope_done(&["add", "crowd", "--cgroup", "/crowd"]);
+    let state = || world.found("crowd", "/crowd").unwrap()["state"].as_str().unwrap().to_owned();
+    world.wait_for("a cgroup without processes", || state() == "enforced");
+    let (inside, peer) = (crowd.path().display().to_string(), PEER4.to_string());
+    let (sockets, processes) = (SOCKETS.to_string(), "20".to_owned());
+    let mut held = Connected::run(&world, &["python3", "-c", CROWD, &inside, &peer, &sockets, &processes]);
+    world.wait_for("a sweep", || state() == "sweeping");
+    // In one and the same answer: the crowd is being swept, and somebody new is tagged.
+    let (mut jobs, mut seen) = (Vec::new(), false);
+    while !seen && state() != "enforced" {
+        jobs.push(ci.child(&format!("job-{}", jobs.len())).unwrap());
+        let name = format!("/ci/job-{}", jobs.len() - 1);
+        let (mut tagged, mut sweeping) = (false, true);
+        while !tagged && sweeping {
+            let scopes = world.scopes();
+            let all = scopes.as_array().unwrap();
+            let matches = |name: &str| all.iter().find(|it| it["name"] == name).unwrap()["matches"].clone();
+            sweeping = matches("crowd")[0]["state"] == "sweeping";
+            tagged = matches("ci").as_array().unwrap().iter().any(|it| it["cgroup"] == name);
+        }
+        seen = tagged && sweeping;
+    }
+    assert!(seen, "nobody was tagged while the crowd was swept: {}", world.scopes());
+    assert!(world.scope_done(&["ls"]).contains("SWEEPING") || state() == "enforced");
+    world.wait_long_for(4 * SOON, "the end of the sweep", || state() == "enforced");
+    let closed = world.found("crowd", "/crowd").unwrap()["sockets_closed"].as_u64().unwrap();
+    assert_eq!(closed, SOCKETS);
+    drop(held.child.stdin.take());
+    held.child.wait().unwrap();
 }
 
 /// Whoever is in a network namespace of his own when the tag comes is served before he
@@ -467,4 +605,139 @@ fn without_an_instance_of_inotify_new_matches_are_found_by_looking() {
 #[test]
 fn without_watches_new_matches_are_found_by_looking() {
     found_by_looking("inotify_add_watch", nix::errno::Errno::ENOSPC, "max_user_watches");
+}
+
+/// The service's configuration with these scopes at its end.
+struct Written {
+    path: PathBuf,
+    before: String,
+}
+
+impl Written {
+    fn of(world: &World) -> Self {
+        let path = world.service.dir.path().join("config.toml");
+        let before = std::fs::read_to_string(&path).unwrap();
+        Self { path, before }
+    }
+
+    fn with(&self, scopes: &str) {
+        std::fs::write(&self.path, format!("{}{scopes}", self.before)).unwrap();
+    }
+}
+
+fn reload(world: &World) -> (bool, String) {
+    let out = world.service.output(&["reload"]).unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    // As it was before it was broken into lines.
+    let words = text.split_whitespace().filter(|word| *word != "│");
+    (out.status.success(), words.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn scopes_of_the_configuration_are_read_again_and_a_broken_one_changes_nothing() {
+    let world = World::new();
+    let (one, two, three) = (world.cgroup("one"), world.cgroup("two"), world.cgroup("three"));
+    let config = Written::of(&world);
+    let scope = |name: &str, cgroup: &str| format!("[[scope]]\nname = '{name}'\ncgroup = '/{cgroup}'\n");
+    world.scope_done(&["add", "three", "--cgroup", "/three"]);
+    config.with(&(scope("one", "one") + &scope("two", "two")));
+    let (done, said) = reload(&world);
+    assert!(done && said.contains("2 are new, 0 gone"), "{said}");
+    assert!([&one, &two, &three].iter().all(|it| !world.is_free(it.path())));
+    let tag = |name: &str, cgroup: &str| world.found(name, cgroup).map(|it| it["tag"].as_u64().unwrap());
+    let kept = tag("one", "/one").unwrap();
+    let good = std::fs::read_to_string(&config.path).unwrap();
+    for (wrong, says) in [
+        ("[[scope]]\nname = 'x'\ncgroup = 'x'\n".to_owned(), "begins with"),
+        (scope("three", "x"), "added by command"),
+        (scope("x", "x") + &scope("x", "y"), "called `x` too"),
+        ("[scopes]\n".to_owned(), "unknown field"),
+    ] {
+        config.with(&wrong);
+        let (done, said) = reload(&world);
+        assert!(!done && said.contains(says) && said.contains("as they were"), "{said}");
+        std::fs::write(&config.path, &good).unwrap();
+        assert_eq!(tag("one", "/one"), Some(kept), "{said}");
+    }
+    // Another name for what is tagged: another workload, with its own tag.
+    config.with(&(scope("one", "one") + &scope("second", "two") + "[limits]\n"));
+    let (done, said) = reload(&world);
+    assert!(done && said.contains("1 are new, 1 gone; 0 cgroup(s) are free"), "{said}");
+    assert!(said.contains("started again"), "{said}");
+    assert_eq!(tag("one", "/one"), Some(kept));
+    assert!(tag("second", "/two").is_some_and(|tag| tag > kept) && tag("two", "/two").is_none());
+    assert!(!world.is_free(two.path()));
+    // By SIGHUP: nobody is told, but what is not meant any more is free.
+    config.with("");
+    let daemon = nix::unistd::Pid::from_raw(world.service.daemon_pid().unwrap());
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGHUP).unwrap();
+    world.wait_for("the end of the scopes", || tag("one", "/one").is_none());
+    assert!(world.is_free(one.path()) && world.is_free(two.path()) && !world.is_free(three.path()));
+    assert!(world.service.status().unwrap()["healthy"] == true);
+}
+
+/// From one scope to another the tag of a cgroup changes, and it is never without one.
+#[test]
+fn what_goes_from_one_scope_to_another_is_enforced_all_the_time() {
+    const CHANGES: usize = 10;
+    let world = World::new();
+    let ci = world.cgroup("ci");
+    let config = Written::of(&world);
+    let scope = |label: usize| {
+        format!("[[scope]]\nname = 'ci'\ncgroup = '/ci'\nlabels = {{change = 'number{label}'}}\n")
+    };
+    config.with(&scope(0));
+    assert!(reload(&world).0);
+    world.leaked();
+    let script = format!("while :; do {PROBE} tcp {PEER4}:4444; done");
+    let mut busy = world.command_in_cgroup(ci.path(), &script).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(busy.stdout.take().unwrap()).lines();
+    for number in 1..=CHANGES {
+        config.with(&scope(number));
+        let (done, text) = reload(&world);
+        assert!(done && text.contains("1 are new, 1 gone; 0 cgroup(s) are free"), "{text}");
+        // It has tried before, and after.
+        said.next().unwrap().unwrap();
+    }
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    let packets = world.leaked();
+    assert!(!packets.iter().any(|packet| contains(&packet.bytes, PAYLOAD)), "{packets:?}");
+}
+
+#[test]
+fn there_are_so_many_scopes_and_so_many_matches_are_listed_and_no_more() {
+    const MAX_SCOPES: usize = 256;
+    const MAX_LISTED: usize = 64;
+    let world = World::new();
+    let many = world.cgroup("many");
+    let config = Written::of(&world);
+    let scopes = |count: usize| -> String {
+        (0..count).map(|n| format!("[[scope]]\nname = 's{n}'\ncgroup = '/none-{n}'\n")).collect()
+    };
+    config.with(&scopes(MAX_SCOPES + 1));
+    let (done, said) = reload(&world);
+    assert!(!done && said.contains("more than 256"), "{said}");
+    config.with(&scopes(MAX_SCOPES - 1));
+    assert!(reload(&world).0);
+    let _children: Vec<_> = (0..MAX_LISTED).map(|n| many.child(&format!("c{n}")).unwrap()).collect();
+    world.scope_done(&["add", "many", "--cgroup", "/many/c*"]);
+    assert_eq!(world.scopes().as_array().unwrap().len(), MAX_SCOPES);
+    let (done, said) = world.scope(&["add", "more", "--cgroup", "/more"]);
+    assert!(!done && said.contains("more cannot be"), "{said}");
+    let (done, said) = {
+        config.with(&scopes(MAX_SCOPES));
+        reload(&world)
+    };
+    assert!(!done && said.contains("more than 256"), "with the one by command: {said}");
+    let listed = || {
+        let scopes = world.scopes();
+        let scope = scopes.as_array().unwrap().iter().find(|it| it["name"] == "many").unwrap().clone();
+        (scope["count"].as_u64().unwrap(), scope["matches"].as_array().unwrap().len())
+    };
+    assert_eq!(listed(), (64, MAX_LISTED));
+    assert!(!world.scope_done(&["ls"]).contains("and 1 more"));
+    let _last = many.child("c-last").unwrap();
+    world.wait_for("one more", || listed() == (65, MAX_LISTED));
+    assert!(world.scope_done(&["ls"]).contains("and 1 more"));
 }

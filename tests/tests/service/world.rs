@@ -85,6 +85,11 @@ impl World {
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     }
 
+    /// The same, to be started.
+    pub fn command_in_cgroup(&self, cgroup: &Path, script: &str) -> Command {
+        Self::command_in(cgroup, &self.cable.work, script)
+    }
+
     fn command_in(cgroup: &Path, netns: &Netns, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         let script = format!("echo $$ > '{}/cgroup.procs'; {script}", cgroup.display());

@@ -10,14 +10,17 @@
 //!                                      scope rm ◀───────┘
 //! ```
 //!
-//! The tag comes first, then the sockets that no hook has seen. Where all children of a
+//! The tag comes first, then, by other threads, the sockets that no hook has seen: until
+//! there are none a match is `sweeping`. Where all children of a
 //! cgroup are meant, it is tagged too: what appears in it is never without a tag.
 
+mod change;
 mod definition;
 mod matching;
 mod places;
 mod report;
 mod sweep;
+mod sweeps;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use serde::{Deserialize, Serialize};
@@ -41,8 +44,9 @@ use definition::MAX_SCOPES;
 pub use definition::{LABEL, Scope, User};
 use matching::Pattern;
 use places::{Places, children};
-pub use report::{MatchReport, ScopeReport};
-use sweep::{Seen, Since};
+pub use report::{CONFIGURATION, MatchReport, ScopeReport, State};
+use sweep::Since;
+use sweeps::{Queue, Sweep};
 use watch::{Change, Watcher};
 
 /// How often is looked whether tagged cgroups are still there, and who is new in them.
@@ -57,12 +61,13 @@ pub(super) struct Scopes {
     places: Places,
     watcher: Watcher,
     known: Vec<Known>,
-    /// What an earlier loader has tagged, until it is known whether a scope means it.
-    earlier: HashMap<u64, Note>,
+    /// What an earlier loader has tagged, or for a scope that is gone, until it is known
+    /// whether another scope means it.
+    earlier: HashMap<u64, Earlier>,
     /// Tagged, and the proxy does not know it yet.
     untold: Vec<WorkloadSpec>,
-    /// Tagged, and not swept yet.
-    fresh: Vec<u64>,
+    /// Who is to be swept next.
+    queue: Queue,
 }
 
 struct Known {
@@ -79,8 +84,15 @@ struct Match {
     note: Note,
     /// Why it is not enforced as it should be.
     failed: Option<String>,
-    problems: Vec<String>,
-    seen: Seen,
+    sweep: Sweep,
+}
+
+/// A match of before.
+struct Earlier {
+    note: Note,
+    /// How far it was, and as which workload: not known of an earlier loader's.
+    sweep: Option<Sweep>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 /// What is kept of a match for the next loader.
@@ -91,6 +103,14 @@ struct Note {
     tag: u64,
     since_unix_ms: u64,
     closed: u64,
+    /// Whether it has been clean.
+    #[serde(default = "yes")]
+    swept: bool,
+}
+
+/// An earlier version wrote no note before it had swept.
+fn yes() -> bool {
+    true
 }
 
 impl Known {
@@ -99,14 +119,21 @@ impl Known {
         let (refused, matches) = Default::default();
         Self { scope, by_command, patterns, problems, refused, matches }
     }
+
+    /// By which policy knows its workloads.
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.scope.labels.clone();
+        labels.insert(LABEL.to_owned(), self.scope.name().to_owned());
+        labels
+    }
 }
 
 impl Scopes {
     pub fn new(attach: PathBuf, own: PathBuf, jobs: PathBuf) -> Self {
         let watcher = Watcher::new();
         let places = Places { attach, own, jobs };
-        let (known, earlier, untold, fresh) = Default::default();
-        Self { places, watcher, known, earlier, untold, fresh }
+        let (known, earlier, untold, queue) = Default::default();
+        Self { places, watcher, known, earlier, untold, queue }
     }
 
     /// Why new matches are looked for again and again: nobody tells of all of them.
@@ -126,6 +153,7 @@ impl Scopes {
 /// Tags what is described, and follows what comes and goes.
 pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     daemon.begin_scopes()?;
+    sweeps::serve(daemon)?;
     daemon.watch_scopes().context("the watch over scopes")
 }
 
@@ -154,10 +182,8 @@ impl Daemon {
         scopes.earlier = self.notes();
         self.scan(&mut scopes);
         self.follow(&mut scopes);
-        for note in std::mem::take(&mut scopes.earlier).into_values() {
-            // Its scope is not described any more, or the cgroup is gone.
-            self.end_match(&note);
-        }
+        // Their scopes are not described any more, or the cgroups are gone.
+        self.end_earlier(&mut scopes);
         Ok(())
     }
 
@@ -199,8 +225,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Tags what has appeared. All else comes when there is nothing to tag: the proxy,
-    /// which may be slow, and sockets from before.
+    /// Tags what has appeared. All else comes when there is nothing to tag.
     fn follow(&self, scopes: &mut Scopes) {
         loop {
             for change in scopes.watcher.changes() {
@@ -210,12 +235,8 @@ impl Daemon {
                     Change::Overflow => self.scan(scopes),
                 }
             }
-            if let Some(spec) = scopes.untold.pop() {
-                self.introduce(scopes, spec);
-                continue;
-            }
-            let Some(cgroup) = scopes.fresh.pop() else { return };
-            self.sweep(scopes, cgroup, Since::ThisMoment);
+            let Some(spec) = scopes.untold.pop() else { return };
+            self.introduce(scopes, spec);
         }
     }
 
@@ -273,19 +294,23 @@ impl Daemon {
     }
 
     fn enforce(&self, scopes: &mut Scopes, at: usize, path: PathBuf, cgroup: u64) {
-        let since_unix_ms = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
-        let adopted = scopes.earlier.remove(&cgroup);
-        let is_new = adopted.is_none();
-        let note = adopted.unwrap_or_else(|| {
-            let tag = self.new_tag(now());
-            Note { path, cgroup, tag, since_unix_ms, closed: 0 }
-        });
+        let labels = scopes.known[at].labels();
+        let new = |path, closed, swept| {
+            let since_unix_ms = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+            Note { path, cgroup, tag: self.new_tag(now()), since_unix_ms, closed, swept }
+        };
+        let earlier = scopes.earlier.remove(&cgroup);
+        let is_same = earlier.as_ref().is_some_and(|it| it.labels.as_ref().is_none_or(|it| *it == labels));
+        let (note, sweep, before) = match earlier {
+            None => (new(path, 0, false), None, None),
+            Some(it) if is_same => (it.note, it.sweep, None),
+            // It is another workload from now on.
+            Some(it) => (new(path, it.note.closed, it.note.swept), it.sweep, Some(it.note.tag)),
+        };
         // It may have been lifted for a while.
-        let lifted = !is_new && self.lifted_before(&note.path) == Some(note.tag);
+        let lifted = is_same && self.lifted_before(&note.path) == Some(note.tag);
         let known = &scopes.known[at];
         let leaf = note.path.file_name().unwrap_or_default().to_string_lossy();
-        let mut labels = known.scope.labels.clone();
-        labels.insert(LABEL.to_owned(), known.scope.name().to_owned());
         let spec = WorkloadSpec {
             tag: note.tag,
             cgroup,
@@ -303,13 +328,16 @@ impl Daemon {
         } else {
             tracing::info!(scope = known.scope.name(), cgroup = %note.path.display(), "tagged");
         }
-        scopes.untold.push(spec);
-        let failed = failed.map(|error| format!("{error:#}"));
-        let found = Match { note, failed, problems: Vec::new(), seen: Seen::default() };
-        scopes.known[at].matches.insert(cgroup, found);
-        if is_new {
-            scopes.fresh.push(cgroup);
+        if let Some(before) = before {
+            self.end_workload(before);
         }
+        scopes.untold.push(spec);
+        let since = if note.swept { Since::Earlier } else { Since::ThisMoment };
+        let sweep = sweep.unwrap_or_else(|| Sweep::new(since));
+        let found = Match { note, failed: failed.map(|error| format!("{error:#}")), sweep };
+        scopes.known[at].matches.insert(cgroup, found);
+        scopes.queue.push(Instant::now(), cgroup);
+        self.swept.notify_all();
     }
 
     /// Tells the proxy, and the next loader. Whoever connects before is waited for there.
@@ -323,45 +351,13 @@ impl Daemon {
         }
     }
 
-    fn sweep(&self, scopes: &mut Scopes, cgroup: u64, since: Since) {
-        let ports = [self.config.listen.tcp_port, self.config.listen.dns_port];
-        let Some(found) = scopes.matched(cgroup) else { return };
-        if lock(&self.lifted).contains_key(&found.note.tag) {
-            return;
-        }
-        let swept = found.seen.sweep(&found.note.path, since, ports);
-        for pid in swept.namespaces.values() {
-            // Else their first connect is refused, and then it is served.
-            if let Err(error) = self.serve_namespace_of(*pid) {
-                tracing::debug!(pid, "the network namespace is served on demand: {error:#}");
-            }
-        }
-        for problem in &swept.problems {
-            tracing::warn!(cgroup = %found.note.path.display(), "{problem}");
-        }
-        found.problems.extend(swept.problems);
-        found.problems.sort();
-        found.problems.dedup();
-        if swept.closed > 0 {
-            tracing::info!(cgroup = %found.note.path.display(), closed = swept.closed, "sockets from before");
-            found.note.closed += swept.closed;
-            self.write_note(&found.note);
-        }
-    }
-
     fn tick(&self, scopes: &mut Scopes) {
         self.end_gone(scopes, None);
-        let all: Vec<u64> = scopes.known.iter().flat_map(|known| known.matches.keys().copied()).collect();
-        for cgroup in all {
-            if let Some(found) = scopes.matched(cgroup)
-                && found.failed.is_some()
-            {
+        for found in scopes.known.iter_mut().flat_map(|known| known.matches.values_mut()) {
+            if found.failed.is_some() {
                 found.failed =
                     self.tag(&found.note.path, found.note.tag).err().map(|error| format!("{error:#}"));
             }
-            self.sweep(scopes, cgroup, Since::Earlier);
-            // Nobody waits for a tag because others are swept.
-            self.follow(scopes);
         }
     }
 
@@ -403,69 +399,11 @@ impl Daemon {
     }
 
     /// What an earlier loader wrote down; a note that was cut is none.
-    fn notes(&self) -> HashMap<u64, Note> {
+    fn notes(&self) -> HashMap<u64, Earlier> {
         let Ok(entries) = fs::read_dir(self.config.run.dir.join("scopes")) else { return HashMap::new() };
         let texts = entries.flatten().filter_map(|entry| fs::read(entry.path()).ok());
         let notes = texts.filter_map(|text| serde_json::from_slice::<Note>(&text).ok());
-        notes.map(|note| (note.cgroup, note)).collect()
-    }
-
-    /// Adds a scope, or says only what it would match now.
-    pub(super) fn add_scope(&self, scope: Scope, dry_run: bool, by: u32) -> Result<ScopeReport> {
-        let mut scopes = lock(&self.scopes);
-        ensure!(
-            scopes.known.iter().all(|known| known.scope.name() != scope.name()),
-            "there is a scope `{}` already: remove it first (`enforcer scope rm {0}`)",
-            scope.name()
-        );
-        ensure!(scopes.known.len() < MAX_SCOPES, "there are {MAX_SCOPES} scopes, and more cannot be");
-        let known = Known::new(scope, true);
-        let survey = self.survey(&scopes, &known, by);
-        if dry_run {
-            return Ok(survey);
-        }
-        let refused: Vec<_> =
-            survey.matches.iter().filter_map(|it| Some((&it.cgroup, it.problems.first()?))).collect();
-        if let Some((cgroup, why)) = refused.first()
-            && (!known.scope.force || refused.len() == survey.matches.len())
-        {
-            bail!("{cgroup} is no place for a scope: {why}");
-        }
-        definition::keep(&self.config.cgroup.scopes_dir, &known.scope).context("keeping the scope")?;
-        let name = known.scope.name().to_owned();
-        scopes.known.push(known);
-        self.scan(&mut scopes);
-        self.follow(&mut scopes);
-        let added = report::of_all(&scopes, &self.lifted_tags()).into_iter().find(|it| it.name == name);
-        added.context("the scope is gone")
-    }
-
-    /// Removes a scope that was added by command, and lifts what it has tagged.
-    pub(super) fn remove_scope(&self, name: &str) -> Result<String> {
-        let mut scopes = lock(&self.scopes);
-        let at = scopes.known.iter().position(|known| known.scope.name() == name);
-        let at = at.with_context(|| format!("there is no scope `{name}`: `enforcer scope ls` lists them"))?;
-        ensure!(
-            scopes.known[at].by_command,
-            "`{name}` stands in the configuration: remove it there and start the service again"
-        );
-        definition::forget(&self.config.cgroup.scopes_dir, name).context("forgetting the scope")?;
-        let known = scopes.known.remove(at);
-        for found in known.matches.values() {
-            self.end_match(&found.note);
-        }
-        // Another scope may mean the same.
-        self.scan(&mut scopes);
-        self.follow(&mut scopes);
-        Ok(format!(
-            "{} cgroup(s) of `{name}` are free; connections that are open stay with the proxy",
-            known.matches.len()
-        ))
-    }
-
-    pub(super) fn list_scopes(&self) -> Vec<ScopeReport> {
-        let lifted = self.lifted_tags();
-        report::of_all(&lock(&self.scopes), &lifted)
+        notes.map(|note| (note.cgroup, Earlier { note, sweep: None, labels: None })).collect()
     }
 
     fn lifted_tags(&self) -> HashMap<u64, u64> {

@@ -6,10 +6,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::places::children;
-use super::{Daemon, Known, Scopes};
+use super::{Daemon, Known, Match, Scopes};
 
 /// The most matches of one scope that are listed, since a message has an end.
 pub const MAX_LISTED: usize = 64;
+
+/// Of a scope that stands in `[[scope]]`.
+pub const CONFIGURATION: &str = "configuration";
 
 /// One scope.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,16 +26,38 @@ pub struct ScopeReport {
     pub problems: Vec<String>,
     /// Whether something that it means is not enforced.
     pub failed: bool,
+    /// Of how many matches not all sockets from before are closed.
+    #[serde(default)]
+    pub sweeping: usize,
+}
+
+/// How one cgroup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Tagged, and nothing from before is open.
+    Enforced,
+    /// Tagged; connections from before may still be open.
+    Sweeping,
+    /// Not enforced for a while.
+    Lifted,
+    /// It cannot be tagged.
+    Failed,
 }
 
 /// One cgroup.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MatchReport {
     pub cgroup: String,
+    /// None: it is only looked at.
+    pub state: Option<State>,
     pub tag: Option<u64>,
     pub since_unix_ms: Option<u64>,
     /// Sockets from before the tag that were closed.
     pub sockets_closed: u64,
+    /// While it is being swept: processes that were found and not yet looked at.
+    #[serde(default)]
+    pub processes_left: Option<usize>,
     pub lifted_until_unix_ms: Option<u64>,
     pub problems: Vec<String>,
 }
@@ -49,21 +74,39 @@ fn of(scopes: &Scopes, known: &Known, lifted: &HashMap<u64, u64>) -> ScopeReport
         problems.push("it matches nothing now".to_owned());
     }
     problems.extend(scopes.unwatched().map(str::to_owned));
-    let matches = known.matches.values().take(MAX_LISTED).map(|found| MatchReport {
-        cgroup: scopes.places.shown(&found.note.path),
-        tag: Some(found.note.tag),
-        since_unix_ms: Some(found.note.since_unix_ms),
-        sockets_closed: found.note.closed,
-        lifted_until_unix_ms: lifted.get(&found.note.tag).copied(),
-        problems: found.failed.iter().chain(&found.problems).cloned().collect(),
+    let matches = known.matches.values().take(MAX_LISTED).map(|found| {
+        let lifted_until_unix_ms = lifted.get(&found.note.tag).copied();
+        MatchReport {
+            cgroup: scopes.places.shown(&found.note.path),
+            state: Some(state_of(found, lifted_until_unix_ms.is_some())),
+            tag: Some(found.note.tag),
+            since_unix_ms: Some(found.note.since_unix_ms),
+            sockets_closed: found.note.closed,
+            processes_left: found.sweep.under_way(),
+            lifted_until_unix_ms,
+            problems: found.failed.iter().cloned().chain(found.sweep.problems()).collect(),
+        }
     });
     ScopeReport {
         name: known.scope.name().to_owned(),
-        from: if known.by_command { "command" } else { "configuration" }.to_owned(),
+        from: if known.by_command { "command" } else { CONFIGURATION }.to_owned(),
         count: known.matches.len(),
         matches: matches.collect(),
         problems,
         failed: known.matches.values().any(|found| found.failed.is_some()),
+        sweeping: known.matches.values().filter(|found| found.sweep.under_way().is_some()).count(),
+    }
+}
+
+fn state_of(found: &Match, lifted: bool) -> State {
+    if lifted {
+        State::Lifted
+    } else if found.failed.is_some() {
+        State::Failed
+    } else if found.sweep.under_way().is_some() {
+        State::Sweeping
+    } else {
+        State::Enforced
     }
 }
 
@@ -86,9 +129,11 @@ impl Daemon {
                     let (tag, since_unix_ms, lifted_until_unix_ms) = (None, None, None);
                     found.push(MatchReport {
                         cgroup,
+                        state: None,
                         tag,
                         since_unix_ms,
                         sockets_closed: 0,
+                        processes_left: None,
                         lifted_until_unix_ms,
                         problems,
                     });
@@ -109,7 +154,7 @@ impl Daemon {
         found.sort_by_key(|it| it.problems.is_empty());
         found.truncate(MAX_LISTED);
         let name = known.scope.name().to_owned();
-        ScopeReport { name, from: "command".to_owned(), count, matches: found, problems, failed }
+        ScopeReport { name, from: "command".to_owned(), count, matches: found, problems, failed, sweeping: 0 }
     }
 
     fn objection(

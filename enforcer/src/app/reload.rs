@@ -1,0 +1,57 @@
+//! `enforcer reload`, and SIGHUP: what an operator has changed is in force, or nothing of
+//! it is and he is told why.
+//!
+//! The configuration comes first: one that cannot be read leaves policy and scopes as they
+//! are. Then the policy: a broken one leaves the scopes as well, since they may rely on it.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::workload::wire::ToProxy;
+
+use super::config::Config;
+use super::daemon::{ANSWER, Daemon};
+use super::scopes::{CONFIGURATION, Scope};
+
+impl Daemon {
+    /// Reads configuration and policy again; what came of it, in words.
+    pub(super) fn reload(&self) -> Result<String> {
+        let config = Config::load(&self.config.path);
+        let config = config.map_err(|error| {
+            anyhow!("policy and scopes stay as they were: {:?}", miette::Report::new(error))
+        })?;
+        let scopes: Vec<Scope> = config.scope.iter().map(|scope| scope.as_ref().clone()).collect();
+        self.may_configure(&scopes).context("policy and scopes stay as they were")?;
+        // Its absence at the start is no configuration; now it is somebody's mistake.
+        let configured = self.list_scopes().iter().any(|scope| scope.from == CONFIGURATION);
+        ensure!(
+            config.path.exists() || !configured,
+            "policy and scopes stay as they were: {} is gone; write it again, without [[scope]] if none is meant",
+            config.path.display()
+        );
+        let forgiven = self.forgive();
+        let answer = self.ask(ANSWER, |id| ToProxy::Reload { id });
+        let answer = answer.context("the last good policy stays, and scopes as they were")?;
+        let policy = answer["policy"].as_str().unwrap_or("?");
+        let scopes = config.scope.iter().map(|scope| scope.as_ref().clone()).collect();
+        let scopes =
+            self.configure_scopes(scopes).context("the policy is in force; scopes stay as they were")?;
+        let also = forgiven?.map(|what| format!("; {what}")).unwrap_or_default();
+        let rest = if config.lasting == self.config.lasting {
+            ""
+        } else {
+            "; other settings were changed, too: they are read when the service is started again"
+        };
+        Ok(format!("the policy is in force: {policy}; {scopes}{also}{rest}"))
+    }
+
+    /// Nobody waits for what comes of it but the log.
+    pub(super) fn reload_and_log(self: &Arc<Self>) {
+        let daemon = Arc::clone(self);
+        std::thread::spawn(move || match daemon.reload() {
+            Ok(message) => tracing::info!("{message}"),
+            Err(error) => tracing::error!("{error:#}"),
+        });
+    }
+}
