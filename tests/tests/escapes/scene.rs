@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enforcer::kernel::{Spared, close_foreign};
 use enforcer_tests::cgroup::Cgroup;
@@ -174,7 +174,9 @@ fn sweep(arena: &Arena, cgroup: &Cgroup) {
         .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
     let spared = Spared { ports: [TCP_PORT, DNS_PORT], ..Spared::default() };
     let netns = arena.world.cable.work.file().try_clone().unwrap();
-    close_foreign(netns, inodes.collect(), spared).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    let closed = close_foreign(&netns, &inodes.collect(), &spared, &|_| true, until).unwrap();
+    assert!(closed.whole, "there was no time to close all");
 }
 
 fn pulled(arena: &Arena, cgroup: &Cgroup, level: Level, args: &[String]) -> String {
