@@ -41,30 +41,20 @@ pub struct Cli {
     verb: Verb,
 }
 
+/// What each does is said once, at its arguments: a comment here would replace all of it.
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Run a command in a tagged cgroup: all its traffic goes through policy
     Run(run::Cmd),
-    /// Show scopes, pins and health
     Status(status::Cmd),
     Doctor(doctor::Cmd),
-    /// Describe which units, cgroups and users are enforced
     Scope(scope::Cmd),
-    /// List, show and verify session recordings
     Sessions(sessions::Cmd),
-    /// Check, explain, test and begin policies
     Policy(policy::Cmd),
-    /// Read policy and configuration again
     Reload(reload::Cmd),
-    /// Lift enforcement on purpose
     Release(release::Cmd),
-    /// Run the service: loader, signer and proxy
     Daemon(daemon::Cmd),
-    /// Print a completion script for a shell
     Completion(completion::Cmd),
-    /// Print the manual page
     Man(man::Cmd),
-    /// Print the version
     Version(version::Cmd),
     /// The proxy process (started by the daemon)
     #[command(hide = true)]
@@ -130,6 +120,44 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{error:?}");
             ExitCode::from(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    fn help(verb: &str) -> String {
+        let mut cli = Cli::command();
+        let verb = cli.find_subcommand_mut(verb).unwrap_or_else(|| panic!("there is no verb {verb}"));
+        verb.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_long_help_of_a_verb_teaches() {
+        for (verb, words) in [
+            ("run", &["runs as you, without privileges", "125 if enforcer failed", "Examples:", "--label"][..]),
+            ("release", &["Jobs that run go on without enforcement", "comes back by itself", "Examples:"]),
+            ("daemon", &["It needs root", "release --all"]),
+            ("scope", &["need no `enforcer run`", "scope=NAME"]),
+            ("doctor", &["Exit code: 0", "Examples:"]),
+        ] {
+            let text = help(verb);
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for words in words {
+                assert!(text.contains(words), "enforcer {verb} --help does not say `{words}`: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_is_listed_with_what_it_does() {
+        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.len() > 10 && !about.ends_with('.'), "{}: {about:?}", verb.get_name());
         }
     }
 }

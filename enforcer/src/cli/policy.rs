@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::app::config::Config;
 use crate::policy::{Fact, Facts, Policy, Protocol, Stage, WorkloadFacts};
 
+/// Check, explain, test and begin policies
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
     /// The folder of the policies [default: the configured one]

@@ -17,6 +17,10 @@ use crate::app::{config::Config, release};
 /// `--for` it comes back by itself, and the service goes on. It needs root and is
 /// recorded.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "Examples:
+  enforcer release agent --for 15m     # one job, for a quarter of an hour
+  enforcer release agent               # until it ends
+  enforcer release --all               # the whole host: nothing is left")]
 pub struct Cmd {
     /// A job, by its name or its cgroup's (`enforcer status` lists them)
     #[arg(value_name = "SCOPE", required_unless_present = "all", conflicts_with = "all")]

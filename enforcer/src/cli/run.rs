@@ -28,6 +28,9 @@ const CONTINUED: i32 = nix::libc::SIGCONT;
 /// the host's own roots. Exit code: the command's own; 125 if enforcer failed, 126
 /// if the command cannot be run, 127 if it was not found.
 #[derive(clap::Args, Debug)]
+#[command(after_long_help = "Examples:
+  enforcer run -- curl -sS https://example.com/
+  enforcer run --name agent --label team=web -- make test")]
 pub struct Cmd {
     /// A name for the job, which policy can match
     #[arg(long, default_value = "run")]

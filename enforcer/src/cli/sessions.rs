@@ -16,6 +16,7 @@ use crate::session::read::{self, Filter, Summary, visible};
 /// Where the service keeps its recording unless it is told otherwise.
 const DEFAULT_DIR: &str = "/var/lib/enforcer/sessions";
 
+/// List, show and verify session recordings
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
     /// The folder of the recording [default: `dir` of `[recording]` in the configuration]
