@@ -19,6 +19,9 @@ pub struct RunRequest {
     pub labels: BTreeMap<String, String>,
     /// Mounts alone, no variables.
     pub no_env: bool,
+    /// Sockets that the job sees.
+    #[serde(default)]
+    pub expose: Vec<std::path::PathBuf>,
 }
 
 /// From `enforcer run` to the loader, later.

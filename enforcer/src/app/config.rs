@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
@@ -187,11 +187,21 @@ pub struct Run {
     pub dir: PathBuf,
     /// Whose members may start jobs, beside root.
     pub group: String,
+    /// Whether jobs do not see the Unix sockets of the host; a job whose sockets cannot be
+    /// hidden does not start.
+    pub hide_sockets: bool,
+    /// Sockets, and folders of them, that all jobs see.
+    pub expose: Vec<PathBuf>,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { dir: "/run/enforcer".into(), group: "enforcer".to_owned() }
+        Self {
+            dir: "/run/enforcer".into(),
+            group: "enforcer".to_owned(),
+            hide_sockets: true,
+            expose: Vec::new(),
+        }
     }
 }
 
@@ -288,6 +298,9 @@ impl Config {
         config.path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         config.lasting = toml::from_str(text).map_err(error)?;
         config.lasting.remove("scope");
+        for path in &config.run.expose {
+            check_exposed(path).map_err(|why| invalid(format!("[run] expose: {why}"), None))?;
+        }
         let mut names = std::collections::HashSet::new();
         for scope in &config.scope {
             scope.as_ref().check().map_err(|why| invalid(why, Some(scope.span())))?;
@@ -315,6 +328,19 @@ impl Config {
     pub fn admin_socket(&self) -> PathBuf {
         self.run.dir.join("admin.sock")
     }
+}
+
+/// Whether this can be shown to jobs: by the name that it has in no other place.
+pub fn check_exposed(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if !path.is_absolute() || !plain {
+        return Err(format!("`{shown}` is no path from the root without `..`"));
+    }
+    if path.starts_with("/proc") || path.components().count() < 3 {
+        return Err(format!("`{shown}` is no socket and no folder of sockets"));
+    }
+    Ok(())
 }
 
 /// The file that is read when none is named.

@@ -26,6 +26,7 @@ use nix::sys::stat::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kernel::{Kernel, KernelConfig, Refusals, TierState, cgroup2_mount};
+use crate::launch::sockets::Hiding;
 use crate::net::ipc::Channel;
 use crate::tls::ca::Ca;
 use crate::workload::wire::{ToProxy, WorkloadSpec};
@@ -227,6 +228,13 @@ impl Daemon {
         let ours =
             [&config.ca.dir, &config.recording.dir, &config.mask.secrets_dir, &config.cgroup.scopes_dir];
         pins.into_iter().chain(ours.map(PathBuf::clone)).collect()
+    }
+
+    /// How the host's sockets are hidden from a job that asks for these.
+    pub fn hiding(&self, asked: &[PathBuf]) -> Option<Hiding> {
+        let run = &self.config.run;
+        let expose = run.expose.iter().chain(asked).cloned().collect();
+        run.hide_sockets.then(|| Hiding { expose, own: run.dir.clone() })
     }
 
     /// What a job that is root must not change: its policy, and what it trusts.

@@ -32,6 +32,8 @@ const READY: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 64;
 /// The longest name of a command that is recorded, in bytes.
 const MAX_COMMAND: usize = 4096;
+/// The most sockets that are exposed to one job.
+const MAX_EXPOSED: usize = 64;
 /// Shorter values are not masked: they would match everywhere.
 const MIN_SECRET: usize = 8;
 
@@ -86,6 +88,7 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
         !request.labels.contains_key(LABEL),
         "the label `{LABEL}` says which scope a workload is in: give the job another one"
     );
+    exposable(&request.expose)?;
     let mut file = File::from(spec);
     file.rewind()?;
     let mut text = Vec::new();
@@ -95,6 +98,15 @@ fn receive(daemon: &Daemon, channel: &Channel, peer: Peer) -> Result<Asked> {
     let caller = channel.with_peer(peer, sys::caller)??;
     let groups = sys::groups_of_peer(channel.as_fd())?;
     Ok(Asked { request, job, stdio: [stdin, stdout, stderr], cwd, caller, groups })
+}
+
+/// Whoever asks could use these sockets himself: a job gets no more than its caller has.
+fn exposable(paths: &[PathBuf]) -> Result<()> {
+    ensure!(paths.len() <= MAX_EXPOSED, "at most {MAX_EXPOSED} sockets are exposed to a job");
+    for path in paths {
+        super::config::check_exposed(path).map_err(|why| anyhow::anyhow!("--expose: {why}"))?;
+    }
+    Ok(())
 }
 
 fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
@@ -190,6 +202,7 @@ impl<'a> Job<'a> {
             job: asked.job,
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             hidden: self.daemon.hidden(),
+            sockets: self.daemon.hiding(&asked.request.expose),
             read_only: self.daemon.read_only(),
             uid: peer.uid,
             gid: peer.gid,
@@ -253,7 +266,7 @@ pub(super) fn remove_cgroup(path: &Path) -> std::io::Result<()> {
 pub(super) fn adopted(daemon: &Daemon, path: &Path, tag: u64, cgroup: u64) -> Result<WorkloadSpec> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.rsplit_once('-').map_or(name.clone(), |(name, _)| name.to_owned());
-    let mut job = JobSpec { argv: Vec::new(), env: Vec::new(), umask: DEFAULT_UMASK };
+    let mut job = JobSpec { argv: Vec::new(), env: Vec::new(), umask: DEFAULT_UMASK, report: None };
     let mut uid = 0;
     for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines() {
         let process = Path::new("/proc").join(pid);
@@ -319,6 +332,16 @@ fn matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_sockets_are_exposed_and_not_one_more() {
+        let paths = |count| vec![PathBuf::from("/run/a.sock"); count];
+        exposable(&paths(MAX_EXPOSED)).unwrap();
+        exposable(&paths(MAX_EXPOSED + 1)).unwrap_err();
+        for wrong in ["a.sock", "/run/../a.sock", "/", "/run", "/proc/1/root/run/a.sock"] {
+            exposable(&[wrong.into()]).unwrap_err();
+        }
+    }
 
     #[test]
     fn variables_are_matched_by_name() {

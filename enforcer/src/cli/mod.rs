@@ -139,7 +139,10 @@ mod tests {
     #[test]
     fn the_long_help_of_a_verb_teaches() {
         for (verb, words) in [
-            ("run", &["runs as you, without privileges", "125 if enforcer failed", "Examples:", "--label"][..]),
+            (
+                "run",
+                &["runs as you, without privileges", "125 if enforcer failed", "Examples:", "--label"][..],
+            ),
             ("release", &["Jobs that run go on without enforcement", "comes back by itself", "Examples:"]),
             ("daemon", &["It needs root", "release --all"]),
             ("scope", &["need no `enforcer run`", "scope=NAME"]),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::admin::request::{RunReply, RunRequest, Signal};
 use crate::app::config::Config;
-use crate::launch::{FAILED, JobSpec};
+use crate::launch::{FAILED, Form, JobSpec};
 use crate::net::ipc::Channel;
 use crate::net::sys;
 
@@ -30,7 +30,8 @@ const CONTINUED: i32 = nix::libc::SIGCONT;
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Examples:
   enforcer run -- curl -sS https://example.com/
-  enforcer run --name agent --label team=web -- make test")]
+  enforcer run --name agent --label team=web -- make test
+  enforcer run --expose \"$SSH_AUTH_SOCK\" -- git fetch")]
 pub struct Cmd {
     /// A name for the job, which policy can match
     #[arg(long, default_value = "run")]
@@ -43,6 +44,20 @@ pub struct Cmd {
     /// Only mount the CA bundles, set no environment variables
     #[arg(long)]
     no_env: bool,
+
+    /// A Unix socket of the host, or a folder of them, that the job sees (repeatable)
+    ///
+    /// Jobs see none otherwise: who listens there acts for the job outside, and nothing
+    /// looks at it. Use it for what is meant to, such as "$SSH_AUTH_SOCK".
+    #[arg(long, value_name = "PATH")]
+    expose: Vec<PathBuf>,
+
+    /// Say on standard error what the job does not see: in lines, or as JSON
+    #[arg(
+        short, long, value_name = "FORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "text"
+    )]
+    verbose: Option<Form>,
 
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -83,6 +98,7 @@ impl Cmd {
         nix::sys::stat::umask(umask);
         let job = JobSpec {
             umask: umask.bits(),
+            report: self.verbose,
             argv: self.command.into_iter().map(OsString::into_vec).collect(),
             env: std::env::vars_os()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()))
@@ -97,6 +113,7 @@ impl Cmd {
             name: self.name,
             labels: self.labels.into_iter().collect::<BTreeMap<_, _>>(),
             no_env: self.no_env,
+            expose: self.expose,
         };
         channel
             .send(&request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), cwd.as_fd(), spec.as_fd()])?;

@@ -7,8 +7,10 @@
 //! **Invariant**: the process is in the tagged cgroup before it runs a byte that
 //! is not ours, and no descriptor but the three standard ones reaches the command.
 
+pub mod daemons;
 pub mod filter;
 pub mod roots;
+pub mod sockets;
 
 use std::ffi::CString;
 use std::fs;
@@ -23,6 +25,8 @@ use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 
 use crate::net::sys::{self, Caller};
+
+use sockets::{Hidden, Hiding};
 
 /// The exit code for failures of our own (as docker and env have it).
 pub const FAILED: u8 = 125;
@@ -40,6 +44,17 @@ pub struct JobSpec {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// The caller's file mode creation mask.
     pub umask: u32,
+    /// Whether the caller is told what the job does not see.
+    #[serde(default)]
+    pub report: Option<Form>,
+}
+
+/// In which form a caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    Text,
+    Json,
 }
 
 /// What the loader tells the helper that becomes the job.
@@ -54,6 +69,8 @@ pub struct LaunchSpec {
     pub variables: Vec<(String, String)>,
     /// Folders that the job is not to see.
     pub hidden: Vec<PathBuf>,
+    /// The host's sockets, unless the configuration shows them.
+    pub sockets: Option<Hiding>,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
@@ -107,6 +124,9 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     for kept in spec.read_only.iter().filter(|kept| kept.is_dir()) {
         read_only(kept, kept)?;
     }
+    let folder = step("the working folder", fs::read_link(format!("/proc/self/fd/{}", cwd.as_raw_fd())))?;
+    let hide = |hiding| sockets::hide(hiding, spec.uid, spec.gid, &folder);
+    let sockets = spec.sockets.as_ref().map(hide).transpose()?;
     cover_cgroups(&spec.cgroup)?;
     // Pins can be seen wherever the file system that has them is mounted as well.
     let pins = sys::mounts_of(&mounts()?, "bpf");
@@ -141,9 +161,43 @@ fn prepare(spec: &LaunchSpec, cwd: BorrowedFd<'_>) -> Result<(), LaunchError> {
     step("a keyring", sys::join_new_keyring())?;
     step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
     // A debugger could make the caller's other processes, which nothing redirects, send.
-    step("a domain of its own", sys::isolate())?;
+    let domain = step("a domain of its own", sys::isolate())?;
     step("a filter of system calls", filter::install())?;
+    if let Some(form) = spec.job.report {
+        tell(form, &Told { sockets, domain });
+    }
     Ok(())
+}
+
+/// What was made of the job's surroundings.
+#[derive(Serialize)]
+struct Told {
+    /// None if the configuration shows them.
+    sockets: Option<Hidden>,
+    /// Whether the kernel keeps it from abstract sockets and signals of the others.
+    domain: bool,
+}
+
+fn tell(form: Form, told: &Told) {
+    if form == Form::Json {
+        eprintln!("{}", serde_json::to_string(told).unwrap_or_default());
+        return;
+    }
+    match &told.sockets {
+        None => eprintln!("enforcer: sockets of the host are shown: [run] hide_sockets = false"),
+        Some(hidden) => {
+            for path in hidden.in_run.iter().chain(&hidden.covered) {
+                eprintln!("enforcer: hidden: {}", path.display());
+            }
+            for path in &hidden.exposed {
+                eprintln!("enforcer: exposed: {}", path.display());
+            }
+        }
+    }
+    eprintln!(
+        "enforcer: abstract sockets and signals: {}",
+        if told.domain { "closed by Landlock" } else { "this kernel has no domains for them (Linux 6.12)" }
+    );
 }
 
 /// A connection that stands already is no business of the hooks, who never saw it begin.

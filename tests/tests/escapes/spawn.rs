@@ -27,7 +27,7 @@ impl Arena {
         let netns = self.world.cable.work.file().try_clone().unwrap();
         let mut command = Command::new(&self.probe);
         command.args(["as", level.name()]).arg(cgroup.path()).args(args).stdout(Stdio::piped());
-        command.env("ENFORCER_TEST_HIDDEN", self.hidden()).env("ENFORCER_TEST_UNIT", self.unit());
+        command.env("ENFORCER_TEST_UNIT", self.unit());
         command.stdin(given.stdin.map_or_else(Stdio::piped, Stdio::from));
         let (inherited, elsewhere) = (given.inherited, given.elsewhere);
         // SAFETY: only system calls, no memory is allocated.

@@ -10,6 +10,7 @@ mod jobs;
 mod namespaces;
 mod scopes;
 mod restarts;
+mod sockets;
 mod splits;
 mod tamper;
 mod world;

@@ -9,10 +9,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::checks::{daemons, settings};
+use super::checks::settings;
 use super::host::Host;
 use super::scope::Scope;
 use super::unit::{IO_URING, KEYRING, Unit, UnitError, service_name};
+use crate::launch::daemons;
 
 /// The name of our drop-in.
 pub const FILE: &str = "50-enforcer.conf";

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::host::{Access, Host};
 use super::people::Person;
 use super::unit::{Unit, UnitError};
+use crate::launch::daemons;
 
 /// Where the jobs come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +32,8 @@ pub struct Scope {
     pub people: Vec<Person>,
     /// Below the mount of cgroups.
     pub cgroup: PathBuf,
+    /// Of the host's sockets its jobs see these alone; None are all.
+    pub shown: Option<Vec<PathBuf>>,
 }
 
 /// Why a scope cannot be looked at.
@@ -73,6 +76,7 @@ impl Scope {
             unit: None,
             people,
             cgroup: host.config.cgroup.jobs.clone(),
+            shown: host.config.run.hide_sockets.then(|| host.config.run.expose.clone()),
         })
     }
 
@@ -100,7 +104,14 @@ impl Scope {
             }
         }
         let cgroup = unit.cgroup();
-        Ok(Self { name: unit.name.clone(), kind: Kind::Unit, unit: Some(unit), people: vec![who], cgroup })
+        Ok(Self {
+            name: unit.name.clone(),
+            kind: Kind::Unit,
+            unit: Some(unit),
+            people: vec![who],
+            cgroup,
+            shown: None,
+        })
     }
 
     /// What is in a cgroup: its processes are asked, since no unit says what they may do.
@@ -133,6 +144,7 @@ impl Scope {
             unit: Some(unit),
             people,
             cgroup: cgroup.to_owned(),
+            shown: None,
         })
     }
 
@@ -146,7 +158,11 @@ impl Scope {
 
     /// Whether the jobs do not see this path.
     pub fn hides(&self, path: &Path) -> bool {
-        self.unit.as_ref().is_some_and(|unit| unit.hides(path))
+        let of_run = self.shown.as_ref().is_some_and(|shown| {
+            daemons::all().any(|hidden| path.starts_with(hidden))
+                && !shown.iter().any(|shown| path.starts_with(shown))
+        });
+        of_run || self.unit.as_ref().is_some_and(|unit| unit.hides(path))
     }
 
     /// Whether a program cannot give its caller more than it has.

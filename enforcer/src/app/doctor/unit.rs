@@ -101,7 +101,7 @@ impl Unit {
         let set = caps::all().into_iter().filter(held).map(|it| it.to_string()).collect::<Vec<_>>();
         say("CapabilityBoundingSet", set.join(" "));
         // Their own view of the files, which a container has for itself.
-        for path in super::checks::daemons::all() {
+        for path in crate::launch::daemons::all() {
             if !all.iter().any(|process| host.exists(format!("/proc/{}/root{path}", process.pid))) {
                 say("InaccessiblePaths", path.to_owned());
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use enforcer::launch::sockets::Hiding;
 use enforcer::launch::{JobSpec, LaunchSpec};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -72,13 +73,14 @@ fn launched(cgroup: &str, rest: &[String]) -> io::Error {
             argv: argv.map(String::into_bytes).collect(),
             env: vec![(b"PATH".to_vec(), b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec())],
             umask: 0o022,
+            report: None,
         },
         cgroup: PathBuf::from(cgroup),
         mounts: Vec::new(),
         read_only: Vec::new(),
         variables: Vec::new(),
-        // Where sockets of daemons are, which the settings hide.
-        hidden: std::env::var_os("ENFORCER_TEST_HIDDEN").map(PathBuf::from).into_iter().collect(),
+        hidden: Vec::new(),
+        sockets: Some(Hiding { expose: Vec::new(), own: "/run/enforcer".into() }),
         uid: NOBODY,
         gid: NOBODY,
         groups: Vec::new(),

@@ -1,64 +1,13 @@
 //! Daemons of the host that do for a job what it may not do itself. They are reached
 //! by Unix sockets, which the hooks of cgroups do not see.
 
+use crate::app::config::DEFAULT;
 use crate::app::doctor::check::{Fix, Found};
 use crate::app::doctor::host::Host;
-use crate::app::doctor::people::Person;
 use crate::app::doctor::scope::Scope;
 
 use super::{listed, lsm_runs};
-
-/// They start containers, or machines, with a network of their own.
-pub const CONTAINERS: [&str; 12] = [
-    "/run/docker.sock",
-    "/run/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/podman/podman.sock",
-    "/run/buildkit/buildkitd.sock",
-    "/run/libvirt/libvirt-sock",
-    "/run/libvirt/virtqemud-sock",
-    "/var/lib/lxd/unix.socket",
-    "/var/lib/incus/unix.socket",
-    "/var/snap/lxd/common/lxd/unix.socket",
-    "/run/snapd.socket",
-];
-
-/// They look names up.
-pub const RESOLVERS: [&str; 6] = [
-    "/run/systemd/resolve/io.systemd.Resolve",
-    "/run/systemd/resolve/io.systemd.Resolve.Monitor",
-    "/run/nscd/socket",
-    "/run/unscd/socket",
-    "/var/lib/sss/pipes/nss",
-    "/run/avahi-daemon/socket",
-];
-
-/// They connect, print, send or run for others.
-pub const HELPERS: [&str; 9] = [
-    "/run/systemd/private",
-    "/run/cups/cups.sock",
-    "/run/gssproxy.default.sock",
-    "/run/pcscd/pcscd.comm",
-    "/run/uuidd/request",
-    "/run/acpid.socket",
-    "/run/fwupd.sock",
-    "/run/packagekit.sock",
-    "/var/spool/postfix/public/pickup",
-];
-
-/// Every service of the host that has a name on it.
-pub const SYSTEM_BUS: [&str; 1] = ["/run/dbus/system_bus_socket"];
-
-/// What belongs to a user's own systemd.
-pub const OF_USERS: &str = "/run/user";
-
-/// All that a unit need not see. What belongs to users is hidden as a whole, and the
-/// system bus with the folder that it may come back in.
-pub fn all() -> impl Iterator<Item = &'static str> {
-    let devices = ["/dev/net/tun", "/dev/vsock"];
-    CONTAINERS.into_iter().chain(RESOLVERS).chain(HELPERS).chain(SYSTEM_BUS).chain([OF_USERS]).chain(devices)
-}
+use crate::launch::daemons::{CONTAINERS, HELPERS, OF_USERS, RESOLVERS, SYSTEM_BUS};
 
 /// Groups whose members are root by a detour, and what it is.
 const GROUPS: [(&str, &str); 11] = [
@@ -137,7 +86,8 @@ fn reached(host: &Host, scope: &Scope, sockets: &[&str], good: &str) -> Found {
         }
     }
     if open.is_empty() {
-        return Found::good(good);
+        let hidden = scope.shown.is_some();
+        return Found::good(if hidden { "`enforcer run` hides the host's sockets from jobs" } else { good });
     }
     let told: Vec<String> =
         open.iter().map(|(path, person)| format!("{} reaches {path}", person.name)).collect();
@@ -147,19 +97,16 @@ fn reached(host: &Host, scope: &Scope, sockets: &[&str], good: &str) -> Found {
             let paths: Vec<String> = open.iter().map(|(path, _)| format!("-{path}")).collect();
             Found::missing(text, Fix::drop_in(format!("InaccessiblePaths={}", paths.join(" "))))
         }
-        None => Found::missing(
-            text,
-            Fix::Shell(open.iter().map(|(path, person)| closing(host, path, person)).collect()),
-        ),
+        None => Found::missing(text, Fix::shell(hiding_again(scope))),
     }
 }
 
-/// For jobs of `enforcer run` nothing is hidden: the socket itself is closed to them.
-fn closing(host: &Host, path: &str, person: &Person) -> String {
-    let by_group = host.meta(path).filter(|meta| meta.mode & 0o002 == 0);
-    let group = by_group.and_then(|meta| person.groups.iter().find(|(gid, _)| *gid == meta.gid));
-    match group {
-        Some((_, group)) => format!("gpasswd -d {} {group}", person.name),
-        None => format!("setfacl -m u:{}:- {path}", person.name),
-    }
+/// What has `enforcer run` hide them again.
+fn hiding_again(scope: &Scope) -> String {
+    let lines = match scope.shown {
+        None => "/^hide_sockets *=/d",
+        // A list may go over several lines.
+        Some(_) => "/^expose *=.*]/d; /^expose *=/,/]/d",
+    };
+    format!("sed -i '{lines}' {DEFAULT} && systemctl restart enforcer")
 }
