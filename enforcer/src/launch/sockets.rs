@@ -210,14 +210,17 @@ impl View<'_> {
                 self.hidden.covered.insert(device);
             }
         }
+        let mut shared = BTreeSet::new();
         for socket in sockets {
             // With its folder, or under another name.
             let Some(opened) = there(&socket, FileKind::Socket)? else { continue };
             let folder = socket.parent().filter(|folder| !cwd.starts_with(folder));
+            // A folder with other files is looked at once, however many sockets are in it.
+            let folder = folder.filter(|folder| shared.insert(folder.to_path_buf()));
             let done = match folder.map(private).transpose()?.flatten() {
-                Some((folder_fd, options)) => {
+                Some((opened, options)) => {
                     let folder = folder.unwrap_or(&socket);
-                    cover_folder(&folder_fd, folder, options)?;
+                    cover_folder(&opened, folder, options)?;
                     folder.to_path_buf()
                 }
                 None => {

@@ -13,6 +13,14 @@ const DOCKER: u32 = 990;
 const RELEASE: &str = "6.12.117+deb12-amd64";
 pub const UNIT: &str = "runner.service";
 
+/// As the kernel writes it: of these the last alone is one that anybody may connect to by
+/// its name alone, if it is there.
+const UNIX: &str = "\
+Num       RefCount Protocol Flags    Type St Inode Path
+0000000000000000: 00000002 00000000 00010000 0001 01 17 /run/docker.sock
+0000000000000000: 00000003 00000000 00000000 0001 03 18 @/tmp/connected
+";
+
 /// A unit with all that is demanded.
 const GOOD_UNIT: &str = "\
 [Unit]
@@ -40,6 +48,7 @@ pub struct Fake {
     pub landlock: Option<u32>,
     /// The user of the jobs, if it is not the unit's.
     pub user: Option<&'static str>,
+    pub config: Config,
 }
 
 impl Fake {
@@ -52,10 +61,12 @@ impl Fake {
             "jobs": [],
             "scopes": [{ "name": "ci", "matches": [{ "cgroup": "/ci.slice" }] }],
             "tiers": [{ "name": "lsm", "state": "active" }],
+            "interfaces": { "guarded": 2, "problem": null },
             "namespaces": [],
         });
         let dir = tempfile::tempdir().unwrap();
-        let fake = Self { dir, status: Some(status), landlock: Some(6), user: None };
+        let fake =
+            Self { dir, status: Some(status), landlock: Some(6), user: None, config: Config::default() };
         fake.kernel();
         fake.people();
         fake.unit(GOOD_UNIT);
@@ -81,6 +92,7 @@ impl Fake {
 
     fn kernel(&self) {
         self.file("/proc/sys/kernel/osrelease", RELEASE, 0, 0o444);
+        self.file("/proc/net/unix", UNIX, 0, 0o444);
         self.file("/proc/self/mountinfo", "31 30 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", 0, 0o444);
         for (name, value) in [
             ("kernel/core_pattern", "core"),
@@ -203,7 +215,7 @@ impl Fake {
     pub fn host(&self) -> Host {
         let service = self.status.clone().map_or(Service::Silent, Service::Answers);
         let probes = Probes { service, landlock: self.landlock, systemd: false };
-        Host::at(self.dir.path(), Config::default(), probes)
+        Host::at(self.dir.path(), self.config.clone(), probes)
     }
 
     pub fn report(&self, require: Level) -> Report {
@@ -212,10 +224,31 @@ impl Fake {
         examine(&host, &[unit], require)
     }
 
-    pub fn cgroup_report(&self, cgroup: &str) -> Report {
+    fn report_of(&self, cgroup: &str, require: Level) -> Report {
         let host = self.host();
         let scope = Scope::cgroup(&host, "it", Path::new(cgroup), None).unwrap();
-        examine(&host, &[scope], Level::Unprivileged)
+        examine(&host, &[scope], require)
+    }
+
+    pub fn cgroup_report(&self, cgroup: &str) -> Report {
+        self.report_of(cgroup, Level::Unprivileged)
+    }
+
+    /// A container's root, with what Docker leaves it, in a cgroup that is tagged.
+    pub fn container(&self) -> Report {
+        const DOCKER: &str = "00000000a80425fb";
+        for (pid, kind, id) in [(1, "mnt", 1), (1, "pid", 2), (81, "mnt", 3), (81, "pid", 4)] {
+            self.link(&format!("{kind}:[{id}]"), &format!("/proc/{pid}/ns/{kind}"));
+        }
+        self.process(81, 0, "sh", "/ci.slice/container");
+        let status = fs::read_to_string(self.at("/proc/81/status")).unwrap();
+        self.file("/proc/81/status", &format!("{status}CapBnd:\t{DOCKER}\n"), 0, 0o444);
+        self.file("/sys/fs/cgroup/ci.slice/container/cgroup.procs", "81\n", 0, 0o644);
+        self.file("/proc/1/mountinfo", "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n", 0, 0o444);
+        let mounts = "40 39 0:50 / / rw - overlay overlay rw\n\
+                      41 40 0:28 /ci.slice/container /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
+        self.file("/proc/81/mountinfo", mounts, 0, 0o444);
+        self.report_of("/ci.slice/container", Level::ContainerRoot)
     }
 
     pub fn run_report(&self, user: Option<&str>) -> Report {

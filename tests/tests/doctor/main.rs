@@ -6,6 +6,7 @@ mod harden;
 
 use std::process::{Command, Stdio};
 
+use enforcer::app::config::Config;
 use enforcer::app::doctor::{BEYOND, CHECKS, Grade, Level, Report, State};
 use enforcer_tests::service::{Service, Upstream};
 use fake::{CI, Fake, finding, with};
@@ -29,9 +30,7 @@ fn break_one(fake: &mut Fake, id: &str) {
             fake.file("/usr/lib/collect", "", 0, 0o757);
             fake.file("/proc/sys/kernel/core_pattern", "|/usr/lib/collect %p", 0, 0o644);
         }
-        "packet-egress" => {
-            status["tiers"] = json!([{ "name": "tc", "state": "unavailable", "why": "no clsact" }])
-        }
+        "packet-egress" => status["interfaces"] = json!({ "guarded": 0, "problem": "no clsact" }),
         "kernel-btf" => fake.remove("/sys/kernel/btf/vmlinux"),
         "lockdown" => {
             fake.replace("/sys/kernel/security/lockdown", "[integrity] confidentiality", "[confidentiality]")
@@ -63,6 +62,9 @@ fn break_unit(fake: &mut Fake, id: &str) {
     match id {
         "inherited-sockets" => {
             fake.unit_setting("StandardInput=socket");
+            fake.replace("/boot/config-6.12.117+deb12-amd64", "INET_DIAG_DESTROY=y", "INET_DIAG_DESTROY=n");
+        }
+        "connections-before" => {
             fake.replace("/boot/config-6.12.117+deb12-amd64", "INET_DIAG_DESTROY=y", "INET_DIAG_DESTROY=n");
         }
         "su-session" => {
@@ -154,6 +156,104 @@ fn every_check_fails_where_its_thing_is_missing() {
     }
 }
 
+#[test]
+fn jobs_of_run_see_no_daemon_unless_the_configuration_shows_it() {
+    let mut fake = Fake::good();
+    fake.without_lsm();
+    fake.user = None;
+    fake.replace("/etc/group", "docker:x:990:", "docker:x:990:dev");
+    let ids = ["container-sockets", "system-bus", "resolver-sockets", "helper-sockets"];
+    for id in ids {
+        let found = finding(&fake.run_report(None), id).clone();
+        assert!(found.state == State::Good && found.found.contains("`enforcer run` hides"), "{found:?}");
+    }
+    fake.config.run.expose = vec!["/run/docker.sock".into(), "/run/dbus".into()];
+    let report = fake.run_report(None);
+    let missing = ids.map(|id| finding(&report, id).state == State::Missing);
+    assert_eq!(missing, [true, true, false, false]);
+    fake.config.run.hide_sockets = false;
+    let report = fake.run_report(None);
+    assert!(ids.iter().all(|id| finding(&report, id).state == State::Missing), "{report:#?}");
+    assert!(finding(&report, "container-sockets").found.contains("dev reaches /run/docker.sock"));
+}
+
+#[test]
+fn what_shows_sockets_to_jobs_is_taken_out_of_the_configuration_as_the_fix_says() {
+    const REST: &str = "[run]\ngroup = \"ci\"\n[kernel]\nunix_allow = [\"/run/x\"]\n";
+    for shown in
+        ["hide_sockets = false", "expose = [\"/run/docker.sock\"]", "expose = [\n  \"/run/docker.sock\",\n]"]
+    {
+        let mut fake = Fake::good();
+        fake.without_lsm();
+        fake.replace("/etc/group", "docker:x:990:", "docker:x:990:dev");
+        let load =
+            |fake: &mut Fake| fake.config = Config::load(&fake.at("/etc/enforcer/config.toml")).unwrap();
+        fake.file(
+            "/etc/enforcer/config.toml",
+            &REST.replace("[kernel]", &format!("{shown}\n[kernel]")),
+            0,
+            0o644,
+        );
+        load(&mut fake);
+        fake.config.run.group = "enforcer".into();
+        let report = fake.run_report(None);
+        let found = finding(&report, "container-sockets");
+        assert_eq!(found.state, State::Missing, "{shown}");
+        let fix = serde_json::to_value(&found.fix).unwrap();
+        let line = fix[0]["lines"][0].as_str().unwrap();
+        let (edit, _) = line.split_once(" && systemctl restart enforcer").unwrap();
+        let edit =
+            edit.replace("/etc/enforcer/config.toml", fake.at("/etc/enforcer/config.toml").to_str().unwrap());
+        assert!(Command::new("sh").args(["-c", &edit]).status().unwrap().success());
+        assert_eq!(std::fs::read_to_string(fake.at("/etc/enforcer/config.toml")).unwrap(), REST, "{shown}");
+        load(&mut fake);
+        fake.config.run.group = "enforcer".into();
+        assert_eq!(finding(&fake.run_report(None), "container-sockets").state, State::Good, "{shown}");
+    }
+}
+
+#[test]
+fn abstract_sockets_are_closed_by_a_tier_a_domain_or_a_namespace() {
+    let listens = "0000000000000000: 00000002 00000000 00010000 0001 01 19 @/containerd-shim/a.sock\n";
+    let mut fake = Fake::good();
+    let text = std::fs::read_to_string(fake.at("/proc/net/unix")).unwrap() + listens;
+    fake.file("/proc/net/unix", &text, 0, 0o444);
+    let state = |report: &Report| finding(report, "abstract-sockets").state;
+    assert_eq!(state(&fake.report(Level::Unprivileged)), State::Good, "the LSM tier");
+    fake.without_lsm();
+    let report = fake.report(Level::Unprivileged);
+    let found = finding(&report, "abstract-sockets");
+    assert!(found.state == State::Missing && found.found.contains("@/containerd-shim/a.sock"), "{found:?}");
+    for (version, state) in [(Some(6), State::Good), (Some(5), State::Missing), (None, State::Missing)] {
+        fake.landlock = version;
+        assert_eq!(finding(&fake.run_report(None), "abstract-sockets").state, state, "{version:?}");
+    }
+    fake.unit_setting("PrivateNetwork=yes");
+    assert_eq!(state(&fake.report(Level::Unprivileged)), State::Good, "a namespace of its own");
+}
+
+#[test]
+fn a_container_is_graded_by_what_its_processes_show() {
+    let mut fake = Fake::good();
+    fake.without_lsm();
+    let ids = ["job-user", "root-files", "control-groups", "ptrace-scope", "su-session", "capabilities"];
+    let states = |report: &Report| ids.map(|id| finding(report, id).state);
+    assert_eq!(states(&fake.container()), [State::Good; 6]);
+    // With a mount of the host's root, or the host's processes, its root is the host's.
+    let mounts = std::fs::read_to_string(fake.at("/proc/81/mountinfo")).unwrap();
+    let hosts = "42 40 8:1 / /host rw - ext4 /dev/sda1 rw\n";
+    fake.file("/proc/81/mountinfo", &format!("{mounts}{hosts}"), 0, 0o444);
+    let found = fake.cgroup_report("/ci.slice/container");
+    assert_eq!(states(&found)[..2], [State::Missing; 2]);
+    fake.file("/proc/81/mountinfo", &mounts, 0, 0o444);
+    fake.link("pid:[2]", "/proc/81/ns/pid");
+    assert_eq!(states(&fake.cgroup_report("/ci.slice/container"))[..2], [State::Missing; 2]);
+    // And cgroups that it can write to it can leave.
+    fake.file("/proc/81/mountinfo", &mounts.replace("cgroup ro", "cgroup rw"), 0, 0o444);
+    let report = fake.cgroup_report("/ci.slice/container");
+    assert_eq!(finding(&report, "control-groups").state, State::Missing);
+}
+
 /// What is put right as the fixes say is right.
 #[test]
 fn the_drop_in_of_a_finding_puts_it_right() {
@@ -201,11 +301,6 @@ fn jobs_of_run_are_graded_by_who_may_start_them() {
         .unwrap();
     let report = fake.run_report(None);
     assert_eq!(report.scopes[0].users, ["dev"]);
-    let found = finding(&report, "container-sockets");
-    assert!(
-        found.state == State::Missing && found.found.contains("dev reaches /run/docker.sock"),
-        "{found:?}"
-    );
     assert_eq!(finding(&report, "powerful-groups").state, State::Missing);
     for id in ["capabilities", "no-new-privileges", "control-groups", "inherited-sockets", "scope-tagged"] {
         assert_eq!(finding(&report, id).state, State::Good, "{id}");

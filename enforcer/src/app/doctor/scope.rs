@@ -34,6 +34,9 @@ pub struct Scope {
     pub cgroup: PathBuf,
     /// Of the host's sockets its jobs see these alone; None are all.
     pub shown: Option<Vec<PathBuf>>,
+    /// Whether it has processes and files of its own, as a container, so that its root is
+    /// not the host's.
+    pub contained: bool,
 }
 
 /// Why a scope cannot be looked at.
@@ -77,6 +80,7 @@ impl Scope {
             people,
             cgroup: host.config.cgroup.jobs.clone(),
             shown: host.config.run.hide_sockets.then(|| host.config.run.expose.clone()),
+            contained: false,
         })
     }
 
@@ -111,6 +115,7 @@ impl Scope {
             people: vec![who],
             cgroup,
             shown: None,
+            contained: false,
         })
     }
 
@@ -145,6 +150,7 @@ impl Scope {
             people,
             cgroup: cgroup.to_owned(),
             shown: None,
+            contained: !pids.is_empty() && pids.iter().all(|pid| is_contained(host, *pid)),
         })
     }
 
@@ -178,6 +184,26 @@ impl Scope {
     pub fn cgroup_at(&self, mount: &Path) -> PathBuf {
         mount.join(self.cgroup.strip_prefix("/").unwrap_or(&self.cgroup))
     }
+}
+
+/// Namespaces of its own, and no mount of the host's root.
+fn is_contained(host: &Host, pid: u32) -> bool {
+    let own = |kind: &str| {
+        let there = host.link(&format!("/proc/{pid}/ns/{kind}"));
+        there.is_some() && there != host.link(&format!("/proc/1/ns/{kind}"))
+    };
+    let mounts = |pid: u32| host.text(format!("/proc/{pid}/mountinfo")).ok().flatten();
+    let (Some(hosts), Some(mounts)) = (mounts(1), mounts(pid)) else { return false };
+    // Device, what of it, and where.
+    let parts = |line: &str| {
+        let mut fields = line.split(' ').skip(2).map(str::to_owned);
+        Some((fields.next()?, fields.next()?, fields.next()?))
+    };
+    let root = hosts.lines().filter_map(parts).rfind(|(_, _, at)| at == "/");
+    let is_hosts = |(device, of, _): &(String, String, String)| {
+        root.as_ref().is_some_and(|root| root.0 == *device && root.1 == *of)
+    };
+    own("mnt") && own("pid") && !mounts.lines().filter_map(parts).any(|mount| is_hosts(&mount))
 }
 
 fn person(host: &Host, name: &str) -> Result<Person, ScopeError> {

@@ -51,7 +51,6 @@ pub const TECHNIQUES: &[Technique] = &[
     by(Unprivileged, "edit-maps", "pinned maps are written"),
     by(ContainerRoot, "packet-raw", "AF_PACKET, whole frames"),
     by(ContainerRoot, "packet-datagram", "AF_PACKET, their content"),
-    by(ContainerRoot, "xdp", "AF_XDP frames"),
     by(ContainerRoot, "tun", "packets by a new tun device and forwarding"),
     by(ContainerRoot, "clone-out", "clone3 into another cgroup"),
     by(ContainerRoot, "puppet", "any process is made to send"),

@@ -100,6 +100,23 @@ impl Unit {
             |capability: &caps::Capability| all.iter().any(|it| it.bounding & capability.bitmask() != 0);
         let set = caps::all().into_iter().filter(held).map(|it| it.to_string()).collect::<Vec<_>>();
         say("CapabilityBoundingSet", set.join(" "));
+        let network = |pid: u32| host.link(&format!("/proc/{pid}/ns/net"));
+        let own = all.iter().all(|process| {
+            network(process.pid).is_some_and(|there| network(1).is_some_and(|hosts| there != hosts))
+        });
+        if own {
+            say("PrivateNetwork", "yes".to_owned());
+        }
+        let kept = all.iter().all(|process| {
+            let mounts = host.text(format!("/proc/{}/mountinfo", process.pid)).ok().flatten();
+            let of_cgroups = |line: &&str| line.contains(" - cgroup2 ");
+            let fixed =
+                |line: &str| line.split(' ').nth(5).is_some_and(|it| it.split(',').any(|it| it == "ro"));
+            mounts.is_some_and(|mounts| mounts.lines().filter(of_cgroups).all(fixed))
+        });
+        if kept {
+            say("ProtectControlGroups", "yes".to_owned());
+        }
         // Their own view of the files, which a container has for itself.
         for path in crate::launch::daemons::all() {
             if !all.iter().any(|process| host.exists(format!("/proc/{}/root{path}", process.pid))) {

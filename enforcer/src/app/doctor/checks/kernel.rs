@@ -2,11 +2,10 @@
 
 use std::io::Read;
 
+use crate::app::config::{DEFAULT, Tc};
 use crate::app::doctor::check::{Fix, Found};
 use crate::app::doctor::host::{Access, Host, MAX_FILE, Service};
 use crate::app::doctor::scope::Scope;
-
-use super::tier;
 
 /// The oldest kernel that this was measured on.
 const OLDEST: (u32, u32) = (6, 1);
@@ -105,15 +104,21 @@ pub(super) fn lockdown(host: &Host) -> Found {
 /// AF_PACKET passes every hook of cgroups: root with CAP_NET_RAW is stopped at the
 /// interface.
 pub(super) fn packet_egress(host: &Host) -> Found {
-    if let Some((active, why)) = tier(host, "tc") {
-        return if active {
-            Found::good("programs at the egress of interfaces")
-        } else {
-            Found::missing(
-                format!("no programs at the egress of interfaces: {why}"),
-                Fix::shell("modprobe sch_ingress cls_bpf && systemctl restart enforcer"),
-            )
+    if super::lsm_runs(host) {
+        return Found::good("the LSM tier refuses AF_PACKET");
+    }
+    if let Service::Answers(status) = &host.probes.service
+        && status["interfaces"].is_object()
+    {
+        let interfaces = &status["interfaces"];
+        let Some(why) = interfaces["problem"].as_str() else {
+            return Found::good(format!("programs at the egress of {} interfaces", interfaces["guarded"]));
         };
+        let fix = match host.config.kernel.tc {
+            Tc::Off => format!("sed -i '/^tc *=/d' {DEFAULT} && systemctl restart enforcer"),
+            Tc::Auto => "modprobe -a sch_ingress cls_bpf && systemctl restart enforcer".to_owned(),
+        };
+        return Found::missing(format!("no programs at the egress of interfaces: {why}"), Fix::shell(fix));
     }
     let Some((text, version)) = release(host) else { return Found::unknown("no version of the kernel") };
     if version >= TCX {
@@ -210,6 +215,9 @@ pub(super) fn ptrace_scope(host: &Host, scope: &Scope) -> Found {
     }
     if super::lsm_runs(host) {
         return Found::good("the LSM tier refuses to trace outsiders");
+    }
+    if scope.contained {
+        return Found::good("a container sees no processes but its own");
     }
     if scope.unit.is_none() && host.probes.landlock.is_some_and(|version| version >= SCOPES) {
         return Found::good("Landlock keeps jobs of `enforcer run` from tracing outsiders");

@@ -56,6 +56,7 @@ pub const CHECKS: &[Check] = &[
     scope("cgroup-level", USER, &["socket"], tagging::level),
     scope("cgroup-owner", USER, &["move-out"], tagging::owner),
     scope("inherited-sockets", USER, &CONNECTED, tagging::inherited),
+    scope("connections-before", USER, &["late-tag-connected"], tagging::before_tag),
     scope("su-session", USER, &["su-session"], tagging::su_session),
     scope("outside-processes", USER, &OUTSIDERS, tagging::outside),
     scope("namespaces-served", ADVICE, &[], tagging::namespaces),
@@ -68,7 +69,7 @@ pub const CHECKS: &[Check] = &[
     scope("vsock", USER, &["vsock"], settings::vsock),
     scope("io-uring", USER, &["uring-vsock"], settings::io_uring),
     scope("call-architectures", USER, &["vsock"], settings::architectures),
-    scope("packet-families", CONTAINER, &["packet-raw", "packet-datagram", "xdp"], settings::packet_families),
+    scope("packet-families", CONTAINER, &["packet-raw", "packet-datagram"], settings::packet_families),
     scope("keyring", USER, &["request-key"], settings::keyring),
     scope("control-groups", CONTAINER, &["move-out", "clone-out"], settings::control_groups),
     scope("root-files", ROOT, &["root-file", "core-pattern"], settings::root_files),
@@ -88,7 +89,7 @@ pub const CHECKS: &[Check] = &[
 ];
 
 /// What only the second tier of programs stops root of the host from.
-const LSM_STOPS: [&str; 22] = [
+const LSM_STOPS: [&str; 20] = [
     "inherited-connected",
     "standard-input-connected",
     "late-tag-connected",
@@ -103,20 +104,18 @@ const LSM_STOPS: [&str; 22] = [
     "clone-out",
     "packet-raw",
     "packet-datagram",
-    "xdp",
     "vsock",
     "uring-vsock",
     "tun",
     "detach-links",
-    "unpin",
     "edit-maps",
     "module",
 ];
 
-const CONNECTED: [&str; 3] = ["inherited-connected", "standard-input-connected", "late-tag-connected"];
+const CONNECTED: [&str; 2] = ["inherited-connected", "standard-input-connected"];
 const OUTSIDERS: [&str; 3] = ["given-connected", "relay-unix", "relay-abstract"];
-const MORE_CAPABILITIES: [&str; 8] =
-    ["tun", "puppet", "steal-connected", "detach-links", "edit-maps", "unpin", "move-out", "module"];
+const MORE_CAPABILITIES: [&str; 7] =
+    ["tun", "puppet", "steal-connected", "detach-links", "edit-maps", "move-out", "module"];
 
 /// Whether the second tier of programs runs, which looks at what no option of a unit does.
 fn lsm_runs(host: &Host) -> bool {

@@ -71,6 +71,9 @@ pub(super) fn user(_: &Host, scope: &Scope) -> Found {
     if !scope.runs_as_root() {
         return Found::good(format!("jobs run as {}", listed(&names)));
     }
+    if scope.contained {
+        return Found::good("jobs are root in a container, not of the host");
+    }
     let text = "jobs run as root, so that none of them is without privileges";
     match &scope.unit {
         Some(_) => Found::missing(text, Fix::drop_in("User=ci"))
@@ -251,6 +254,9 @@ pub(super) fn root_files(_: &Host, scope: &Scope) -> Found {
     };
     if unit.last("User").is_some_and(|user| user != "root") || unit.is_yes("DynamicUser") {
         return Found::good("the unit is not root's");
+    }
+    if scope.contained {
+        return Found::good("the container has files of its own");
     }
     let system = matches!(unit.last("ProtectSystem"), Some("full" | "strict"));
     let settings = unit.is_yes("ProtectKernelTunables");

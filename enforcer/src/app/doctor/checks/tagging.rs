@@ -114,11 +114,33 @@ pub(super) fn inherited(host: &Host, scope: &Scope) -> Found {
     }
 }
 
+/// What a process had connected before its cgroup was tagged.
+pub(super) fn before_tag(host: &Host, scope: &Scope) -> Found {
+    if scope.unit.is_none() {
+        return Found::good("every job of `enforcer run` is tagged before it begins");
+    }
+    if super::lsm_runs(host) {
+        return Found::good("the LSM tier refuses what is sent by connections from before");
+    }
+    match super::kernel::option(host, "CONFIG_INET_DIAG_DESTROY").as_deref() {
+        Some("y") => Found::good("connections from before are closed at tagging"),
+        Some(_) => Found::missing(
+            "the kernel cannot close what was connected when the scope is tagged",
+            Fix::shell("apt-get install -y linux-image-amd64 && systemctl reboot"),
+        ),
+        None => Found::unknown("whether the kernel can close foreign sockets (CONFIG_INET_DIAG_DESTROY)")
+            .with(Fix::shell("modprobe configs    # /proc/config.gz")),
+    }
+}
+
 /// PAM's systemd moves what `su` starts into the slice of the user.
 pub(super) fn su_session(host: &Host, scope: &Scope) -> Found {
     let Some(unit) = &scope.unit else {
         return Found::good("jobs of `enforcer run` have no capability to change their user");
     };
+    if scope.contained {
+        return Found::good("no session of the host begins in a container");
+    }
     let by_root = unit.last("User").is_none_or(|user| user == "root") && !unit.is_yes("DynamicUser");
     if !by_root {
         return Found::good("the unit does not run as root, so its `su` needs a password");

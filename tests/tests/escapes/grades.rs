@@ -1,0 +1,113 @@
+//! What `enforcer doctor` says is not stopped is what the table says: for each level, a host
+//! that is as the suite's arena, graded.
+
+use std::collections::BTreeSet;
+
+use enforcer::app::doctor::{Level as Graded, Report, TECHNIQUES as KNOWN};
+
+use crate::arena::State;
+use crate::fake::Fake;
+use crate::outcome::{Level, Outcome};
+use crate::table::TECHNIQUES;
+
+/// The kernel for which the table stands without exceptions.
+const KERNEL: &str = "6.18";
+
+/// What doctor knows and nobody tries here, since it is about what else is on a host than the
+/// enforcer: daemons, accounts, files, devices.
+const NOT_TRIED: [&str; 19] = [
+    "container-daemon",
+    "core-handler",
+    "core-pattern",
+    "cron",
+    "helper-daemon",
+    "module",
+    "privileged-program",
+    "raw-device",
+    "resolver-daemon",
+    "root-by-group",
+    "root-file",
+    "runner-file",
+    "socket",
+    "su-session",
+    "sudo",
+    "system-bus",
+    "tun-own",
+    "unit-file",
+    "user-manager",
+];
+
+/// The arena: no second tier, nothing on interfaces, nobody who closes what was connected
+/// before, and outsiders who lend a hand.
+fn arena() -> Fake {
+    let mut fake = Fake::good();
+    fake.without_lsm();
+    fake.status.as_mut().unwrap()["interfaces"] = serde_json::json!({ "guarded": 0, "problem": "none" });
+    fake.replace("/boot/config-6.12.117+deb12-amd64", "INET_DIAG_DESTROY=y", "INET_DIAG_DESTROY=n");
+    fake.replace("/proc/sys/kernel/yama/ptrace_scope", "1", "0");
+    let listens = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                   0000000000000000: 00000002 00000000 00010000 0001 01 19 @relay\n";
+    fake.file("/proc/net/unix", listens, 0, 0o444);
+    fake
+}
+
+fn graded(level: Level) -> (Graded, Report) {
+    let mut fake = arena();
+    match level.name() {
+        "user" => {
+            fake.unit("[Service]\nUser=ci\nNoNewPrivileges=yes\nStandardInput=socket\n");
+            fake.process(99, crate::fake::CI, "tmux", "/user.slice/user-1000.slice/session-1.scope");
+            (Graded::Unprivileged, fake.report(Graded::Unprivileged))
+        }
+        "launched" => (Graded::Unprivileged, fake.run_report(None)),
+        // The kernel and the host's other users are as doctor asks for.
+        "unit" | "container-set" => {
+            fake = Fake::good();
+            fake.without_lsm();
+            let grade = if level.name() == "unit" { Graded::Unprivileged } else { Graded::ContainerRoot };
+            (grade, fake.report(grade))
+        }
+        "container" => (Graded::ContainerRoot, fake.container()),
+        "root" => {
+            fake.unit("[Service]\nUser=root\nStandardInput=socket\n");
+            (Graded::HostRoot, fake.report(Graded::HostRoot))
+        }
+        other => panic!("no host for {other}"),
+    }
+}
+
+#[test]
+fn what_doctor_says_is_not_stopped_is_what_the_table_says() {
+    let mut differences = Vec::new();
+    for level in Level::ALL {
+        let (grade, report) = graded(level);
+        let said = report.scopes[0].grades.iter().find(|graded| graded.level == grade).unwrap();
+        let (mut said, mut wanted): (BTreeSet<&str>, BTreeSet<&str>) =
+            (said.not_stopped.iter().copied().collect(), BTreeSet::new());
+        said.retain(|name| !NOT_TRIED.contains(name));
+        for technique in TECHNIQUES.iter().flat_map(|group| group.iter()) {
+            match technique.expected(KERNEL, false, level, State::Enforcing) {
+                Outcome::NotStopped => {
+                    wanted.insert(technique.name);
+                }
+                // Nobody can on this kernel, or it makes no sense there: on others it may.
+                Outcome::Absent | Outcome::Untried => {
+                    said.remove(technique.name);
+                }
+                _ => {}
+            }
+        }
+        if said != wanted {
+            differences.push(format!("{}: doctor {said:?}, the table {wanted:?}", level.name()));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn what_doctor_knows_beside_the_table_is_told_here() {
+    let tried: BTreeSet<&str> = TECHNIQUES.iter().flat_map(|group| group.iter()).map(|it| it.name).collect();
+    let known: BTreeSet<&str> = KNOWN.iter().map(|technique| technique.name).collect();
+    let beside: BTreeSet<&str> = known.difference(&tried).copied().collect();
+    assert_eq!(beside, NOT_TRIED.into_iter().collect());
+}
