@@ -1,20 +1,21 @@
 //! How long the loader waits before it starts its children again.
 //!
 //! Until they are there no workload has network, so the death of children that had
-//! begun is answered at once, and soon however often they die. A beginning that fails
-//! fails again until somebody mends what is missing: there is no hurry.
+//! begun is answered at once, and soon if they die as soon as they have begun. A
+//! beginning that fails fails again until somebody mends what is missing: there is no
+//! hurry.
 
 use std::time::Duration;
 
 /// The first pause that is one.
 const SHORTEST: Duration = Duration::from_millis(25);
-/// The longest after a death. A start takes about as long: whoever makes them die again
-/// and again leaves the host half of one processor.
+/// The longest after a death. A start takes about half as long: whoever makes them die
+/// again and again leaves the host half of one processor at least.
 const AFTER_DEATH: Duration = Duration::from_millis(200);
 /// The longest after a beginning that failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// Who has lived as long as this is not said to die again and again.
-const LONG: Duration = Duration::from_secs(10);
+/// Who has lived as long as the longest pause has left the host as much without one.
+const LONG: Duration = AFTER_DEATH;
 
 /// The pause that would come next.
 #[derive(Debug, Default)]
