@@ -32,6 +32,26 @@ pub fn quartiles(values: &[f64]) -> Option<[f64; 2]> {
     Some([at(1)?, at(3)?])
 }
 
+/// Between which the median lies in 95 of 100 cases, whatever the values are spread like:
+/// by the ranks that the binomial distribution allows. Nothing for too few values.
+pub fn median_interval(values: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let length = sorted.len();
+    // The largest rank below which 2.5 of 100 cases lie, and its counterpart from above.
+    let mut below = 0.0;
+    let mut chance = 0.5_f64.powi(i32::try_from(length).ok()?);
+    let mut rank = 0;
+    while below + chance <= 0.025 {
+        below += chance;
+        #[expect(clippy::cast_precision_loss, reason = "some hundred values")]
+        let next = (length - rank) as f64 / (rank + 1) as f64;
+        chance *= next;
+        rank += 1;
+    }
+    Some([*sorted.get(rank.checked_sub(1)?)?, *sorted.get(length - rank)?])
+}
+
 /// (max - min) / median: how much to believe a median.
 pub fn spread(values: &[f64]) -> f64 {
     let Some(middle) = median(values).filter(|middle| *middle != 0.0) else { return 0.0 };
@@ -86,6 +106,16 @@ mod tests {
         assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), Some([1.0, 3.0]));
         assert_eq!(quartiles(&[5.0]), Some([5.0, 5.0]));
         assert_eq!(quartiles(&[]), None);
+    }
+
+    #[test]
+    fn a_median_lies_between_the_ranks_of_the_binomial_distribution() {
+        let up_to = |last: u32| (1..=last).map(f64::from).collect::<Vec<_>>();
+        // As tables of the sign test have them.
+        assert_eq!(median_interval(&up_to(6)), Some([1.0, 6.0]));
+        assert_eq!(median_interval(&up_to(20)), Some([6.0, 15.0]));
+        assert_eq!(median_interval(&up_to(100)), Some([40.0, 61.0]));
+        assert_eq!(median_interval(&up_to(5)), None);
     }
 
     #[test]

@@ -2,12 +2,21 @@
 //! kernel's own count, and end to end.
 //!
 //! ```text
-//!   CPU 0: a load in the tagged cgroup, one in an untagged one beside it, one outside
-//!   CPU 1: whoever accepts, without a proxy behind it; the three take turns
+//!   CPU 0: a load in the tagged cgroup, and one that is moved between an untagged cgroup
+//!          beside it and one where no program is attached
+//!   CPU 1: whoever accepts, without a proxy behind it; they take turns
 //! ```
 //! The loads do the same in turns of some milliseconds, so that what the machine does
 //! meanwhile hits all of them; medians over many turns count. The kernel counts time only
 //! while its share is measured, not while the whole is.
+//!
+//! What the kernel counts for a program is the time between two readings of its clock: one
+//! reading of the two and the call are in it, and so is whatever interrupts the program. A
+//! program that returns at once (`ingress` on loopback) shows how much that is.
+//!
+//! Whether a process that is not tagged is slower is asked of one and the same process, in
+//! and out of the cgroup in the order A B B A: the differences of each turn count, and
+//! between which bounds their median lies.
 
 mod ends;
 mod report;
@@ -95,10 +104,14 @@ impl Drop for Answering {
 
 /// Fields are dropped in this order: those who load, who accepts, and what they stand in.
 struct World {
-    loads: BTreeMap<Who, Answering>,
+    tagged: Answering,
+    /// Moved between the cgroup in which programs run for it and the other one.
+    free: Answering,
     _servers: [Answering; 2],
     objects: Objects,
-    _cgroups: [Cgroup; 5],
+    untagged: Cgroup,
+    outside: Cgroup,
+    _cgroups: [Cgroup; 4],
     _netns: Netns,
 }
 
@@ -113,6 +126,7 @@ impl World {
         let name = format!("enf-cost-{}", std::process::id());
         let root = Cgroup::at_root(&name)?;
         let jobs = root.child("jobs")?;
+        let outside = Cgroup::at_root(&format!("{name}-outside"))?;
         let (tagged, untagged, own) = (jobs.child("tagged")?, root.child("untagged")?, root.child("own")?);
         let pins = Path::new("/sys/fs/bpf").join(&name);
         let program = std::env::current_exe()?;
@@ -131,15 +145,21 @@ impl World {
         for server in &mut servers {
             server.hear().context("nobody accepts")?;
         }
-        let loads = BTreeMap::from([
-            (Who::Outside, run(0, None, &["kernel-load"])?),
-            (Who::Untagged, run(0, Some(&untagged), &["kernel-load"])?),
-            (Who::Tagged, run(0, Some(&tagged), &["kernel-load"])?),
-        ]);
+        let free = run(0, None, &["kernel-load"])?;
+        let load = run(0, Some(&tagged), &["kernel-load"])?;
         let objects = Objects::of(&pins)?;
         ensure!(!objects.programs.is_empty(), "no programs are loaded");
-        let cgroups = [tagged, untagged, own, jobs, root];
-        Ok(Self { loads, _servers: servers, objects, _cgroups: cgroups, _netns: netns })
+        let cgroups = [tagged, own, jobs, root];
+        Ok(Self {
+            tagged: load,
+            free,
+            _servers: servers,
+            objects,
+            untagged,
+            outside,
+            _cgroups: cgroups,
+            _netns: netns,
+        })
     }
 
     /// Nanoseconds for each of so many.
@@ -150,7 +170,14 @@ impl World {
             (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), FAR).into(),
         ];
         let to = if who == Who::Tagged { far[family] } else { OTHERS[family] };
-        let load = self.loads.get_mut(&who).context("no such load")?;
+        let load = match who {
+            Who::Tagged => &mut self.tagged,
+            Who::Untagged | Who::Outside => {
+                let place = if who == Who::Untagged { &self.untagged } else { &self.outside };
+                place.add(self.free.process.id())?;
+                &mut self.free
+            }
+        };
         let took = load.ask(&format!("{what} {to} {count}")).context(who.name())?;
         Ok(took.parse::<u64>()? as f64 / f64::from(count))
     }
@@ -179,11 +206,18 @@ pub fn measure(object: &Path, turns: usize) -> Result<KernelCost> {
     }
     for turn in 0..turns {
         for family in [0, 1] {
-            for who in crate::stats::rotated(&Who::ALL, turn) {
-                let each = world.turn(who, family, "connect", CONNECTS)?;
-                cost.add_whole(family, who, "connect", each);
-                let each = world.turn(who, family, "talk", TALKS)?;
-                cost.add_whole(family, who, "talk", each);
+            for (what, count) in [("connect", CONNECTS), ("talk", TALKS)] {
+                cost.add_whole(family, Who::Tagged, what, world.turn(Who::Tagged, family, what, count)?);
+                // A B B A: what only grows or falls meanwhile hits both alike.
+                let [a, b] =
+                    if turn % 2 == 0 { [Who::Outside, Who::Untagged] } else { [Who::Untagged, Who::Outside] };
+                let mut sums = BTreeMap::new();
+                for who in [a, b, b, a] {
+                    let each = world.turn(who, family, what, count)?;
+                    cost.add_whole(family, who, what, each);
+                    *sums.entry(who).or_insert(0.0) += each / 2.0;
+                }
+                cost.add_difference(family, what, sums[&Who::Untagged] - sums[&Who::Outside]);
             }
         }
     }

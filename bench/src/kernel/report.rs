@@ -15,6 +15,8 @@ const TAGGED_CONNECT: f64 = 4_000.0;
 const UNTAGGED_CONNECT: f64 = 600.0;
 /// For an untagged packet.
 const UNTAGGED_PACKET: f64 = 80.0;
+/// The program that does nothing with what is sent here.
+const RETURNS_AT_ONCE: &str = "ingress";
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
 /// What was measured, one value a turn.
@@ -40,8 +42,13 @@ enum What {
     Connect,
     /// A byte there and back, by the clock.
     Talk,
+    /// How much longer one takes in an untagged cgroup than where no program is attached.
+    ConnectAdded,
+    TalkAdded,
     /// All programs, a connection.
     AllHooks,
+    /// The same without what a program that returns at once is counted.
+    LessTheCount,
     /// Those on sockets, a connection.
     SocketHooks,
     /// Those on packets, a packet that is sent by either end.
@@ -65,13 +72,20 @@ impl KernelCost {
         self.add(family, who, what, each);
     }
 
+    /// Of a turn in which both took their turns.
+    pub fn add_difference(&mut self, family: usize, what: &str, added: f64) {
+        let what = if what == "talk" { What::TalkAdded } else { What::ConnectAdded };
+        self.add(family, Who::Untagged, what, added);
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of milliseconds")]
     pub fn add_connects(&mut self, family: usize, who: Who, added: &Added, count: u32) {
         let count = f64::from(count);
-        let (mut all, mut sockets) = (0.0, 0.0);
+        let (mut all, mut sockets, mut all_runs) = (0.0, 0.0, 0.0);
         for (name, cost) in added.iter().filter(|(_, cost)| cost.runs > 0) {
             let (ns, runs) = (cost.ns as f64, cost.runs as f64);
             all += ns;
+            all_runs += runs;
             if !ON_PACKETS.contains(&name.as_str()) {
                 sockets += ns;
             }
@@ -80,6 +94,10 @@ impl KernelCost {
         }
         self.add(family, who, What::AllHooks, all / count);
         self.add(family, who, What::SocketHooks, sockets / count);
+        if let Some(nothing) = added.get(RETURNS_AT_ONCE).filter(|cost| cost.runs > 0) {
+            let counted = all_runs * nothing.ns as f64 / nothing.runs as f64;
+            self.add(family, who, What::LessTheCount, (all - counted) / count);
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of milliseconds")]
@@ -113,6 +131,7 @@ impl KernelCost {
         );
         for (title, who, what) in [
             ("tagged connection: all programs", Who::Tagged, What::AllHooks),
+            ("the same, less the kernel's count", Who::Tagged, What::LessTheCount),
             ("tagged connection: programs on sockets", Who::Tagged, What::SocketHooks),
             ("untagged connection: all programs", Who::Untagged, What::AllHooks),
             ("untagged connection: programs on sockets", Who::Untagged, What::SocketHooks),
@@ -146,29 +165,34 @@ impl KernelCost {
                 writeln!(out, "| {family}: {title} | ≤ {must_text} | {is} | {} |", yes(cell.median <= must))
                     .ok();
             }
-            for (title, what) in [("connect and close", What::Connect), ("a byte there and back", What::Talk)]
+            for (title, what) in
+                [("connect and close", What::ConnectAdded), ("a byte there and back", What::TalkAdded)]
             {
-                let of = |who| self.cell(family, who, &what);
-                let (Some(outside), Some(untagged)) = (of(Who::Outside), of(Who::Untagged)) else { continue };
-                // What its own turns differ by is noise.
-                let (noise, added) = (outside.high - outside.low, untagged.median - outside.median);
-                let (most, is) = (grouped(noise, 0), grouped(added, 0));
+                let is_it = |row: &&Row| row.family == family && row.who == Who::Untagged && row.what == what;
+                let values = self.rows.iter().find(is_it).map_or(&[][..], |row| &row.values);
+                let (Some(added), Some([least, most])) =
+                    (stats::median(values), stats::median_interval(values))
+                else {
+                    continue;
+                };
+                let [added, least_text, most] = [added, least, most].map(|it| grouped(it, 0));
                 writeln!(
                     out,
-                    "| {family}: untagged {title}, added ns | ≤ {most} (noise) | {is} | {} |",
-                    yes(added <= noise)
+                    "| {family}: untagged {title}, added ns | no difference | {added} [{least_text} to {most}] | {} |",
+                    yes(least <= 0.0)
                 )
                 .ok();
             }
         }
+        out.push_str("\nIn brackets: between which the median lies, with 95 % certainty.\n");
     }
 
     /// Program by program, while connections are made over IPv4.
     fn programs(&self, out: &mut String) {
         out.push_str(
-            "\n| program, a connection over IPv4 | tagged: runs | ns a run | untagged: runs | ns a run |\n",
+            "\n| program, a connection over IPv4 | tagged: runs | ns a run | ns | untagged: runs | ns a run | ns |\n",
         );
-        out.push_str("| --- | ---: | ---: | ---: | ---: |\n");
+        out.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         let mut names: BTreeMap<&str, ()> = BTreeMap::new();
         for row in &self.rows {
             if let What::Run(name) = &row.what {
@@ -183,7 +207,10 @@ impl KernelCost {
             let mut row = format!("| {name} |");
             for who in [Who::Tagged, Who::Untagged] {
                 let (runs, run) = (What::Runs((*name).to_owned()), What::Run((*name).to_owned()));
-                write!(row, " {} | {} |", of(who, &runs, 1), of(who, &run, 0)).ok();
+                let value = |what| self.cell(FAMILIES[0], who, what).map(|cell| cell.median);
+                let all = value(&runs).zip(value(&run)).map(|(runs, run)| grouped(runs * run, 0));
+                let all = all.unwrap_or_else(|| "-".to_owned());
+                write!(row, " {} | {} | {all} |", of(who, &runs, 1), of(who, &run, 0)).ok();
             }
             writeln!(out, "{row}").ok();
         }
@@ -229,9 +256,10 @@ mod tests {
                 10,
             );
             cost.add_packets(0, Who::Untagged, &added(&[("root_egress", 40, 3_240), ("egress", 0, 0)]));
-            for (who, each) in [(Who::Outside, 9_000.0), (Who::Untagged, 9_000.0)] {
-                cost.add_whole(0, who, "connect", each);
-            }
+        }
+        for added in [-1.0, 2.0, 3.0, 4.0, 5.0, 6.0] {
+            cost.add_difference(0, "connect", added);
+            cost.add_difference(0, "talk", added + 2.0);
         }
         let table = cost.table();
         assert!(table.contains("| IPv4: untagged connection, ns | ≤ 600 | 600 | yes |"), "{table}");
@@ -240,7 +268,14 @@ mod tests {
             "{table}"
         );
         assert!(table.contains("| IPv4: untagged packet, ns | ≤ 80 | 81 | no |"), "{table}");
-        assert!(table.contains("added ns | ≤ 0 (noise) | 0 | yes |"), "{table}");
-        assert!(table.contains("| connect4 | 1.0 | 2,000 | 1.0 | 600 |"), "{table}");
+        assert!(
+            table.contains("connect and close, added ns | no difference | 4 [-1 to 6] | yes |"),
+            "{table}"
+        );
+        assert!(
+            table.contains("a byte there and back, added ns | no difference | 6 [1 to 8] | no |"),
+            "{table}"
+        );
+        assert!(table.contains("| connect4 | 1.0 | 2,000 | 2,000 | 1.0 | 600 | 600 |"), "{table}");
     }
 }
