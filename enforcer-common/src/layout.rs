@@ -37,6 +37,10 @@ pub mod cfg {
     pub const OWN_LEVEL: u32 = 4;
     /// 1: somebody changed what was attached, and no operator has looked at it. For the loader.
     pub const TAMPERED: u32 = 5;
+    /// 1: every socket that a workload has used so far it has made itself, so that the packet
+    /// hooks of tagged cgroups see all that workloads send. Written by the loader that
+    /// makes the maps, cleared by the programs.
+    pub const NO_FOREIGN: u32 = 6;
     /// A thread group's id, until an LSM program has seen it in bpf(2): then 0. By this a
     /// loader knows that the kernel calls those programs at all.
     pub const LSM_PROBE: u32 = 7;
@@ -123,6 +127,9 @@ pub struct Flow {
 
 /// The destination was rewritten; `addr` and `port` hold the original.
 pub const FLOW_REDIRECTED: u16 = 1;
+/// The workload that uses the socket has made it: the socket belongs to a tagged cgroup,
+/// whose packet hooks see what it sends.
+pub const FLOW_MADE: u16 = 2;
 /// The socket is a listener of the enforcer's own; nobody else's is sent anything.
 pub const FLOW_OWN: u16 = 4;
 

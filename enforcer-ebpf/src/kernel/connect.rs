@@ -5,8 +5,8 @@ use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use enforcer_common::{
-    AF_INET6, DNS_PORT, FLOW_REDIRECTED, Flow, Hook, IPPROTO_TCP, IPPROTO_UDP, NETNS_NO_IPV6, Reason,
-    SOCK_DGRAM, SOCK_STREAM, cfg, is_loopback, is_mapped, mapped, specified_loopback,
+    AF_INET6, DNS_PORT, FLOW_REDIRECTED, Hook, IPPROTO_TCP, IPPROTO_UDP, NETNS_NO_IPV6, Reason, SOCK_DGRAM,
+    SOCK_STREAM, cfg, is_loopback, is_mapped, mapped, specified_loopback,
 };
 
 use super::addr::{Address, LOOPBACK4, LOOPBACK6, receiver, tag_of_listener};
@@ -208,14 +208,14 @@ fn try_redirect(address: &Address, hook: Hook, who: Who, tcp: bool) -> Result<()
     }
     // SAFETY: not null; connect holds the lock of a TCP socket.
     unsafe {
-        tag::stamp(flow, who);
+        tag::stamp_used(flow, who);
         (*flow).cookie = bpf_get_socket_cookie(address.raw());
         (*flow).netns = netns;
         (*flow).addr = addr;
         (*flow).port = port;
         (*flow).family = address.family() as u16;
         (*flow).protocol = address.protocol() as u16;
-        (*flow).flags = FLOW_REDIRECTED;
+        (*flow).flags |= FLOW_REDIRECTED;
     }
     address.set(&to);
     address.set_port(listener);
@@ -233,18 +233,7 @@ fn direct(address: &Address, hook: Hook, who: Who) -> Result<(), Reason> {
         return Err(Reason::NoStorage);
     }
     // SAFETY: not null.
-    unsafe {
-        tag::stamp(flow, who);
-        clear_redirect(flow);
-    }
+    unsafe { tag::stamp_used(flow, who) };
     decided!(hook, Word::Direct, who, address.get(), address.port());
     Ok(())
-}
-
-/// # Safety
-/// `flow` is not null.
-#[inline(always)]
-unsafe fn clear_redirect(flow: *mut Flow) {
-    // SAFETY: by the contract of this function.
-    unsafe { (*flow).flags = 0 }
 }

@@ -37,7 +37,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         let flow = unsafe { storage(sock.cast(), true) };
         if !flow.is_null() {
             // SAFETY: not null.
-            unsafe { tag::stamp(flow, who) };
+            unsafe { tag::stamp_made(flow, who) };
             decided!(Hook::SockCreate, Word::Allowed, who, [0; 4], 0);
             return ALLOW;
         }
@@ -119,7 +119,7 @@ fn bind(address: Address, hook: Hook) -> i32 {
             return DENY;
         }
         // SAFETY: not null.
-        unsafe { tag::stamp(flow, who) };
+        unsafe { tag::stamp_used(flow, who) };
         decided!(hook, Word::Allowed, who, address.get(), port);
     }
     ALLOW

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skb
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use enforcer_common::{
-    FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped, mapped,
+    FLOW_MADE, FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped, mapped,
 };
 
 use super::addr::{Receiver, released};
@@ -30,22 +30,22 @@ const LOOPBACK: u32 = 1;
 const CURRENT_NETNS: u64 = u64::MAX;
 const NEXT_TCP: u8 = 6;
 const NEXT_UDP: u8 = 17;
-const SYN: u8 = 2;
-const ACK: u8 = 16;
+const SYN: u16 = 2;
+const ACK: u16 = 16;
 
-/// On the parent of all jobs: also catches packets without a socket of their
-/// own making, and sockets that no hook has seen.
+/// On the parent of all jobs: what sockets send that were made there, also packets without
+/// a socket of their own making, and sockets that no other hook has seen.
 #[cgroup_skb]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let interface = interface(skb);
     let flow = stored(skb);
+    let state = state(skb);
+    // The first are most packets; the others are the kernel's own at the beginning and the
+    // end of a connection.
     if interface == LOOPBACK
-        && (is_noted(flow) || matches!(state(skb), BPF_TCP_TIME_WAIT | BPF_TCP_NEW_SYN_RECV))
+        && (is_under_way(state, flow) || matches!(state, BPF_TCP_TIME_WAIT | BPF_TCP_NEW_SYN_RECV))
     {
-        // What has a note `root_egress` sees, too, and looks closer; the rest are the
-        // kernel's own packets at the beginning and the end of a connection. That a
-        // packet stays on the host does not depend on both of them being there.
         return PASS;
     }
     let mut who = tag::noted(flow);
@@ -55,19 +55,27 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     leaving(skb, interface, flow, who, Hook::Egress)
 }
 
-/// At the root: sockets that a tagged task has used, wherever they belong.
+/// At the root: sockets that a tagged task has used and not made, wherever they belong,
+/// and those whose tag was lifted. Every packet of the host comes here.
 #[cgroup_skb]
 pub fn root_egress(ctx: SkBuffContext) -> i32 {
+    if config(cfg::NO_FOREIGN) != 0 {
+        return PASS;
+    }
     let skb = ctx.skb.skb;
     let flow = stored(skb);
     if !is_noted(flow) {
         return PASS;
     }
-    let interface = interface(skb);
-    if interface == LOOPBACK && is_under_way(skb, flow) {
+    let who = tag::noted(flow);
+    if who.is_somebody() && is_made(flow) {
         return PASS;
     }
-    leaving(skb, interface, flow, tag::noted(flow), Hook::RootEgress)
+    let interface = interface(skb);
+    if interface == LOOPBACK && is_under_way(state(skb), flow) {
+        return PASS;
+    }
+    leaving(skb, interface, flow, who, Hook::RootEgress)
 }
 
 /// On the parent of all jobs: nobody connects to them from elsewhere.
@@ -95,6 +103,13 @@ fn stored(skb: *mut __sk_buff) -> *mut Flow {
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() { core::ptr::null_mut() } else { storage(sk.cast(), false) }
     }
+}
+
+/// Whether the workload that uses the socket has made it.
+#[inline(always)]
+fn is_made(flow: *const Flow) -> bool {
+    // SAFETY: not null, and the verifier knows its size.
+    !flow.is_null() && unsafe { (*flow).flags } & FLOW_MADE != 0
 }
 
 /// Whether a tagged task has used the socket; its tag may have been lifted since.
@@ -131,13 +146,16 @@ fn state(skb: *mut __sk_buff) -> u32 {
 /// Whether this is of a connection to the proxy that was opened before: there nothing is
 /// to be looked at any more, and most packets are such.
 #[inline(always)]
-fn is_under_way(skb: *mut __sk_buff, flow: *const Flow) -> bool {
+fn is_under_way(state: u32, flow: *const Flow) -> bool {
+    if flow.is_null() {
+        return false;
+    }
     // SAFETY: not null.
     let (flags, protocol) = unsafe { ((*flow).flags, (*flow).protocol) };
     flags & FLOW_REDIRECTED != 0
         && u32::from(protocol) == IPPROTO_TCP
         && matches!(
-            state(skb),
+            state,
             BPF_TCP_ESTABLISHED
                 | BPF_TCP_FIN_WAIT1
                 | BPF_TCP_FIN_WAIT2
@@ -279,19 +297,19 @@ struct Packet {
 impl Packet {
     #[inline(always)]
     fn parse(skb: *mut __sk_buff) -> Option<Self> {
-        let mut first = [0_u8; 1];
-        load(skb, 0, &mut first)?;
-        match first[0] >> 4 {
-            4 => Self::parse4(skb, u32::from(first[0] & 0xf) * 4),
-            6 => Self::parse6(skb),
+        // Both kinds are at least so long.
+        let mut head = [0_u32; 5];
+        load(skb, 0, &mut head)?;
+        match u32::from_be(head[0]) >> 28 {
+            4 => Self::parse4(skb, &head),
+            6 => Self::parse6(skb, &head),
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn parse4(skb: *mut __sk_buff, header: u32) -> Option<Self> {
-        let mut ip = [0_u32; 5];
-        load(skb, 0, &mut ip)?;
+    fn parse4(skb: *mut __sk_buff, ip: &[u32; 5]) -> Option<Self> {
+        let header = (u32::from_be(ip[0]) >> 24 & 0xf) * 4;
         // Offset 9; and fragments after the first carry no ports.
         let protocol = (u32::from_be(ip[2]) >> 16 & 0xff) as u8;
         let fragment = u32::from_be(ip[1]) & 0x1fff;
@@ -310,13 +328,13 @@ impl Packet {
     /// Extension headers are not followed: no allowed socket makes them, so
     /// whatever has one is not UDP for us and is dropped.
     #[inline(always)]
-    fn parse6(skb: *mut __sk_buff) -> Option<Self> {
-        let mut ip = [0_u32; 10];
-        load(skb, 0, &mut ip)?;
+    fn parse6(skb: *mut __sk_buff, ip: &[u32; 5]) -> Option<Self> {
+        let mut rest = [0_u32; 5];
+        load(skb, 20, &mut rest)?;
         let next = (u32::from_be(ip[1]) >> 8 & 0xff) as u8;
         let mut packet = Self {
-            from: [ip[2], ip[3], ip[4], ip[5]],
-            to: [ip[6], ip[7], ip[8], ip[9]],
+            from: [ip[2], ip[3], ip[4], rest[0]],
+            to: [rest[1], rest[2], rest[3], rest[4]],
             from_port: 0,
             to_port: 0,
             protocol: next,
@@ -343,10 +361,11 @@ impl Packet {
 
     #[inline(always)]
     fn segment(&mut self, skb: *mut __sk_buff, offset: u32) -> Option<()> {
-        self.ports(skb, offset)?;
-        let mut flags = [0_u8; 1];
-        load(skb, offset + 13, &mut flags)?;
-        self.opens = flags[0] & (SYN | ACK) == SYN;
+        let mut tcp = [0_u16; 7];
+        load(skb, offset, &mut tcp)?;
+        self.from_port = u16::from_be(tcp[0]);
+        self.to_port = u16::from_be(tcp[1]);
+        self.opens = u16::from_be(tcp[6]) & (SYN | ACK) == SYN;
         Some(())
     }
 

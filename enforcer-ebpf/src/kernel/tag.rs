@@ -3,9 +3,9 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use enforcer_common::{Flow, MAX_LEVEL, cfg};
+use enforcer_common::{FLOW_MADE, Flow, MAX_LEVEL, cfg};
 
-use super::maps::{TAGS, config};
+use super::maps::{CFG, TAGS, config};
 
 /// A workload and the cgroup by which it was recognised.
 #[derive(Clone, Copy)]
@@ -89,12 +89,43 @@ pub fn is_own() -> bool {
     id != 0 && id == unsafe { bpf_get_current_ancestor_cgroup_id(config(cfg::OWN_LEVEL) as i32) }
 }
 
-/// Notes in a socket who uses it now.
+/// Notes in a new socket who has made it.
 ///
 /// # Safety
 /// `flow` is the storage of a socket and not null.
 #[inline(always)]
-pub unsafe fn stamp(flow: *mut Flow, who: Who) {
+pub unsafe fn stamp_made(flow: *mut Flow, who: Who) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        stamp(flow, who);
+        (*flow).flags = FLOW_MADE;
+    }
+}
+
+/// Notes in a socket who uses it now, and forgets where it wanted to go before.
+///
+/// # Safety
+/// `flow` is the storage of a socket and not null.
+#[inline(always)]
+pub unsafe fn stamp_used(flow: *mut Flow, who: Who) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        // Made by nobody, or in another cgroup, which may not be tagged any more.
+        let made = if (*flow).cgroup == who.cgroup { (*flow).flags & FLOW_MADE } else { 0 };
+        if made == 0
+            && let Some(none) = CFG.get_ptr_mut(cfg::NO_FOREIGN)
+        {
+            *none = 0;
+        }
+        stamp(flow, who);
+        (*flow).flags = made;
+    }
+}
+
+/// # Safety
+/// `flow` is the storage of a socket and not null.
+#[inline(always)]
+unsafe fn stamp(flow: *mut Flow, who: Who) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let uid = bpf_get_current_uid_gid() as u32;
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);

@@ -5,13 +5,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, SkStorage};
-use aya::programs::Program;
+use aya::programs::{Program, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_common as abi;
 use enforcer_common::cfg;
 
 use super::attach::{Attachment, Loaded};
-use super::links::AttachType;
+use super::links::{self, AttachType};
 use super::lsm::{self, LsmTier};
 use super::maps::PinnedMap;
 use super::packet::PacketHooks;
@@ -84,11 +84,21 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     let log = ProgramLog::of(&mut ebpf)?;
     let own = cgroup::cgroup_id(&config.own)?;
     let own_level = cgroup::level(mount, &config.own)?;
+    let fresh = settings.get(&cfg::ABI, 0).map_err(map_error("CFG"))? == 0;
     // Settings before links: from its first run a program knows who we are.
     for (index, value) in
         [(cfg::OWN_ID, own), (cfg::OWN_LEVEL, u64::from(own_level)), (cfg::ABI, abi::ABI_VERSION)]
     {
         settings.set(index, value, 0).map_err(map_error("CFG"))?;
+    }
+    // All before the first is attached.
+    for (name, ..) in PROGRAMS {
+        load_program(&mut ebpf, config, name)?;
+    }
+    if fresh {
+        settings.set(cfg::NO_FOREIGN, 1, 0).map_err(map_error("CFG"))?;
+    } else if !says_who_uses_sockets(&ebpf, pins) {
+        settings.set(cfg::NO_FOREIGN, 0, 0).map_err(map_error("CFG"))?;
     }
     let mut attachments = Vec::with_capacity(PROGRAMS.len());
     for (name, attach_type, place) in PROGRAMS {
@@ -97,7 +107,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
             Place::Own => &config.own,
             Place::Jobs => &config.jobs,
         };
-        attachments.push(attach(&mut ebpf, config, pins, name, *attach_type, cgroup)?);
+        attachments.push(attach(&ebpf, config, pins, name, *attach_type, cgroup)?);
     }
     for name in RETIRED {
         pins.remove_link(name)?;
@@ -161,9 +171,32 @@ fn take(ebpf: &mut Ebpf, config: &KernelConfig, name: &'static str) -> Result<Ma
     ebpf.take_map(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })
 }
 
-/// Loads a program and joins it to its cgroup.
+fn load_program(ebpf: &mut Ebpf, config: &KernelConfig, name: &'static str) -> Result<()> {
+    let missing = || KernelError::Missing { path: config.object.clone(), name };
+    match ebpf.program_mut(name).ok_or_else(missing)? {
+        Program::CgroupSkb(p) => p.load(),
+        Program::CgroupSock(p) => p.load(),
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::CgroupSockopt(p) => p.load(),
+        _ => return Err(missing()),
+    }
+    .map_err(|source| KernelError::Program { name, source: Box::new(source) })
+}
+
+/// Whether the programs that were attached before are of this build. Those of another
+/// may have let workloads use sockets that they had not made without noting it.
+fn says_who_uses_sockets(ebpf: &Ebpf, pins: &PinDir) -> bool {
+    const NOTES: &str = "sock_create";
+    let tag = ebpf.program(NOTES).and_then(|it| it.info().ok()).map(|it| it.tag());
+    let before = links::pinned(&pins.link(NOTES)).and_then(|link| links::info(link.as_fd()));
+    let Ok(before) = before else { return false };
+    let mut loaded = loaded_programs().flatten();
+    tag.is_some() && loaded.find(|it| it.id() == before.program).map(|it| it.tag()) == tag
+}
+
+/// Joins a loaded program to its cgroup.
 fn attach(
-    ebpf: &mut Ebpf,
+    ebpf: &Ebpf,
     config: &KernelConfig,
     pins: &PinDir,
     name: &'static str,
@@ -171,16 +204,8 @@ fn attach(
     place: &Path,
 ) -> Result<Attachment> {
     let program =
-        ebpf.program_mut(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })?;
+        ebpf.program(name).ok_or_else(|| KernelError::Missing { path: config.object.clone(), name })?;
     let refused = |source| KernelError::Program { name, source: Box::new(source) };
-    match program {
-        Program::CgroupSkb(p) => p.load(),
-        Program::CgroupSock(p) => p.load(),
-        Program::CgroupSockAddr(p) => p.load(),
-        Program::CgroupSockopt(p) => p.load(),
-        _ => return Err(KernelError::Missing { path: config.object.clone(), name }),
-    }
-    .map_err(refused)?;
     let id = program.info().map_err(refused)?.id();
     let fd = program.fd().map_err(refused)?.as_fd().try_clone_to_owned();
     let fd = fd.map_err(io_error("keeping the program", &config.object))?;

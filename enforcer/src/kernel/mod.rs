@@ -281,6 +281,10 @@ impl Kernel {
 
     /// Lifts the tag of a cgroup; false when it had none.
     pub fn untag(&mut self, cgroup: u64) -> Result<bool> {
+        if self.packet.is_at(cgroup) {
+            // From here on what its sockets send is seen at the root only.
+            self.set(cfg::NO_FOREIGN, 0)?;
+        }
         let had = match self.tags.remove(&cgroup) {
             Ok(()) => true,
             Err(aya::maps::MapError::KeyNotFound) => false,

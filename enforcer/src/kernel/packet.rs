@@ -100,6 +100,11 @@ impl PacketHooks {
         Ok(())
     }
 
+    /// Whether they are attached to this cgroup, and it is still there.
+    pub fn is_at(&self, cgroup: u64) -> bool {
+        self.held.get(&cgroup).is_some_and(|path| cgroup::cgroup_id(path).is_ok_and(|now| now == cgroup))
+    }
+
     /// Where they are attached, and which programs.
     pub fn places(&self) -> impl Iterator<Item = &Path> {
         self.held.values().map(PathBuf::as_path)

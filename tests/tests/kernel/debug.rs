@@ -64,7 +64,7 @@ fn a_debug_build_says_what_it_decides() {
     let (v4, v6) = (format!("[::ffff:{}]:{REAL_PORT}", real4().ip()), real6());
     let expected = [
         ("connect4", "redirected", v4.as_str()),
-        ("root_egress", "recorded", "[::ffff:127.0.0.1]:"),
+        ("egress", "recorded", "[::ffff:127.0.0.1]:"),
         ("own_getsockopt", "record given", "[::ffff:127.0.0.1]:"),
         ("getpeername", "peer restored", v4.as_str()),
         ("sendmsg4", "refused: udp", v4.as_str()),
@@ -76,7 +76,7 @@ fn a_debug_build_says_what_it_decides() {
         ("recvmsg", "peer restored", "[fd77::2]:53"),
         ("connect4", "direct", v4.as_str()),
         ("egress", "refused: off-loopback", "[::]:0"),
-        ("root_egress", "passed", &format!("[::ffff:127.0.0.1]:{TCP_PORT}")),
+        ("egress", "passed", &format!("[::ffff:127.0.0.1]:{TCP_PORT}")),
         ("setsockopt", "refused: socket-option", "[::]:0"),
         ("bind4", "listens for us", &format!("]:{TCP_PORT}")),
     ]

@@ -122,7 +122,7 @@ fn a_connection_whose_tag_was_lifted_before_it_began_does_not_begin() {
     let (outcome, _job) = late(&mut world, "late", 8100, true, &["late-from", &to, PORT]);
     assert!(outcome.starts_with("error"), "{outcome}");
     assert!(!accepted(&listener), "it came to the proxy");
-    assert_eq!(world.refused_with("root_egress", "enforcer-port").tag, 0);
+    assert_eq!(world.refused_with("egress", "enforcer-port").tag, 0);
     // One that is tagged still is the proxy's.
     let (_, _job) = late(&mut world, "tagged", 8101, false, &["late-from", &to, PORT]);
     let until = Instant::now() + Duration::from_secs(5);

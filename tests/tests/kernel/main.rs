@@ -8,6 +8,7 @@
 
 mod attribution;
 mod debug;
+mod foreign;
 mod interfaces;
 mod lifecycle;
 mod loopback;
