@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::cgroup::{self, Cgroup};
 use crate::netns::{Cable, Netns, PEER4, PEER6};
 use crate::sniffer::{Packet, Sniffer};
-use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode, Refusal};
+use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode, Refusal, Tc};
 use enforcer::net::sys;
 
 pub const PAYLOAD: &[u8] = b"PROBE-SECRET";
@@ -56,13 +56,21 @@ impl World {
 
     /// With this kernel half.
     pub fn of(object: PathBuf) -> Self {
-        Self::made(object, LsmMode::Off)
+        Self::made(object, LsmMode::Off, Tc::Auto)
+    }
+
+    /// With filters on interfaces, as before Linux 6.6, and served.
+    pub fn with_filters() -> Self {
+        let mut world = Self::made(object(), LsmMode::Off, Tc::Filters);
+        world.serve();
+        world.sniffer.clear().unwrap();
+        world
     }
 
     /// With the second tier, where the kernel has it, and served. To attach it takes long
     /// in a virtual machine: tests that are not about it do without.
     pub fn with_lsm() -> Self {
-        let mut world = Self::made(object(), LsmMode::Auto);
+        let mut world = Self::made(object(), LsmMode::Auto, Tc::Auto);
         world.serve();
         world.sniffer.clear().unwrap();
         world
@@ -70,10 +78,10 @@ impl World {
 
     /// With the second tier as this says, and not served.
     pub fn in_mode(mode: LsmMode) -> Self {
-        Self::made(object(), mode)
+        Self::made(object(), mode, Tc::Auto)
     }
 
-    fn made(object: PathBuf, mode: LsmMode) -> Self {
+    fn made(object: PathBuf, mode: LsmMode, tc: Tc) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
@@ -101,6 +109,7 @@ impl World {
             tcp_port: TCP_PORT,
             dns_port: DNS_PORT,
             lsm: LsmConfig { mode, ..LsmConfig::default() },
+            tc,
         };
         let cable = Cable::new().unwrap();
         serve_peer(&cable);

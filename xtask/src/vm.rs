@@ -33,6 +33,9 @@ const MODULES: &[&str] = &[
     "net/dccp/dccp_ipv4",
     "net/l2tp/l2tp_core",
     "net/l2tp/l2tp_ip",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
+    "net/sched/cls_u32",
     "net/vmw_vsock/vsock",
     "net/vmw_vsock/vmw_vsock_virtio_transport_common",
     "net/vmw_vsock/vsock_loopback",
@@ -152,9 +155,11 @@ fn fill(guest: &Path, kernel: &Kernel, test: &Path, wanted: &Guest<'_>) -> Resul
     symlink("busybox", guest.join("bin/sh"))?;
     copy(test, &guest.join("bin/test"))?;
     copy(&root().join("target/debug/enforcer-probe"), &guest.join("bin/enforcer-probe"))?;
-    copy(Path::new("/sbin/ip"), &guest.join("sbin/ip"))?;
+    for tool in ["/sbin/ip", "/sbin/tc"] {
+        copy(Path::new(tool), &guest.join(&tool[1..]))?;
+    }
     fs::write(guest.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
-    for binary in [test, Path::new("/sbin/ip")] {
+    for binary in [test, Path::new("/sbin/ip"), Path::new("/sbin/tc")] {
         libraries(binary, guest)?;
     }
     for module in MODULES {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode};
+use enforcer::kernel::{Kernel, KernelConfig, LsmConfig, LsmMode, Tc};
 use enforcer::net::sys;
 
 /// The workload's tag.
@@ -45,6 +45,7 @@ pub fn serve(args: &ServeArgs) -> Result<()> {
         tcp_port: 15001,
         dns_port: 15053,
         lsm: LsmConfig { mode: LsmMode::Off, ..LsmConfig::default() },
+        tc: Tc::Off,
     })?;
     kernel.tag(&jobs.join("tagged"), TAG, 0)?;
     let [tcp4, tcp6, ..] = kernel.open_listeners(None)?.into_fds()?;

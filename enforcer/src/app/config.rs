@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::Deserialize;
 
-use crate::kernel::{LsmConfig, LsmMode};
+use crate::kernel::{LsmConfig, LsmMode, Tc};
 use crate::proxy::Limits;
 
 use super::scopes::Scope;
@@ -235,16 +235,6 @@ pub enum OnTamper {
     Deny,
     /// No network, and their processes are stopped where they are.
     Freeze,
-}
-
-/// Whether there are programs on interfaces.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tc {
-    /// Where the kernel can (Linux 6.6).
-    #[default]
-    Auto,
-    Off,
 }
 
 impl Kernel {

@@ -164,6 +164,7 @@ fn load(config: &Config, attach: PathBuf, own: &Path, jobs: &Path) -> Result<Ker
         tcp_port: config.listen.tcp_port,
         dns_port: config.listen.dns_port,
         lsm: config.kernel.lsm(),
+        tc: config.kernel.tc,
     })?;
     for tier in kernel.tiers() {
         if let TierState::Unavailable { why } = tier.state {

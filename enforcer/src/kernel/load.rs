@@ -115,7 +115,7 @@ pub(super) fn load(config: &KernelConfig, mount: &Path, pins: &PinDir) -> Result
     kept::adopt_former(pins, &attachments)?;
     let packet = PacketHooks::of(&ebpf, &config.object)?;
     let maps = MAPS.iter().map(|name| PinnedMap::of(pins, name)).collect::<Result<_>>()?;
-    let interfaces = Interfaces::of(&mut ebpf);
+    let interfaces = Interfaces::of(&mut ebpf, config.tc);
     let lsm = lsm::load(&mut ebpf, config, pins, &mut settings, prepared)?;
     Ok(Half {
         attachments,

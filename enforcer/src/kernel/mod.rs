@@ -18,6 +18,7 @@ mod attach;
 mod before;
 mod btf;
 mod cgroup;
+mod clsact;
 mod event;
 mod executor;
 mod foreign;
@@ -55,6 +56,7 @@ pub use listen::Listeners;
 pub use log::ProgramLog;
 pub use lsm::{LsmConfig, LsmMode, Tier, TierState};
 pub use rtnl::{Cables, LinkChanges};
+pub use tc::Tc;
 
 use attach::Attachment;
 use lsm::LsmTier;
@@ -80,6 +82,8 @@ pub struct KernelConfig {
     pub dns_port: u16,
     /// The second tier.
     pub lsm: LsmConfig,
+    /// What there is on interfaces.
+    pub tc: Tc,
 }
 
 /// What tagged processes get.
@@ -357,7 +361,7 @@ impl Kernel {
 
     /// Drops what AF_PACKET sockets of tagged cgroups send by any interface of a network
     /// namespace but `lo`: of the current one when none is given. To be called again when
-    /// interfaces may have come. On kernels before 6.6 it does nothing.
+    /// interfaces may have come.
     pub fn guard_interfaces(&mut self, netns: u64, file: Option<&File>) -> Result<()> {
         if file.is_none() {
             self.home = Some(netns);
@@ -372,6 +376,11 @@ impl Kernel {
         self.interfaces.wall(&self.pins, netns, ends)
     }
 
+    /// Leaves what leads into or out of a network namespace as it was.
+    pub fn unguard(&mut self, netns: u64) -> Result<()> {
+        self.interfaces.leave(&self.pins, netns)
+    }
+
     /// Leaves the interfaces of all network namespaces but these as they were.
     pub fn guard_only(&mut self, netns: &[u64]) -> Result<()> {
         self.interfaces.leave_others(&self.pins, netns)
@@ -384,7 +393,6 @@ impl Kernel {
 
     /// Stops serving a namespace that is gone, or whose listeners are closed for good.
     pub fn forget_netns(&mut self, netns: u64) -> Result<()> {
-        self.interfaces.leave(&self.pins, netns)?;
         match self.served.remove(&netns) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
             Err(aya::maps::MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
@@ -401,7 +409,11 @@ impl Kernel {
     /// What of the enforcement this kernel has, and why not the rest.
     pub fn tiers(&self) -> Vec<Tier> {
         let cgroup = Tier { name: "cgroup", state: TierState::Active };
-        vec![cgroup, Tier { name: "lsm", state: self.lsm.state.clone() }]
+        vec![
+            cgroup,
+            Tier { name: "lsm", state: self.lsm.state.clone() },
+            Tier { name: "tc", state: self.interfaces.tier() },
+        ]
     }
 
     /// The reader of refusals, once: for a thread or a task that waits for them.
@@ -426,6 +438,7 @@ impl Kernel {
         let Self {
             pins, settings, tags, served, sockets, refusals, log, attachments, maps, lsm, _lock, ..
         } = self;
+        tc::release(&pins)?;
         pins.remove()?;
         // What somebody has unpinned is detached by this.
         drop((settings, tags, served, sockets, refusals, log, attachments, maps, lsm));
@@ -451,6 +464,12 @@ pub fn own_netns_cookie() -> Result<u64> {
     listen::cookie(None, 0)
 }
 
+/// Whether it passes on what comes in by one of its interfaces to another: what leaves it
+/// may be anybody's.
+pub fn netns_forwards(netns: &File) -> Result<bool> {
+    tc::forwards(netns)
+}
+
 /// Lifts all enforcement when no loader runs: for `enforcer release --all` and
 /// for the removal of the package. Nothing pinned is success.
 pub fn release(pins: &Path) -> Result<()> {
@@ -459,6 +478,7 @@ pub fn release(pins: &Path) -> Result<()> {
         return pins.unmount();
     }
     let _lock = Lock::take(&pins)?;
+    tc::release(&pins)?;
     pins.remove()
 }
 

@@ -221,6 +221,7 @@ fn loader(args: &[String]) {
         tcp_port: 15001,
         dns_port: 15053,
         lsm: enforcer::kernel::LsmConfig::default(),
+        tc: enforcer::kernel::Tc::Auto,
     };
     let loaded = enforcer::kernel::Kernel::load_or_adopt(config)
         .and_then(|mut kernel| kernel.tag(args[5].as_ref(), 7001, 0).map(|_| kernel));
