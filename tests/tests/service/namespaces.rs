@@ -337,27 +337,22 @@ fn a_namespace_is_served_at_sight() {
     job.end(&world);
 }
 
-/// How many interfaces are guarded; None where the kernel cannot, and says so.
-fn guarded(world: &World) -> Option<u64> {
+/// How many interfaces are guarded.
+fn guarded(world: &World) -> u64 {
     let interfaces = world.service.status().unwrap()["interfaces"].clone();
-    if let Some(problem) = interfaces["problem"].as_str() {
-        assert!(problem.contains("Linux 6.6"), "{problem}");
-        return None;
-    }
-    interfaces["guarded"].as_u64()
+    interfaces["guarded"].as_u64().unwrap_or_else(|| panic!("{interfaces}"))
 }
 
 #[test]
 fn frames_of_tagged_processes_leave_by_no_interface() {
     let world = World::new();
-    let Some(before) = guarded(&world) else { return };
     let job = Stays::start(&world);
-    assert_eq!(before, 1);
+    assert_eq!(guarded(&world), 1);
     let home = &world.cable.work;
     home.ip(&["link", "add", "more0", "type", "veth", "peer", "name", "more1"]).unwrap();
-    until("3", || format!("{:?}", guarded(&world)));
+    until("3", || guarded(&world).to_string());
     home.ip(&["link", "del", "more0"]).unwrap();
-    until("1", || format!("{:?}", guarded(&world)));
+    until("1", || guarded(&world).to_string());
     world.sniffer.clear().unwrap();
     let frame = format!("{PROBE} frame 10.77.0.2:4444");
     // ENOBUFS, or EPERM where not even the socket is allowed.
@@ -375,51 +370,124 @@ fn frames_of_tagged_processes_leave_by_no_interface() {
     job.end(&world);
 }
 
+/// A namespace in which everybody is tagged, with a cable into the service's.
+struct Container {
+    process: Child,
+    pid: String,
+    frames: Frames,
+    host: UdpSocket,
+}
+
+impl Container {
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+
+    fn start(world: &World) -> Self {
+        let script = "exec unshare -n sh -c 'ip link set lo up; echo $$; exec sleep 300'";
+        let mut process =
+            world.tagged_command(script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let pid = first_line(&mut process);
+        let home = &world.cable.work;
+        let cable = ["link", "add", "host0", "type", "veth", "peer", "name", "inside0", "netns", &pid];
+        home.ip(&cable).unwrap();
+        home.ip(&["address", "add", "10.78.0.1/24", "dev", "host0"]).unwrap();
+        home.ip(&["link", "set", "host0", "up"]).unwrap();
+        enter(&pid, &["ip", "link", "set", "inside0", "up"]);
+        let netns = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+        let frames = Frames::open_in(&netns, "inside0").unwrap();
+        let host = home.run(move || UdpSocket::bind((Self::HOST, PORT)).unwrap()).unwrap();
+        host.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        Self { process, pid, frames, host }
+    }
+
+    /// Whether something that passes no hook comes out of it.
+    fn wait_for(&self, what: &str) {
+        until(what, || {
+            self.frames.send(Ipv4Addr::new(10, 78, 0, 2), Self::HOST, PAYLOAD).unwrap();
+            if self.host.recv(&mut [0; 64]).is_ok() { "arrives" } else { "dropped" }.to_owned()
+        });
+    }
+
+    /// Somebody untagged is in it for a while.
+    fn with_another(&self) {
+        let stays = ["-t", &self.pid, "-n", "sleep", "300"];
+        let mut other = Command::new("nsenter").args(stays).spawn().unwrap();
+        self.wait_for("arrives");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        self.wait_for("dropped");
+    }
+
+    fn end(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn enter(pid: &str, command: &[&str]) {
+    assert!(Command::new("nsenter").args(["-t", pid, "-n"]).args(command).status().unwrap().success());
+}
+
 /// What comes out of a namespace in which everybody is tagged is dropped by the host,
 /// however it was sent; and not where somebody else is in it, too.
 #[test]
 fn a_container_has_a_wall_around_it_while_nobody_else_is_in_it() {
     let world = World::new();
-    if guarded(&world).is_none() {
-        return;
-    }
     let job = Stays::start(&world);
-    let script = "exec unshare -n sh -c 'ip link set lo up; echo $$; exec sleep 300'";
-    let mut container =
-        world.tagged_command(script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let pid = first_line(&mut container);
-    let home = &world.cable.work;
-    let cable = ["link", "add", "host0", "type", "veth", "peer", "name", "inside0", "netns", &pid];
-    home.ip(&cable).unwrap();
-    home.ip(&["address", "add", "10.78.0.1/24", "dev", "host0"]).unwrap();
-    home.ip(&["link", "set", "host0", "up"]).unwrap();
-    let up = ["-t", &pid, "-n", "ip", "link", "set", "inside0", "up"];
-    assert!(Command::new("nsenter").args(up).status().unwrap().success());
-    let netns = File::open(format!("/proc/{pid}/ns/net")).unwrap();
-    let frames = Frames::open_in(&netns, "inside0").unwrap();
-    drop(netns);
-    let (here, there) = (Ipv4Addr::new(10, 78, 0, 1), Ipv4Addr::new(10, 78, 0, 2));
-    let host = home.run(move || UdpSocket::bind((here, PORT)).unwrap()).unwrap();
-    host.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let arrives = || {
-        frames.send(there, here, PAYLOAD).unwrap();
-        if host.recv(&mut [0; 64]).is_ok() { "arrives" } else { "dropped" }.to_owned()
-    };
-    until("dropped", arrives);
-    let stays = ["-t", &pid, "-n", "sleep", "300"];
-    let mut other = Command::new("nsenter").args(stays).spawn().unwrap();
-    until("arrives", arrives);
-    other.kill().unwrap();
-    other.wait().unwrap();
-    until("dropped", arrives);
+    let container = Container::start(&world);
+    container.wait_for("dropped");
+    assert_eq!(world.service.status().unwrap()["interfaces"]["walled"], 1);
+    container.with_another();
     // When it is gone, so is what was made for it.
-    container.kill().unwrap();
-    container.wait().unwrap();
-    drop(frames);
+    container.end();
     wait_for_namespaces(&world, 0);
-    until("Some(1)", || format!("{:?}", guarded(&world)));
+    until("1", || guarded(&world).to_string());
     let pins = std::fs::read_dir(world.service.pins().unwrap()).unwrap().flatten();
     let walls = pins.filter(|pin| pin.file_name().to_string_lossy().contains("tc_wall"));
     assert_eq!(walls.count(), 0);
+    job.end(&world);
+}
+
+/// Who is in a namespace is looked at also while nobody serves it.
+#[test]
+fn a_wall_is_lifted_for_others_while_there_is_no_proxy() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let container = Container::start(&world);
+    container.wait_for("dropped");
+    // No proxy begins without a folder for its recording.
+    let recording = world.service.dir.path().join("sessions");
+    let aside = world.service.dir.path().join("aside");
+    std::fs::rename(&recording, &aside).unwrap();
+    std::fs::write(&recording, "").unwrap();
+    world.service.kill_proxy().unwrap();
+    until("null", || world.service.status().unwrap()["proxy_pid"].to_string());
+    container.with_another();
+    assert_eq!(world.service.status().unwrap()["proxy_pid"].as_i64(), None, "the test proves nothing");
+    std::fs::remove_file(&recording).unwrap();
+    std::fs::rename(&aside, &recording).unwrap();
+    container.end();
+    job.end(&world);
+}
+
+/// What a namespace passes on for others is not the workload's that is in it, too.
+#[test]
+fn what_forwards_for_others_has_no_wall() {
+    let world = World::new();
+    let job = Stays::start(&world);
+    let container = Container::start(&world);
+    container.wait_for("dropped");
+    let others = Netns::new("others").unwrap();
+    let forward = |on: &str| {
+        enter(&container.pid, &["sh", "-c", &format!("echo {on} > /proc/sys/net/ipv4/ip_forward")])
+    };
+    // By one way out nobody is forwarded.
+    forward("1");
+    container.with_another();
+    let cable = ["ip", "link", "add", "out0", "type", "veth", "peer", "name", "in0", "netns", others.name()];
+    enter(&container.pid, &cable);
+    container.wait_for("arrives");
+    forward("0");
+    container.wait_for("dropped");
+    container.end();
     job.end(&world);
 }

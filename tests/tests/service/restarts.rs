@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use enforcer_tests::bpf::debug_object;
+use enforcer_tests::netns::Netns;
 use enforcer_tests::service::kill9;
 use enforcer_tests::sniffer::contains;
 use enforcer_tests::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::deaths::Stays;
 use crate::world::*;
 
 /// What `[listen] hold_ms` is unless it is set.
@@ -238,6 +240,30 @@ fn a_planned_restart_refuses_nobody_and_makes_nobody_wait_for_long() {
     // On a machine that others use as well, one of three is as quick as it is meant to be.
     assert!(longest < HOLD, "{longest:?}");
     assert_eq!(holders(&world), Vec::<i32>::new());
+}
+
+/// The listeners of other network namespaces wait with those of the service's.
+#[test]
+fn in_another_network_namespace_nobody_is_refused_either() {
+    let mut world = world(LONG, false);
+    let job = Stays::start(&world);
+    let there = Netns::new("there").unwrap();
+    let served = "until curl -sk -m 5 https://upstream.test/; do sleep 0.1; done >/dev/null";
+    let load = Client::of(world.tagged_in_command(&there, &format!("{served}; exec python3 -c \"{LOAD}\"")));
+    load.wait_for_more();
+    for _ in 0..3 {
+        restart(&mut world);
+        load.wait_for_more();
+    }
+    // The loader stays, and the proxy is another one.
+    let signer = world.service.status().unwrap()["signer_pid"].as_i64().unwrap();
+    kill9(i32::try_from(signer).unwrap()).unwrap();
+    load.wait_for_more();
+    job.end(&world);
+    let load = load.end();
+    let wrong: Vec<&Line> = load.iter().filter(|it| it.0 != "ok").collect();
+    assert!(wrong.is_empty(), "of {} requests: {wrong:?}", load.len());
+    world.service.wait_whole().unwrap();
 }
 
 /// As under systemd: what holds beside its store dies with the unit's cgroup, and the

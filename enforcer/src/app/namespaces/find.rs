@@ -84,15 +84,23 @@ pub fn in_use(cgroups: &[(u64, PathBuf)], depth: Depth) -> HashMap<u64, User> {
     used
 }
 
-/// All processes of the host that are in one of these namespaces, with its inode.
+/// All threads of the host that are in one of these namespaces, as the kernel numbers
+/// them, with its inode.
 pub fn everybody_in(inodes: &HashSet<u64>) -> Vec<(u32, u64)> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let inode = fs::metadata(namespace_file(pid)).ok()?.ino();
-        inodes.contains(&inode).then_some((pid, inode))
-    })
-    .collect()
+    let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    let listed = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let pids = listed(PathBuf::from("/proc")).filter_map(|entry| number(&entry));
+    let threads = pids.flat_map(|pid| {
+        listed(PathBuf::from(format!("/proc/{pid}/task")))
+            .filter_map(|entry| number(&entry))
+            .take(MAX_THREADS)
+    });
+    threads
+        .filter_map(|thread| {
+            let inode = fs::metadata(namespace_file(thread)).ok()?.ino();
+            inodes.contains(&inode).then_some((thread, inode))
+        })
+        .collect()
 }
 
 /// Each namespace in use, once, with a tag of those who are there.

@@ -18,6 +18,7 @@
 //! named. Whatever a process number means by then, no other namespace is served for it.
 
 mod find;
+mod guarded;
 mod interfaces;
 mod table;
 
@@ -150,8 +151,7 @@ impl Daemon {
         for cookie in before {
             self.with_kernel(|kernel| kernel.forget_netns(cookie))?;
         }
-        let served = table.cookies();
-        self.with_kernel(|kernel| kernel.guard_only(&served))
+        Ok(())
     }
 
     /// Without a proxy nothing is opened: who connects is refused.
@@ -235,6 +235,7 @@ impl Daemon {
         let inode = find::inode(&netns).map_err(|error| Unserved::Failed(error.into()))?;
         self.hand_over(cookie, &netns).map_err(failed)?;
         self.guard_interfaces(cookie, &netns);
+        table.guarded.add(inode, cookie, tag);
         table.insert(cookie, Served::new(inode, tag));
         Ok(())
     }
@@ -255,19 +256,25 @@ impl Daemon {
         handed
     }
 
-    /// Closes the listeners of namespaces in which nobody tagged is, and serves those that
-    /// somebody is in, also if they have not connected anywhere yet.
+    /// What leads out of the namespaces that somebody is in is looked at always; what
+    /// listens there, while there is a proxy.
     fn look_after_namespaces(&self) {
         let mut table = lock(&self.namespaces);
-        if !table.is_open() {
-            return;
-        }
-        table.forget_failures(Instant::now());
         let cgroups = self.tagged_cgroups();
         let mut used = find::in_use(&cgroups, Depth::Leaders);
         if !table.all_in(&used) {
             used = find::in_use(&cgroups, Depth::Threads);
         }
+        if table.is_open() {
+            self.look_after_listeners(&mut table, &used);
+        }
+        self.look_after_interfaces(&mut table.guarded, &used);
+    }
+
+    /// Closes the listeners of namespaces in which nobody tagged is, and serves those that
+    /// somebody is in, also if they have not connected anywhere yet.
+    fn look_after_listeners(&self, table: &mut Table, used: &HashMap<u64, User>) {
+        table.forget_failures(Instant::now());
         let tags = used.iter().map(|(inode, user)| (*inode, user.tag)).collect();
         for cookie in table.unused(&tags) {
             if let Err(error) = self.with_kernel(|kernel| kernel.forget_netns(cookie)) {
@@ -278,9 +285,8 @@ impl Daemon {
         }
         let known = table.inodes();
         for (inode, user) in used.iter().filter(|(inode, _)| !known.contains(inode)) {
-            self.serve_at_sight(&mut table, *inode, user);
+            self.serve_at_sight(table, *inode, user);
         }
-        self.look_after_interfaces(&mut table, &used);
     }
 
     fn serve_at_sight(&self, table: &mut Table, inode: u64, user: &User) {

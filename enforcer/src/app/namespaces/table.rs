@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use enforcer_common::MAX_NETNS;
 
+use super::guarded::Guarded;
+
 /// Namespaces of one workload that are served at the same time. A program that makes
 /// one after the other takes no place from others, and no descriptors without end.
 pub const MAX_OF_WORKLOAD: usize = 64;
@@ -14,11 +16,9 @@ pub const MAX_SERVED: usize = MAX_NETNS as usize - 1;
 const MAX_FAILURES: usize = 1024;
 /// How long a namespace that could not be served is left alone, at first and at most.
 const PAUSE: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(5)];
-/// Namespaces whose interfaces are looked at in one go: the others wait for the next.
-const GUARDED_AT_ONCE: usize = 128;
 /// Looks in a row that find nobody before the listeners are closed: one look may miss a
 /// process whose parent ends at that moment.
-const MISSES: u8 = 2;
+pub const MISSES: u8 = 2;
 
 /// Why there is no place for one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,13 +35,11 @@ pub struct Served {
     inode: u64,
     tag: u64,
     misses: u8,
-    /// When its interfaces were looked at.
-    guarded: Instant,
 }
 
 impl Served {
     pub fn new(inode: u64, tag: u64) -> Self {
-        Self { inode, tag, misses: 0, guarded: Instant::now() }
+        Self { inode, tag, misses: 0 }
     }
 }
 
@@ -59,6 +57,8 @@ pub struct Table {
     home_inode: u64,
     served: HashMap<u64, Served>,
     failures: HashMap<u64, Failure>,
+    /// Over the proxy's death, too.
+    pub guarded: Guarded,
 }
 
 impl Table {
@@ -78,14 +78,6 @@ impl Table {
 
     pub fn is_open(&self) -> bool {
         self.home.is_some()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.served.is_empty()
-    }
-
-    pub fn cookies(&self) -> Vec<u64> {
-        self.served.keys().copied().chain(self.home).collect()
     }
 
     pub fn is_served(&self, cookie: u64) -> bool {
@@ -134,7 +126,8 @@ impl Table {
 
     /// Whether somebody is in each of them: `used` is tags by inode.
     pub fn all_in<T>(&self, used: &HashMap<u64, T>) -> bool {
-        self.served.values().all(|it| used.contains_key(&it.inode))
+        let served = self.served.values().map(|it| it.inode);
+        served.chain(self.guarded.inodes()).all(|inode| used.contains_key(&inode))
     }
 
     /// Takes out those that nobody has been seen in for long enough. The others count
@@ -156,18 +149,6 @@ impl Table {
             stays
         });
         gone
-    }
-
-    /// Those whose interfaces were not looked at for the longest time, with their inodes.
-    pub fn next_to_guard(&mut self, now: Instant) -> Vec<(u64, u64)> {
-        let mut all: Vec<_> = self.served.iter_mut().collect();
-        all.sort_unstable_by_key(|(_, it)| it.guarded);
-        let next = all.into_iter().take(GUARDED_AT_ONCE);
-        next.map(|(cookie, it)| {
-            it.guarded = now;
-            (*cookie, it.inode)
-        })
-        .collect()
     }
 
     pub fn by_tag(&self) -> HashMap<u64, usize> {
@@ -252,21 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_of_many_namespaces_are_looked_at_in_turn() {
-        let mut table = filled(GUARDED_AT_ONCE + 1, |number| number);
-        let now = Instant::now() + Duration::from_secs(1);
-        let first: HashSet<u64> = table.next_to_guard(now).into_iter().map(|(cookie, _)| cookie).collect();
-        assert_eq!(first.len(), GUARDED_AT_ONCE);
-        let second = table.next_to_guard(now + Duration::from_secs(1));
-        assert_eq!(second.iter().filter(|(cookie, _)| !first.contains(cookie)).count(), 1);
-        assert_eq!(filled(GUARDED_AT_ONCE, |number| number).next_to_guard(now).len(), GUARDED_AT_ONCE);
-    }
-
-    #[test]
     fn without_a_proxy_nothing_is_served() {
         let mut table = filled(3, |_| 7);
         assert!(table.is_open() && table.is_served(HOME) && table.is_served(100));
         table.stop();
-        assert!(!table.is_open() && !table.is_served(HOME) && !table.is_served(100) && table.is_empty());
+        assert!(!table.is_open() && !table.is_served(HOME) && !table.is_served(100));
     }
 }
