@@ -14,29 +14,31 @@
 //! of regular files alone, within limits; paths are followed within its own root.
 //! **Invariant**: a copy can be read by those who can read what it was made of: a namespace
 //! may show files of the host that its maker cannot read.
-//! **Invariant**: a mount is made in no namespace from which it would spread to the host.
+//! **Invariant**: a mount is made in no namespace from which it would spread to the host:
+//! that is looked at right before and right after, and what has spread is undone.
 
 mod look;
+mod mounts;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 
 use look::{Entry, Found, Limits, Rights, Store};
+use mounts::Mounts;
 
 /// The name that the CA has in a folder of roots.
 pub const CA_FILE: &str = "enforcer-ca.pem";
-/// More of the kernel's list of mounts is not read, in bytes.
-const MAX_MOUNTINFO: u64 = 4 << 20;
+/// More of a process's list of cgroups is not read, in bytes.
+const MAX_CGROUPS: u64 = 64 << 10;
 /// Of the file system that holds the copies; it also bounds their number.
 const SPACE: &std::ffi::CStr = c"mode=755,size=32m,nr_inodes=8192";
 
@@ -79,6 +81,12 @@ pub enum RootsError {
     Shared(String),
     #[error("{0} is shorter than it says: it is being written")]
     Changed(String),
+    #[error("the mount of {0} is not in the kernel's list any more: somebody changes mounts there")]
+    Unknown(String),
+    #[error("what was mounted over a store came to the host as well, and was undone: make its mount private")]
+    Spread,
+    #[error("the host has more mounts than are looked at: nothing is mounted where they could share it")]
+    TooManyMounts,
     #[error("{place} is {found}, and {limit} are copied at most")]
     TooMuch { place: String, found: String, limit: String },
 }
@@ -98,7 +106,7 @@ pub fn give(spec: &RootsSpec) -> Result<Given, RootsError> {
     }
     let theirs = step("their namespace", open_at(&process, "ns/mnt"))?;
     // This service may have mounts of its own: neither they nor the host's are touched.
-    let mut groups = BTreeSet::new();
+    let mut hosts = Vec::new();
     for other in ["/proc/self", "/proc/1"] {
         let other = step("our own process", rustix::fs::open(other, folder, Mode::empty()))?;
         let namespace = match open_at(&other, "ns/mnt") {
@@ -109,9 +117,9 @@ pub fn give(spec: &RootsSpec) -> Result<Given, RootsError> {
         if inode(&theirs)? == inode(&namespace)? {
             return Err(RootsError::Host);
         }
-        groups.extend(peer_groups(&read_proc(&other, "mountinfo")?));
+        hosts.push(step("our own mounts", open_at(&other, "mountinfo"))?);
     }
-    let mounts = read_proc(&process, "mountinfo")?;
+    let me = step("our own process", rustix::fs::open("/proc/self", folder, Mode::empty()))?;
     let scratch = Scratch::make(&spec.scratch)?;
     // By it what is open can be opened again for reading, wherever this process is.
     let own = step("our descriptors", rustix::fs::open("/proc/self/fd", folder, Mode::empty()))?;
@@ -123,19 +131,40 @@ pub fn give(spec: &RootsSpec) -> Result<Given, RootsError> {
         Found::There => return Ok(Given::There),
         Found::Stores(stores) => stores,
     };
-    for store in &stores {
-        if group_of(&mounts, mount_id(&store.target)?).is_some_and(|group| groups.contains(&group)) {
-            return Err(RootsError::Shared(store.place.clone()));
-        }
-    }
     enter(&scratch.namespace)?;
     let trees = scratch.fill(&stores, spec)?;
     enter(&theirs)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    for (tree, store) in trees.iter().zip(&stores) {
-        step("mounting over a store", rustix::mount::move_mount(tree, "", &store.target, "", flags))?;
-    }
+    // As this process sees them from here on; whatever becomes of the container's.
+    let mounts = Mounts::new(hosts, step("their mounts", open_at(&me, "mountinfo"))?);
+    put(&mounts, &trees, &stores, &own)?;
     Ok(Given::Mounted { places: stores.into_iter().map(|store| store.place).collect() })
+}
+
+/// Mounts over the stores, or over none of them.
+fn put(mounts: &Mounts, trees: &[OwnedFd], stores: &[Store], own: &OwnedFd) -> Result<(), RootsError> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    mounts.require_apart(stores)?;
+    let mut done = 0;
+    let result = trees.iter().zip(stores).try_for_each(|(tree, store)| {
+        step("mounting over a store", rustix::mount::move_mount(tree, "", &store.target, "", flags))?;
+        done += 1;
+        mounts.require_unseen(tree)
+    });
+    let result = result.and_then(|()| mounts.require_apart(stores));
+    if result.is_err() {
+        // The last one first. Where a mount has spread to, its end spreads as well.
+        for tree in trees[..done].iter().rev() {
+            undo(tree, own)?;
+        }
+    }
+    result
+}
+
+/// `own`: the folder of our descriptors, since here no other path leads to them.
+fn undo(tree: &OwnedFd, own: &OwnedFd) -> Result<(), RootsError> {
+    step("undoing a mount", rustix::process::fchdir(own))?;
+    let name = tree.as_raw_fd().to_string();
+    step("undoing a mount", rustix::mount::unmount(name, UnmountFlags::DETACH))
 }
 
 fn proc_of(pid: u32) -> PathBuf {
@@ -150,9 +179,9 @@ fn open_at(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 fn read_proc(process: &OwnedFd, name: &str) -> Result<String, RootsError> {
     let file = fs::File::from(step("opening what the kernel says of it", open_at(process, name))?);
     let mut text = Vec::new();
-    let read = io::Read::read_to_end(&mut io::Read::take(file, MAX_MOUNTINFO), &mut text);
+    let read = io::Read::read_to_end(&mut io::Read::take(file, MAX_CGROUPS), &mut text);
     step("reading what the kernel says of it", read)?;
-    // Names of mounts need not be text; what is looked at is.
+    // Names of cgroups need not be text; what is looked at is.
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -169,25 +198,6 @@ fn inode(fd: &OwnedFd) -> Result<u64, RootsError> {
 fn enter(namespace: &OwnedFd) -> Result<(), RootsError> {
     let kind = Some(LinkNameSpaceType::Mount);
     step("entering a mount namespace", rustix::thread::move_into_link_name_space(namespace.as_fd(), kind))
-}
-
-fn mount_id(fd: &OwnedFd) -> Result<u64, RootsError> {
-    let found = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
-    Ok(step("looking at a store's mount", found)?.stx_mnt_id)
-}
-
-/// The peer group of a mount, into and out of which mounts spread.
-fn group(line: &str) -> Option<u64> {
-    line.split(" - ").next()?.split(' ').skip(6).find_map(|tag| tag.strip_prefix("shared:")?.parse().ok())
-}
-
-fn peer_groups(mountinfo: &str) -> BTreeSet<u64> {
-    mountinfo.lines().filter_map(group).collect()
-}
-
-fn group_of(mountinfo: &str, mount: u64) -> Option<u64> {
-    let id = format!("{mount} ");
-    mountinfo.lines().find(|line| line.starts_with(&id)).and_then(group)
 }
 
 /// A file system in memory, in a mount namespace that nobody else is in.

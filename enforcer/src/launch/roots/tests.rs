@@ -197,17 +197,6 @@ fn a_copy_has_the_ca_at_the_end_and_a_link_to_it() {
 }
 
 #[test]
-fn what_is_shared_is_known_by_its_group() {
-    let text = "\
-21 1 0:20 / / rw shared:7 master:3 - overlay overlay rw\n\
-22 21 0:21 /shared:9 /etc rw - ext4 /dev/shared:8 rw\n\
-213 21 0:22 / /srv rw,noexec master:2 - tmpfs tmpfs rw\n";
-    assert_eq!(peer_groups(text), BTreeSet::from([7]));
-    assert_eq!((group_of(text, 21), group_of(text, 22), group_of(text, 2)), (Some(7), None, None));
-    assert_eq!(group_of(text, 213), None);
-}
-
-#[test]
 fn only_the_cgroup_itself_and_what_is_below_it_is_in_it() {
     let text = "4:cpu:/jobs/one\n0::/jobs/one/libpod-1\n";
     for (cgroup, want) in [
