@@ -22,7 +22,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ use crate::launch::roots::{Given, RootsSpec};
 
 use super::children::{PROGRAM, memory_file, pass};
 use super::daemon::{Daemon, lock};
+use watch::Most;
 
 /// How often a cgroup that has just appeared is looked at.
 const FRESH: Duration = Duration::from_millis(2);
@@ -50,8 +51,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const TRIES: u32 = 3;
 /// The most processes of a cgroup that are looked at.
 const MAX_PROCESSES: usize = 256;
-/// The most containers that are served at a time, and of one tagged cgroup.
-const MAX_AT_ONCE: usize = 16;
+/// The most containers that are given the CA at a time. One that lets its turn pass keeps
+/// its place until its process has ended.
+const MOST_AT_ONCE: Most = Most { all: 32, of_each: 4 };
+/// The most cgroups that are looked at because they are new; others wait for the sweep.
+const MOST_YOUNG: Most = Most { all: 1024, of_each: 64 };
 /// More of the kernel's list of mounts is not read, in bytes.
 const MAX_MOUNTS: u64 = 1 << 20;
 
@@ -64,18 +68,24 @@ pub struct Containers {
     trust: Mutex<HashMap<Key, State>>,
     /// Network namespaces that were served before anybody asked.
     networks: Mutex<HashSet<Key>>,
+    /// Processes that were killed, and have not ended, with the tagged cgroup.
+    stuck: Mutex<Vec<(PathBuf, Child)>>,
 }
 
 enum State {
-    Busy,
+    /// In this tagged cgroup.
+    Busy(PathBuf),
     Served,
-    Failed { tries: u32, at: Instant },
+    Failed {
+        tries: u32,
+        at: Instant,
+    },
 }
 
 impl Containers {
     pub fn new() -> Self {
-        let (trust, networks) = Default::default();
-        Self { watch: watch::Watch::new(watch::MAX_WATCHED), trust, networks }
+        let (trust, networks, stuck) = Default::default();
+        Self { watch: watch::Watch::new(watch::MOST), trust, networks, stuck }
     }
 
     /// Why new cgroups are looked for again and again: nobody tells of all of them.
@@ -83,11 +93,26 @@ impl Containers {
         self.watch.problem()
     }
 
+    /// For `enforcer status`: those whose stores of roots were looked at.
+    pub fn list(&self) -> Vec<serde_json::Value> {
+        let state = |state: &State| match state {
+            State::Busy(_) => "is given the CA",
+            State::Served => "has the CA, or no store of roots",
+            State::Failed { .. } => "does not have the CA",
+        };
+        let trust = lock(&self.trust);
+        let mut all: Vec<_> = trust.iter().map(|((_, path), it)| (path.clone(), state(it))).collect();
+        all.sort();
+        let entry = |(path, state): (PathBuf, &str)| serde_json::json!({ "cgroup": path, "state": state });
+        all.into_iter().map(entry).collect()
+    }
+
     /// A cgroup was tagged: what appears in it and below it is looked at.
     pub fn watch(&self, path: &Path) {
         if !self.watch.add(path) {
             tracing::warn!(
-                limit = watch::MAX_WATCHED,
+                limit = watch::MOST.all,
+                limit_of_each = watch::MOST.of_each,
                 cgroup = %path.display(),
                 "too many cgroups to watch: containers in it get the CA when they are refused for the first time"
             );
@@ -100,23 +125,25 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     let host = Namespaces::of("self").context("the host's own namespaces")?;
     let daemon = Arc::clone(daemon);
     std::thread::Builder::new().name("containers".to_owned()).spawn(move || {
-        let mut young: HashMap<PathBuf, Instant> = HashMap::new();
+        let mut young = Young::new();
         let mut swept = Instant::now();
         while !daemon.stop.load(Ordering::Acquire) {
-            let newest = young.values().map(Instant::elapsed).min();
+            let newest = young.values().map(|(since, _)| since.elapsed()).min();
             let pause = match newest {
                 Some(age) if age < FRESH_FOR => FRESH,
                 Some(_) => YOUNG,
                 None => SWEEP.saturating_sub(swept.elapsed()),
             };
             match daemon.containers.watch.made(pause) {
-                Ok(made) => young.extend(made.into_iter().map(|path| (path, Instant::now()))),
+                Ok(made) => {
+                    made.into_iter().for_each(|path| add_young(&daemon.containers.watch, &mut young, path));
+                }
                 Err(error) => {
                     tracing::error!(%error, "what appears is found a second later");
                     std::thread::sleep(SWEEP);
                 }
             }
-            young.retain(|path, since| {
+            young.retain(|path, (since, _)| {
                 let age = since.elapsed();
                 age < YOUNG_FOR && path.is_dir() && !look_at(&daemon, path, Some(age), &host)
             });
@@ -129,7 +156,18 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     Ok(())
 }
 
+/// Cgroups that have just appeared: since when, and the tagged one that they are in.
+type Young = HashMap<PathBuf, (Instant, PathBuf)>;
+
+fn add_young(watch: &watch::Watch, young: &mut Young, path: PathBuf) {
+    let owner = watch.owner(&path);
+    if MOST_YOUNG.admit(young.values().map(|(_, owner)| owner), &owner) {
+        young.insert(path, (Instant::now(), owner));
+    }
+}
+
 fn sweep(daemon: &Arc<Daemon>, host: &Namespaces) {
+    lock(&daemon.containers.stuck).retain_mut(|(_, child)| matches!(child.try_wait(), Ok(None)));
     let mut alive = HashSet::new();
     for path in daemon.containers.watch.all() {
         look_at(daemon, &path, None, host);
@@ -234,25 +272,32 @@ fn has_other_root(pid: &str, host: &Option<String>) -> bool {
 fn give_roots(daemon: &Arc<Daemon>, cgroup: &Path, pid: &str, namespace: u64) -> bool {
     let Ok(pid) = pid.parse::<u32>() else { return false };
     let key = (namespace, cgroup.to_owned());
+    let owner = daemon.containers.watch.owner(cgroup);
     let tries = {
         let mut trust = lock(&daemon.containers.trust);
         let tries = match trust.get(&key) {
             Some(State::Served) => return true,
-            Some(State::Busy) => return false,
+            Some(State::Busy(_)) => return false,
             Some(State::Failed { tries, at }) if *tries >= TRIES || at.elapsed() < SWEEP => return false,
             Some(State::Failed { tries, .. }) => *tries,
             None => 0,
         };
-        if trust.values().filter(|state| matches!(state, State::Busy)).count() >= MAX_AT_ONCE {
+        let stuck = lock(&daemon.containers.stuck);
+        let busy = trust.values().filter_map(|state| match state {
+            State::Busy(owner) => Some(owner),
+            _ => None,
+        });
+        if !MOST_AT_ONCE.admit(busy.chain(stuck.iter().map(|(owner, _)| owner)), &owner) {
             return false;
         }
-        trust.insert(key.clone(), State::Busy);
+        drop(stuck);
+        trust.insert(key.clone(), State::Busy(owner.clone()));
         tries
     };
     let (begun, daemon) = (Arc::clone(daemon), Arc::clone(daemon));
     let done = key.clone();
     let thread = std::thread::Builder::new().name("container roots".to_owned()).spawn(move || {
-        let given = begin(&begun, &done.1, pid);
+        let given = begin(&begun, &done.1, owner, pid);
         let state = told(&done.1, given, tries);
         lock(&begun.containers.trust).insert(done, state);
     });
@@ -286,7 +331,7 @@ fn told(cgroup: &Path, given: Result<Given>, tries: u32) -> State {
 }
 
 /// Has it done by a process of its own, and waits for that.
-fn begin(daemon: &Daemon, cgroup: &Path, pid: u32) -> Result<Given> {
+fn begin(daemon: &Daemon, cgroup: &Path, owner: PathBuf, pid: u32) -> Result<Given> {
     let spec = RootsSpec {
         pid,
         cgroup: format!("/{}", cgroup.strip_prefix(daemon.mount()).unwrap_or(cgroup).display()),
@@ -304,9 +349,11 @@ fn begin(daemon: &Daemon, cgroup: &Path, pid: u32) -> Result<Given> {
     let until = Instant::now() + PATIENCE;
     while child.try_wait()?.is_none() {
         if Instant::now() > until {
-            // A file system of the container's may hold it until it ends; it holds nothing of ours.
             child.kill()?;
-            std::thread::spawn(move || child.wait().map(drop));
+            // A file system of the container's may hold it for as long as it likes: until it
+            // has ended it counts for those who are in that cgroup, and nobody waits for it.
+            lock(&daemon.containers.stuck).push((owner, child));
+            tracing::warn!(cgroup = %cgroup.display(), "a container holds up who would give it the CA");
             bail!("it did not give its stores away within {} s", PATIENCE.as_secs());
         }
         std::thread::sleep(FRESH);
@@ -320,6 +367,33 @@ fn begin(daemon: &Daemon, cgroup: &Path, pid: u32) -> Result<Given> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_new_cgroups_one_workload_has_so_many_and_others_have_room() {
+        let watch = watch::Watch::new(watch::MOST);
+        let mut young = Young::new();
+        let mut make = |name: &str, many: usize| {
+            let owner = Path::new("/nowhere").join(name);
+            watch.add(&owner);
+            (0..many).for_each(|number| add_young(&watch, &mut young, owner.join(number.to_string())));
+            young.keys().filter(|it| it.starts_with(&owner)).count()
+        };
+        assert_eq!(make("hostile", MOST_YOUNG.of_each + 1), MOST_YOUNG.of_each);
+        assert_eq!(make("other", 1), 1);
+        let others = MOST_YOUNG.all / MOST_YOUNG.of_each;
+        let all: usize = (0..others).map(|other| make(&other.to_string(), MOST_YOUNG.of_each)).sum();
+        assert_eq!(all + MOST_YOUNG.of_each + 1, MOST_YOUNG.all);
+    }
+
+    #[test]
+    fn of_those_who_get_the_ca_at_a_time_one_workload_has_so_many() {
+        let (hostile, other) = (PathBuf::from("/hostile"), PathBuf::from("/other"));
+        let busy = |many: usize| std::iter::repeat_n(&hostile, many);
+        assert!(MOST_AT_ONCE.admit(busy(MOST_AT_ONCE.of_each - 1), &hostile));
+        assert!(!MOST_AT_ONCE.admit(busy(MOST_AT_ONCE.of_each), &hostile));
+        assert!(MOST_AT_ONCE.admit(busy(MOST_AT_ONCE.of_each), &other));
+        assert!(!MOST_AT_ONCE.admit(busy(MOST_AT_ONCE.all), &other));
+    }
 
     #[test]
     fn this_process_has_the_root_of_the_host_and_no_other() {
