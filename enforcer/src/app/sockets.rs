@@ -173,6 +173,7 @@ impl Daemon {
             "signer_pid": pids.map(|pids| pids.1),
             "proxy": proxy.unwrap_or_else(|error| json!({ "problem": format!("{error:#}") })),
             "interfaces": self.guarded_interfaces()?,
+            "containers": self.containers.list(),
             "pins": health.links.iter().chain(&health.maps).map(pin).collect::<Vec<_>>(),
             "mode": if health.mode == Mode::Deny { "deny" } else { "redirect" },
             "tampered": self.what_was_changed(&health),

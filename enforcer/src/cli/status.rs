@@ -59,6 +59,7 @@ impl Cmd {
                 let why = tier["why"].as_str().map_or_else(String::new, |why| format!(": {why}"));
                 println!("tier   {:<16} {state}{why}", tier["name"].as_str().unwrap_or_default());
             }
+            print_interfaces(&status["interfaces"]);
             for pin in status["pins"].as_array().into_iter().flatten() {
                 let problem = pin["problem"].as_str().unwrap_or("ok");
                 println!("pin    {:<16} {problem}", pin["name"].as_str().unwrap_or_default());
@@ -77,13 +78,32 @@ impl Cmd {
                 };
                 println!("scope  {name:<16} {} cgroup(s){lifted}{sweeping}{problem}", scope["cgroups"]);
             }
+            for container in status["containers"].as_array().into_iter().flatten() {
+                let cgroup = container["cgroup"].as_str().unwrap_or_default();
+                println!("contnr {cgroup}  {}", container["state"].as_str().unwrap_or_default());
+            }
             for job in status["jobs"].as_array().into_iter().flatten() {
                 let name = job["name"].as_str().unwrap_or_default();
                 let lifted = lifted(job);
-                println!("job    {name:<16} {}{lifted}", job["cgroup"].as_str().unwrap_or_default());
+                let served = match job["namespaces"].as_u64() {
+                    None | Some(0) => String::new(),
+                    Some(many) => format!("  {many} network namespace(s)"),
+                };
+                println!("job    {name:<16} {}{served}{lifted}", job["cgroup"].as_str().unwrap_or_default());
             }
         }
         Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+}
+
+/// How many interfaces are guarded, and how many namespaces have a wall.
+fn print_interfaces(interfaces: &serde_json::Value) {
+    match interfaces["problem"].as_str() {
+        Some(problem) => println!("ifaces {problem}"),
+        None => println!(
+            "ifaces {} guarded, {} network namespace(s) walled",
+            interfaces["guarded"], interfaces["walled"]
+        ),
     }
 }
 
