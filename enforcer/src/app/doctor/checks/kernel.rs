@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
-use crate::app::config::{DEFAULT, Tc};
+use crate::app::config::DEFAULT;
 use crate::app::doctor::check::{Fix, Found};
 use crate::app::doctor::host::{Access, Host, MAX_FILE, Service};
 use crate::app::doctor::scope::Scope;
+use crate::kernel::Tc;
 
 /// The oldest kernel that this was measured on.
 const OLDEST: (u32, u32) = (6, 1);
@@ -116,7 +117,9 @@ pub(super) fn packet_egress(host: &Host) -> Found {
         };
         let fix = match host.config.kernel.tc {
             Tc::Off => format!("sed -i '/^tc *=/d' {DEFAULT} && systemctl restart enforcer"),
-            Tc::Auto => "modprobe -a sch_ingress cls_bpf && systemctl restart enforcer".to_owned(),
+            Tc::Auto | Tc::Filters => {
+                "modprobe -a sch_ingress cls_bpf && systemctl restart enforcer".to_owned()
+            }
         };
         return Found::missing(format!("no programs at the egress of interfaces: {why}"), Fix::shell(fix));
     }
