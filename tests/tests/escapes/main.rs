@@ -7,6 +7,7 @@
 //!
 //! Needs root. `ENFORCER_ESCAPES_ALL` tries everything in the other states as well, of
 //! which a sample is tried otherwise; `ENFORCER_ESCAPES_SEED` repeats one.
+//! `ENFORCER_ESCAPES_ONLY` names techniques, with commas between: nothing else is tried.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(unsafe_code, reason = "what a child does between fork and exec")]
 
