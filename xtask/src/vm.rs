@@ -39,6 +39,9 @@ const MODULES: &[&str] = &[
     "net/vmw_vsock/vsock",
     "net/vmw_vsock/vmw_vsock_virtio_transport_common",
     "net/vmw_vsock/vsock_loopback",
+    "net/ipv4/inet_diag",
+    "net/ipv4/tcp_diag",
+    "net/ipv4/udp_diag",
     "crypto/af_alg",
 ];
 

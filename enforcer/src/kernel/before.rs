@@ -183,15 +183,23 @@ fn dump(fd: &OwnedFd, family: u8, protocol: u8, meant: &HashSet<u64>) -> io::Res
         while let Some((kind, body, after)) = split(rest) {
             match kind {
                 NLMSG_DONE => return Ok(found),
-                // A kernel without this protocol has no sockets of it.
-                NLMSG_ERROR => match error_of(body)? {
-                    0 | libc::ENOENT => return Ok(found),
-                    error => return Err(io::Error::from_raw_os_error(error)),
-                },
+                NLMSG_ERROR => return listed(error_of(body)?).map(|()| found),
                 _ => found.extend(Found::parse(body).filter(|it| meant.contains(&it.inode))),
             }
             rest = after;
         }
+    }
+}
+
+/// How the kernel ends a dump. TCP and UDP are in every kernel, but what lists them may be
+/// a module that cannot be loaded: that is no sign that there are no sockets.
+fn listed(error: i32) -> io::Result<()> {
+    match error {
+        0 => Ok(()),
+        libc::ENOENT => Err(io::Error::other(
+            "the kernel cannot list them: load the modules inet_diag, tcp_diag and udp_diag",
+        )),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
@@ -295,6 +303,14 @@ mod tests {
         assert_eq!((found.state, found.inode, found.cgroup), (ESTABLISHED, 4711, Some(99)));
         assert_eq!(Found::parse(&body[..MESSAGE - 1]), None);
         assert_eq!(split(&[0; 8]), None);
+    }
+
+    #[test]
+    fn sockets_that_cannot_be_listed_are_not_none() {
+        listed(0).unwrap();
+        let missing = listed(libc::ENOENT).unwrap_err();
+        assert!(missing.to_string().contains("tcp_diag"), "{missing}");
+        assert_eq!(listed(libc::EPERM).unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 
     /// What this process has connected in its own namespace, as far as it may look.

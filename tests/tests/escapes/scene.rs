@@ -27,7 +27,7 @@ pub enum Scene {
     Damage,
     /// Not the wire, but what the call said, decides: the port is the prize.
     Said,
-    /// The destination is the enforcer itself, of which no control is needed.
+    /// It is about the enforcer itself, of which no control is needed.
     Proxy,
     /// A process outside, started with these words.
     Helper(&'static [&'static str]),

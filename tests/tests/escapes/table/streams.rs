@@ -38,7 +38,7 @@ pub const ALL: &[Technique] = &[
     tech("sctp-seqpacket", &["sctp-seqpacket", P4], "NNNNNN").on("lsm", "HHHHHH"),
     tech("dccp", &["dccp", P4], "NNNNNN").on("lsm", "HHHHHH"),
     tech("smc", &["smc", P4], "NNNNNN"),
-    tech("source-port-of-another", &["tcp-from", P4, "15999"], "RRRRRR"),
+    tech("source-port-of-another", &["tcp-from", P4, "15999"], "RRRRRR").scene(Scene::Proxy),
     tech("inbound-pull", &["listen", "0.0.0.0:7000"], "HHHHHH").scene(Scene::Pulled),
     tech("dial-proxy", &["tcp", "127.0.0.1:15001"], "OOOOOO").scene(Scene::Proxy),
     tech("dial-proxy-alias", &["tcp", "127.0.0.2:15001"], "OOOOOO").scene(Scene::Proxy),
