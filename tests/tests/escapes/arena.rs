@@ -175,6 +175,7 @@ impl Arena {
         self.world.sniffer.clear().unwrap();
         let said = technique.scene.play(self, &self.world.job, level, technique);
         let is_damage = technique.scene == Scene::Damage;
+        // Also where nothing gets out by it.
         self.damaged |= is_damage && level == Level::Root;
         let leaked = self.leaked(technique);
         let gone = technique.scene == Scene::Said && said.starts_with("ok");
@@ -192,8 +193,9 @@ impl Arena {
         if technique.scene == Scene::Proxy {
             return Seen { outcome: Outcome::Refused, said };
         }
-        let (worked, control) = self.control(technique, level);
-        self.damaged |= is_damage && worked;
+        let (worked, control) =
+            if level == Level::Root { self.works(technique) } else { self.control(technique, level) };
+        self.damaged |= is_damage && worked && level != Level::Root;
         if worked {
             // ECONNABORTED: somebody has ended it.
             let closed = technique.scene == Scene::Late && level.is_swept() && said.starts_with("error 103 ");
