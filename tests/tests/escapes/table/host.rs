@@ -44,7 +44,9 @@ pub const ALL: &[Technique] = &[
         "$unix",
     ])),
     tech("relay-abstract", &["by-abstract", "$abstract"], "LKKLKL")
-        .on("lsm", "HKKHKH")
+        .on("6.1", "LLKLKL")
+        .on("6.1+lsm", "HHKHKH")
+        .on("6.12+lsm", "HKKHKH")
         .scene(Scene::Helper(&["relay-abstract", P4, "$abstract"])),
     tech("move-out", &["move-out", P4, "$outside"], "KKKKKL").on("lsm", "KKKKKH"),
     tech("clone-out", &["clone-out", P4, "$outside"], "KKKKKL").on("lsm", "KKKKKH"),

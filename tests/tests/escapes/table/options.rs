@@ -6,9 +6,9 @@ pub const ALL: &[Technique] = &[
     tech("bindtodevice", &["option", P4, "device"], "HHHHHH"),
     tech("bindtodevice-udp-loopback", &["udp-option", "127.0.0.1:4444", "device"], "HHHHHH"),
     tech("bindtoifindex", &["option", P4, "ifindex"], "HHHHHH"),
-    tech("uring-bindtodevice", &["uring-setsockopt", P4, "device"], "HKKHKH"),
-    tech("uring-source-route", &["uring-setsockopt", P4, "route"], "KKKHKH"),
-    tech("uring-routing-header", &["uring-setsockopt", P6, "header"], "HKKHKH"),
+    tech("uring-bindtodevice", &["uring-setsockopt", P4, "device"], "HKKHKH").on("6.1", "NNNNNN"),
+    tech("uring-source-route", &["uring-setsockopt", P4, "route"], "KKKHKH").on("6.1", "NNNNNN"),
+    tech("uring-routing-header", &["uring-setsockopt", P6, "header"], "HKKHKH").on("6.1", "NNNNNN"),
     tech("mark", &["option", P4, "mark"], "KKKRRR").on("lsm", "KKKHHH"),
     tech("unicast-if", &["option", P4, "unicast-if"], "RRRRRR"),
     tech("unicast-if-ipv6", &["option", P6, "unicast-if"], "RRRRRR"),
@@ -21,7 +21,9 @@ pub const ALL: &[Technique] = &[
     tech("source-route-message", &["udp-retopts", BEHIND], "KKKHHH"),
     tech("routing-header-tcp", &["option", P6, "rthdr"], "HHHHHH"),
     tech("routing-header-udp", &["udp-option", BEHIND6, "rthdr"], "HHHHHH"),
-    tech("routing-header-message", &["dns-rthdr", "[fd77::2]:53"], "NNNNNN").on("lsm", "HHHHHH"),
+    tech("routing-header-message", &["dns-rthdr", "[fd77::2]:53"], "NNNNNN")
+        .on("6.1", "HHHHHH")
+        .on("lsm", "HHHHHH"),
     tech("hop-options", &["udp-option", P6, "hopopts"], "KKKHHH"),
     tech("destination-options", &["udp-option", P6, "dstopts"], "KKKHHH"),
     tech("destination-options-before-route", &["udp-option", P6, "rthdrdstopts"], "KKKHHH"),
