@@ -170,14 +170,18 @@ fn open(columns: &[Column], level: &str) -> String {
         found.values().filter(|places| **places != all && **places != plain).map(|it| (it, ())).collect();
     for places in rest.keys() {
         let titles = columns.iter().filter(|it| places.contains(&it.name)).map(|it| it.title.as_str());
-        parts.push(format!("on {} {}", titles.collect::<Vec<_>>().join(" and "), of(places)));
+        let titles = titles.collect::<Vec<_>>().join(" and ");
+        let without = if places.iter().all(|name| plain.contains(name)) { " without LSM" } else { "" };
+        parts.push(format!("on {titles}{without} {}", of(places)));
     }
     if parts.is_empty() { "nothing.".to_owned() } else { parts.join("; ") + "." }
 }
 
 const PRODUCT: &str = "Each technique at each level in each state, by `cargo xtask soak --only escapes`. The \
                        fourth state, policy in audit mode, is no state of the kernel half: \
-                       `tests/tests/service/audit.rs` holds its programs and maps to be the same to the byte.";
+                       `tests/tests/service/audit.rs` holds its programs and maps to be the same to the byte. While \
+                       loaders replace each other, techniques that damage programs are not tried: the next loader \
+                       repairs what they do. `-`: not run.";
 
 const INTRODUCTION: &str = "# Ways out, and what comes of them
 

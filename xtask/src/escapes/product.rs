@@ -96,7 +96,8 @@ pub fn section() -> Result<Option<String>> {
     );
     for row in rows.values() {
         let word = |key: &str| row[key].as_str().unwrap_or("?").to_owned();
-        let open = levels.iter().map(|level| row["open"][level].to_string());
+        let open = levels.iter().map(|level| row["open"][level].as_u64());
+        let open = open.map(|count| count.map_or_else(|| "-".to_owned(), |count| count.to_string()));
         text.push_str(&format!(
             "| {} | {} | {} | {} | {} | {} |\n",
             word("kernel"),

@@ -23,7 +23,7 @@ pub const ALL: &[Technique] = &[
     tech("routing-header-udp", &["udp-option", BEHIND6, "rthdr"], "HHHHHH"),
     tech("routing-header-message", &["dns-rthdr", "[fd77::2]:53"], "NNNNNN")
         .on("6.1", "HHHHHH")
-        .on("lsm", "HHHHHH"),
+        .on("6.12", "HHHHHH"),
     tech("hop-options", &["udp-option", P6, "hopopts"], "KKKHHH"),
     tech("destination-options", &["udp-option", P6, "dstopts"], "KKKHHH"),
     tech("destination-options-before-route", &["udp-option", P6, "rthdrdstopts"], "KKKHHH"),

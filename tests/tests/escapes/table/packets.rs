@@ -18,14 +18,19 @@ pub const ALL: &[Technique] = &[
     tech("raw-header", &["hdrincl", P4], "KKKHHH"),
     tech("raw-header-loopback", &["hdrincl-loopback", P4], "KKKHHH"),
     tech("raw-fragments", &["fragments", P4], "KKKHHH"),
-    tech("l2tp", &["l2tp", P4], "NNNNNN").on("6.1", "HHHHHH").on("lsm", "HHHHHH"),
+    tech("l2tp", &["l2tp", P4], "NNNNNN").on("6.1", "HHHHHH").on("6.12", "HHHHHH"),
     tech("packet-raw", &["packet-raw", P4], "KKKLKL").on("lsm", "KKKHKH"),
     tech("packet-datagram", &["packet-dgram", P4], "KKKLKL").on("lsm", "KKKHKH"),
     tech("packet-bypass", &["packet-bypass", P4], "KKKHKH"),
     tech("packet-ring", &["packet-ring", P4], "KKKHKH"),
-    tech("vsock", &["by-vsock", "7777"], "NNNNNN").on("6.1", "LKKLKL").on("lsm", "HKKHKH").scene(VSOCK),
+    tech("vsock", &["by-vsock", "7777"], "NNNNNN")
+        .on("6.1", "LKKLKL")
+        .on("6.12", "LKKLKL")
+        .on("lsm", "HKKHKH")
+        .scene(VSOCK),
     tech("uring-vsock", &["by-uring-vsock", "7777"], "NNNNNN")
         .on("6.1", "LKKLKL")
+        .on("6.12", "LKKLKL")
         .on("lsm", "HKKHKH")
         .scene(VSOCK),
     tech("tun", &["tun", P4], "KKKKKL").on("lsm", "KKKKKH").scene(Scene::Damage),
