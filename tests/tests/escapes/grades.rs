@@ -10,8 +10,8 @@ use crate::fake::Fake;
 use crate::outcome::{Level, Outcome};
 use crate::table::TECHNIQUES;
 
-/// The kernel for which the table stands without exceptions.
-const KERNEL: &str = "6.18";
+/// Kernels, and whether the second tier is there.
+const TIERS: [(&str, bool); 3] = [("6.18", false), ("6.12", true), ("6.1", true)];
 
 /// What doctor knows and nobody tries here, since it is about what else is on a host than the
 /// enforcer: daemons, accounts, files, devices.
@@ -37,11 +37,18 @@ const NOT_TRIED: [&str; 19] = [
     "user-manager",
 ];
 
-/// The arena: no second tier, nothing on interfaces, nobody who closes what was connected
-/// before, and outsiders who lend a hand.
-fn arena() -> Fake {
+fn good(lsm: bool) -> Fake {
     let mut fake = Fake::good();
-    fake.without_lsm();
+    if !lsm {
+        fake.without_lsm();
+    }
+    fake
+}
+
+/// The arena: nothing on interfaces, nobody who closes what was connected
+/// before, and outsiders who lend a hand.
+fn arena(lsm: bool) -> Fake {
+    let mut fake = good(lsm);
     fake.status.as_mut().unwrap()["interfaces"] = serde_json::json!({ "guarded": 0, "problem": "none" });
     fake.replace("/boot/config-6.12.117+deb12-amd64", "INET_DIAG_DESTROY=y", "INET_DIAG_DESTROY=n");
     fake.replace("/proc/sys/kernel/yama/ptrace_scope", "1", "0");
@@ -51,8 +58,8 @@ fn arena() -> Fake {
     fake
 }
 
-fn graded(level: Level) -> (Graded, Report) {
-    let mut fake = arena();
+fn graded(level: Level, lsm: bool) -> (Graded, Report) {
+    let mut fake = arena(lsm);
     match level.name() {
         "user" => {
             fake.unit("[Service]\nUser=ci\nNoNewPrivileges=yes\nStandardInput=socket\n");
@@ -62,8 +69,7 @@ fn graded(level: Level) -> (Graded, Report) {
         "launched" => (Graded::Unprivileged, fake.run_report(None)),
         // The kernel and the host's other users are as doctor asks for.
         "unit" | "container-set" => {
-            fake = Fake::good();
-            fake.without_lsm();
+            fake = good(lsm);
             let grade = if level.name() == "unit" { Graded::Unprivileged } else { Graded::ContainerRoot };
             (grade, fake.report(grade))
         }
@@ -79,14 +85,16 @@ fn graded(level: Level) -> (Graded, Report) {
 #[test]
 fn what_doctor_says_is_not_stopped_is_what_the_table_says() {
     let mut differences = Vec::new();
-    for level in Level::ALL {
-        let (grade, report) = graded(level);
+    for ((kernel, lsm), level) in
+        TIERS.into_iter().flat_map(|tier| Level::ALL.into_iter().map(move |level| (tier, level)))
+    {
+        let (grade, report) = graded(level, lsm);
         let said = report.scopes[0].grades.iter().find(|graded| graded.level == grade).unwrap();
         let (mut said, mut wanted): (BTreeSet<&str>, BTreeSet<&str>) =
             (said.not_stopped.iter().copied().collect(), BTreeSet::new());
         said.retain(|name| !NOT_TRIED.contains(name));
         for technique in TECHNIQUES.iter().flat_map(|group| group.iter()) {
-            match technique.expected(KERNEL, false, level, State::Enforcing) {
+            match technique.expected(kernel, lsm, level, State::Enforcing) {
                 Outcome::NotStopped => {
                     wanted.insert(technique.name);
                 }
@@ -98,7 +106,8 @@ fn what_doctor_says_is_not_stopped_is_what_the_table_says() {
             }
         }
         if said != wanted {
-            differences.push(format!("{}: doctor {said:?}, the table {wanted:?}", level.name()));
+            let place = format!("{}, {kernel}, lsm {lsm}", level.name());
+            differences.push(format!("{place}: doctor {said:?}, the table {wanted:?}"));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

@@ -60,7 +60,7 @@ pub const CHECKS: &[Check] = &[
     scope("su-session", USER, &["su-session"], tagging::su_session),
     scope("outside-processes", USER, &OUTSIDERS, tagging::outside),
     scope("namespaces-served", ADVICE, &[], tagging::namespaces),
-    scope("job-user", USER, &["relay-unix", "move-out", "root-file"], settings::user),
+    scope("job-user", USER, &["root-file"], settings::user),
     scope("no-new-privileges", USER, &["privileged-program"], settings::no_new_privileges),
     scope("privileged-programs", USER, &["privileged-program"], files::privileged_programs),
     scope("sudo", USER, &["sudo"], files::sudo),

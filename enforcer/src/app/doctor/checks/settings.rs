@@ -65,6 +65,7 @@ pub fn ambient(unit: &Unit) -> Vec<String> {
 }
 
 const OF_RUN: &str = "jobs of `enforcer run` have none";
+const BY_LSM: &str = "the LSM tier refuses what undoes enforcement, whatever capabilities there are";
 
 pub(super) fn user(_: &Host, scope: &Scope) -> Found {
     let names: Vec<String> = scope.people.iter().map(|person| person.name.clone()).collect();
@@ -95,8 +96,11 @@ pub(super) fn no_new_privileges(_: &Host, scope: &Scope) -> Found {
     }
 }
 
-pub(super) fn capabilities(_: &Host, scope: &Scope) -> Found {
+pub(super) fn capabilities(host: &Host, scope: &Scope) -> Found {
     let Some(unit) = &scope.unit else { return Found::good(OF_RUN) };
+    if lsm_runs(host) {
+        return Found::good(BY_LSM);
+    }
     let Some(set) = unit.capabilities("CapabilityBoundingSet") else {
         return Found::missing("root in the unit has every capability", Fix::drop_in(bounding()));
     };
@@ -109,7 +113,10 @@ pub(super) fn capabilities(_: &Host, scope: &Scope) -> Found {
     }
 }
 
-pub(super) fn begins_with(_: &Host, scope: &Scope) -> Found {
+pub(super) fn begins_with(host: &Host, scope: &Scope) -> Found {
+    if lsm_runs(host) {
+        return Found::good(BY_LSM);
+    }
     let held = scope.unit.as_ref().map(ambient).unwrap_or_default();
     if held.is_empty() {
         return Found::good("jobs begin without a capability that matters");
