@@ -43,6 +43,7 @@ pub struct Config {
     pub mask: Mask,
     pub run: Run,
     pub kernel: Kernel,
+    pub containers: Containers,
     /// Cgroups of others that are enforced, each with its place in the file.
     pub scope: Vec<toml::Spanned<Scope>>,
     /// Limits of the proxy.
@@ -225,6 +226,22 @@ pub struct Kernel {
     pub systemd_executor: PathBuf,
 }
 
+/// What is asked of a container daemon.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Containers {
+    /// A command that is given a container's id and writes its labels as a JSON object.
+    pub inspect: Vec<String>,
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        let words =
+            ["/usr/bin/podman", "inspect", "--type", "container", "--format", "{{json .Config.Labels}}"];
+        Self { inspect: words.map(str::to_owned).to_vec() }
+    }
+}
+
 /// What tagged cgroups get when somebody has changed what is attached, until an
 /// operator says `enforcer reload`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -290,6 +307,9 @@ impl Config {
         config.lasting.remove("scope");
         for path in &config.run.expose {
             check_exposed(path).map_err(|why| invalid(format!("[run] expose: {why}"), None))?;
+        }
+        if !config.containers.inspect.first().is_some_and(|program| program.starts_with('/')) {
+            return Err(invalid("[containers] inspect begins with the path of a program".to_owned(), None));
         }
         let mut names = std::collections::HashSet::new();
         for scope in &config.scope {
@@ -382,6 +402,15 @@ mod tests {
         assert_eq!(lsm("[kernel]\nlsm = \"require\"\n").unwrap(), LsmMode::Require);
         assert_eq!(lsm("[kernel]\nlsm = \"off\"\n").unwrap(), LsmMode::Off);
         assert!(lsm("[kernel]\nlsm = \"on\"\n").is_err());
+    }
+
+    #[test]
+    fn who_is_asked_for_labels_is_a_program_by_its_path() {
+        let parse = |text: &str| Config::parse(Path::new("c"), text).map(|config| config.containers.inspect);
+        assert_eq!(parse("").unwrap()[0], "/usr/bin/podman");
+        assert_eq!(parse("[containers]\ninspect = ['/bin/x', 'y']\n").unwrap(), ["/bin/x", "y"]);
+        assert!(parse("[containers]\ninspect = ['podman']\n").is_err());
+        assert!(parse("[containers]\ninspect = []\n").is_err());
     }
 
     #[test]

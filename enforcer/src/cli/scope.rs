@@ -51,7 +51,8 @@ enum Verb {
 }
 
 #[derive(clap::Args, Debug)]
-#[command(group = clap::ArgGroup::new("match").required(true).args(["unit", "cgroup", "uid", "cgroup_parent"]))]
+#[command(group = clap::ArgGroup::new("match").required(true).multiple(true)
+    .args(["unit", "cgroup", "uid", "cgroup_parent", "container_label"]))]
 struct Add {
     /// A name for the scope, which policy can match
     name: String,
@@ -71,6 +72,11 @@ struct Add {
     /// The cgroup in which a container daemon starts its containers
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+
+    /// Containers with this label, as their daemon tells it; with `--cgroup-parent` only
+    /// those there (repeatable: all of them)
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    container_label: Vec<String>,
 
     /// A label, which policy can match (repeatable)
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::run::label)]
@@ -124,7 +130,10 @@ impl Add {
             self.labels.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
         let mut scope = json!({ "name": self.name, "force": self.force, "labels": labels });
         if let Some(parent) = self.cgroup_parent {
-            scope["container"] = json!({ "cgroup_parent": parent });
+            scope["container"]["cgroup_parent"] = json!(parent);
+        }
+        if !self.container_label.is_empty() {
+            scope["container"]["label"] = json!(self.container_label);
         }
         for (key, values) in [("unit", self.unit), ("cgroup", self.cgroup)] {
             if !values.is_empty() {

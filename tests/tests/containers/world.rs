@@ -138,7 +138,7 @@ pub struct Podman {
 }
 
 impl Podman {
-    fn new(netns: String, cgroup: &Path) -> Self {
+    pub fn new(netns: String, cgroup: &Path) -> Self {
         let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/containers");
         let store = made.join("store").canonicalize().expect("`cargo xtask setup` makes the image");
         let folder = tempfile::Builder::new().prefix("run").tempdir_in(&made).unwrap();
@@ -228,7 +228,7 @@ impl Podman {
     }
 
     /// Ends all containers, and removes what podman keeps elsewhere.
-    fn clear(&self) {
+    pub fn clear(&self) {
         self.output(&["rm", "--all", "--force", "--time", "0"]);
         let networks = self.output(&["network", "ls", "--quiet"]);
         for network in String::from_utf8_lossy(&networks.stdout).lines().filter(|it| *it != "podman") {

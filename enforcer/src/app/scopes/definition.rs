@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::labels::{Label, Labels};
 use super::matching::{PathGlob, Pattern, UnitGlob};
 
 /// The most scopes of one host.
@@ -139,11 +140,18 @@ impl<'de> Deserialize<'de> for User {
     }
 }
 
-/// Where a container daemon puts its containers.
+/// Where container daemons put their containers, unless they are told otherwise: podman
+/// with systemd and without, Docker the same.
+const DEFAULT_PARENTS: [&str; 4] = ["/machine.slice", "/libpod_parent", "/system.slice", "/docker"];
+
+/// Containers: all that a daemon puts somewhere, or those that have these labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Containers {
-    pub cgroup_parent: Checked<PathGlob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<Checked<PathGlob>>,
+    #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub label: Vec<Checked<Label>>,
 }
 
 /// One scope, as it is written.
@@ -207,10 +215,24 @@ impl Scope {
         if kinds.into_iter().filter(|kind| *kind).count() != 1 {
             return Err("a scope has one of `unit`, `cgroup`, `uid` and `container`".to_owned());
         }
+        if self.container.as_ref().is_some_and(|it| it.cgroup_parent.is_none() && it.label.is_empty()) {
+            return Err("containers are named by `cgroup_parent`, `label`, or both".to_owned());
+        }
         if self.labels.contains_key(LABEL) {
             return Err(format!("the label `{LABEL}` is the scope's name already"));
         }
         Ok(())
+    }
+
+    /// Whether it depends on labels what of its matches it means.
+    pub fn asks_for_labels(&self) -> bool {
+        self.container.as_ref().is_some_and(|it| !it.label.is_empty())
+    }
+
+    /// Whether it means a container with these labels.
+    pub fn wants(&self, labels: &Labels) -> bool {
+        let wanted = self.container.iter().flat_map(|it| &it.label).filter_map(Checked::get);
+        wanted.into_iter().all(|label| label.is_in(labels))
     }
 
     /// How its cgroups are found, and what cannot be looked for now.
@@ -218,8 +240,13 @@ impl Scope {
         let (mut patterns, mut problems) = (Vec::new(), Vec::new());
         patterns.extend(self.unit.iter().filter_map(Checked::get).map(Pattern::Unit));
         patterns.extend(self.cgroup.iter().filter_map(Checked::get).map(Pattern::Path));
-        let parent = self.container.as_ref().and_then(|it| it.cgroup_parent.get());
-        patterns.extend(parent.map(|parent| Pattern::all_in(&parent)));
+        if let Some(containers) = &self.container {
+            let parent = containers.cgroup_parent.as_ref().and_then(Checked::get);
+            let defaults = || DEFAULT_PARENTS.iter().filter_map(|it| it.parse().ok()).collect();
+            let parents: Vec<PathGlob> = parent.map_or_else(defaults, |parent| vec![parent]);
+            let pattern = if containers.label.is_empty() { Pattern::all_in } else { Pattern::containers_in };
+            patterns.extend(parents.iter().map(pattern));
+        }
         for user in &self.uid {
             match user.uid() {
                 Ok(uid) => patterns.push(Pattern::user(uid)),
@@ -310,6 +337,8 @@ mod tests {
             ("name = 'a'\nuid = [1001, 'daemon']", 2),
             ("name = 'a'\nuid = 1001", 1),
             ("name = 'a'\ncontainer = {cgroup_parent = '/machine.slice'}", 1),
+            ("name = 'a'\ncontainer = {cgroup_parent = '/machine.slice', label = 'team=ci'}", 1),
+            ("name = 'a'\ncontainer = {label = ['team=ci', 'egress']}", DEFAULT_PARENTS.len()),
         ] {
             let scope = parse(text).unwrap();
             scope.check().unwrap();
@@ -320,6 +349,7 @@ mod tests {
             ("name = 'a'", "one of"),
             ("name = 'a'\nunit = 'x.service'\nuid = 1", "one of"),
             ("name = 'a'\ncgroup = []", "one of"),
+            ("name = 'a'\ncontainer = {}", "`cgroup_parent`, `label`"),
             ("name = 'a'\nuid = 5\nlabels = {scope = 'b'}", "already"),
         ] {
             let why = parse(text).unwrap().check().unwrap_err();

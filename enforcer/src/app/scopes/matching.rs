@@ -104,6 +104,8 @@ impl FromStr for UnitGlob {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
     Path(PathGlob),
+    /// Of these, containers alone; which of them, their labels say.
+    Containers(PathGlob),
     Unit(UnitGlob),
 }
 
@@ -132,8 +134,21 @@ impl Pattern {
         Self::Path(PathGlob(parts))
     }
 
+    /// Those of them that are single containers, by their names.
+    pub fn containers_in(parent: &PathGlob) -> Self {
+        match Self::all_in(parent) {
+            Self::Path(all) => Self::Containers(all),
+            other => other,
+        }
+    }
+
     pub fn look(&self, path: &[&str]) -> Look {
         match self {
+            Self::Containers(all) => {
+                let look = Self::Path(all.clone()).look(path);
+                let is_container = path.last().is_some_and(|leaf| container_id(leaf).is_some());
+                Look { matched: look.matched && is_container, holds_only_matches: false, ..look }
+            }
             Self::Path(PathGlob(globs)) => {
                 let fits =
                     path.len() <= globs.len() && globs.iter().zip(path).all(|(g, part)| g.matches(part));
@@ -163,6 +178,15 @@ impl Pattern {
             }
         }
     }
+}
+
+/// The id of a container in the name of its cgroup: `libpod-ID.scope`, `docker-ID.scope`,
+/// `crio-ID.scope`, or without systemd `libpod-ID` and `ID`. Its monitor's is none.
+pub fn container_id(leaf: &str) -> Option<&str> {
+    let name = leaf.strip_suffix(".scope").unwrap_or(leaf);
+    let (kind, id) = name.rsplit_once('-').unwrap_or(("", name));
+    let is_id = id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (is_id && !kind.ends_with("conmon")).then_some(id)
 }
 
 /// Whether each of these is the slice that systemd puts there: `a-b.slice` is in `a.slice`.
@@ -265,6 +289,28 @@ mod tests {
             assert!(wrong.parse::<UnitGlob>().is_err(), "{wrong}");
         }
         assert_eq!("-.slice".parse::<UnitGlob>(), Err(PatternError::Root));
+    }
+
+    #[test]
+    fn a_container_is_known_by_the_id_in_its_name() {
+        let id = "0a".repeat(32);
+        for name in
+            [format!("libpod-{id}.scope"), format!("docker-{id}.scope"), format!("libpod-{id}"), id.clone()]
+        {
+            assert_eq!(container_id(&name), Some(&id[..]), "{name}");
+        }
+        for name in [
+            format!("libpod-conmon-{id}.scope"),
+            format!("x-{id}0"),
+            format!("--{}", &id[1..]),
+            "x".to_owned(),
+        ] {
+            assert_eq!(container_id(&name), None, "{name}");
+        }
+        let pattern = Pattern::containers_in(&"/machine.slice".parse().unwrap());
+        assert_eq!(look(&pattern, "machine.slice"), (false, false, true));
+        assert_eq!(look(&pattern, &format!("machine.slice/libpod-{id}.scope")), (true, false, false));
+        assert_eq!(look(&pattern, "machine.slice/x.scope"), (false, false, false));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod change;
 mod definition;
+mod labels;
 mod matching;
 mod places;
 mod report;
@@ -66,6 +67,8 @@ pub(super) struct Scopes {
     earlier: HashMap<u64, Earlier>,
     /// Tagged, and the proxy does not know it yet.
     untold: Vec<WorkloadSpec>,
+    /// What is known of containers.
+    containers: labels::Known,
     /// Who is to be swept next.
     queue: Queue,
 }
@@ -132,8 +135,8 @@ impl Scopes {
     pub fn new(attach: PathBuf, own: PathBuf, jobs: PathBuf) -> Self {
         let watcher = Watcher::new();
         let places = Places { attach, own, jobs };
-        let (known, earlier, untold, queue) = Default::default();
-        Self { places, watcher, known, earlier, untold, queue }
+        let (known, earlier, untold, containers, queue) = Default::default();
+        Self { places, watcher, known, earlier, untold, containers, queue }
     }
 
     /// Why new matches are looked for again and again: nobody tells of all of them.
@@ -145,6 +148,12 @@ impl Scopes {
         self.known.iter().find(|it| it.matches.contains_key(&cgroup)).map(|it| it.scope.name())
     }
 
+    /// Whether it is tagged only because its labels are not known.
+    fn is_in_question(&self, cgroup: u64) -> bool {
+        let known = self.known.iter().find(|it| it.matches.contains_key(&cgroup));
+        known.is_some_and(|it| it.scope.asks_for_labels()) && self.containers.problem(cgroup).is_some()
+    }
+
     fn matched(&mut self, cgroup: u64) -> Option<&mut Match> {
         self.known.iter_mut().find_map(|known| known.matches.get_mut(&cgroup))
     }
@@ -154,6 +163,7 @@ impl Scopes {
 pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     daemon.begin_scopes()?;
     sweeps::serve(daemon)?;
+    labels::serve(daemon)?;
     daemon.watch_scopes().context("the watch over scopes")
 }
 
@@ -280,6 +290,16 @@ impl Daemon {
         let place = scopes.places.place(path);
         let refusal = scopes.places.refusal(&place, scopes.known[at].scope.force);
         let Ok(cgroup) = cgroup_id(&place) else { return };
+        let scope = &scopes.known[at].scope;
+        let by_label = scope.asks_for_labels();
+        // Until they are known it is meant.
+        if by_label && scopes.containers.of(cgroup, &place).is_some_and(|labels| !scope.wants(labels)) {
+            return;
+        }
+        let refusal = refusal.or_else(|| {
+            let whole = by_label && place != path;
+            whole.then(|| "it is in a cgroup that was delegated as a whole: name its user".to_owned())
+        });
         let why = match (refusal, scopes.held_by(cgroup)) {
             (Some(why), _) => why,
             (None, Some(other)) if other != scopes.known[at].scope.name() => {
@@ -353,6 +373,7 @@ impl Daemon {
 
     fn tick(&self, scopes: &mut Scopes) {
         self.end_gone(scopes, None);
+        scopes.containers.forget_gone();
         for found in scopes.known.iter_mut().flat_map(|known| known.matches.values_mut()) {
             if found.failed.is_some() {
                 found.failed =

@@ -84,7 +84,7 @@ fn of(scopes: &Scopes, known: &Known, lifted: &HashMap<u64, u64>) -> ScopeReport
             sockets_closed: found.note.closed,
             processes_left: found.sweep.under_way(),
             lifted_until_unix_ms,
-            problems: found.failed.iter().cloned().chain(found.sweep.problems()).collect(),
+            problems: problems_of(scopes, known, found),
         }
     });
     ScopeReport {
@@ -96,6 +96,12 @@ fn of(scopes: &Scopes, known: &Known, lifted: &HashMap<u64, u64>) -> ScopeReport
         failed: known.matches.values().any(|found| found.failed.is_some()),
         sweeping: known.matches.values().filter(|found| found.sweep.under_way().is_some()).count(),
     }
+}
+
+fn problems_of(scopes: &Scopes, known: &Known, found: &Match) -> Vec<String> {
+    let asks = known.scope.asks_for_labels();
+    let labels = if asks { scopes.containers.problem(found.note.cgroup) } else { None };
+    found.failed.iter().cloned().chain(labels).chain(found.sweep.problems()).collect()
 }
 
 fn state_of(found: &Match, lifted: bool) -> State {

@@ -117,6 +117,11 @@ impl Daemon {
             return None;
         };
         let later = now + TICK;
+        if scopes.is_in_question(cgroup) {
+            // It may not be meant: then it keeps its connections.
+            scopes.queue.push(later, cgroup);
+            return None;
+        }
         let found = scopes.matched(cgroup)?;
         if lock(&self.lifted).contains_key(&found.note.tag) {
             // What it does meanwhile is its own affair; afterwards it is as if tagged anew.
