@@ -39,7 +39,7 @@ pub mod cfg {
     pub const TAMPERED: u32 = 5;
     /// 1: every socket that a workload has used so far it has made itself, so that the packet
     /// hooks of tagged cgroups see all that workloads send. Written by the loader that
-    /// makes the maps, cleared by the programs.
+    /// makes the maps, cleared by the programs, and when hooks of a cgroup are missing.
     pub const NO_FOREIGN: u32 = 6;
     /// A thread group's id, until an LSM program has seen it in bpf(2): then 0. By this a
     /// loader knows that the kernel calls those programs at all.

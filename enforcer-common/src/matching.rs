@@ -46,8 +46,9 @@ pub const fn option_refused(level: u32, name: u32) -> bool {
         SOL_SOCKET => matches!(name, 25 | 51 | 52 | 62),
         // TCP_REPAIR.
         SOL_TCP => matches!(name, 19),
-        // IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, joins, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS.
-        SOL_IPV6 => matches!(name, 5 | 6 | 20 | 27 | 42 | 46 | 54 | 55 | 57 | 59),
+        // IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, joins, IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR,
+        // IPV6_DSTOPTS, IPV6_TRANSPARENT, IPV6_FREEBIND.
+        SOL_IPV6 => matches!(name, 5 | 6 | 20 | 27 | 42 | 46 | 54 | 55 | 57 | 59 | 75 | 78),
         SOL_PACKET | SOL_XDP => true,
         _ => false,
     }
@@ -165,6 +166,8 @@ mod tests {
             (6, 19),
             (41, 57),
             (41, 6),
+            (41, 75),
+            (41, 78),
             (263, 20),
             (283, 1),
         ] {

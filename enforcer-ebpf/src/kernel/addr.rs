@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr, bpf_sock_tuple};
+use aya_ebpf::bindings::{BPF_TCP_CLOSE, bpf_sock, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
 };
@@ -89,6 +89,16 @@ impl Address {
     pub fn set_port(&self, port: u16) {
         // SAFETY: a field of the context.
         unsafe { ptr::write_volatile(&raw mut (*self.ctx).user_port, u32::from(port.to_be())) }
+    }
+
+    /// Whether the socket is neither connected nor listens.
+    #[inline(always)]
+    pub fn is_closed(&self) -> bool {
+        // SAFETY: the socket of the context, checked before its use.
+        unsafe {
+            let sk = (*self.ctx).__bindgen_anon_1.sk;
+            !sk.is_null() && (*sk).state == BPF_TCP_CLOSE
+        }
     }
 
     #[inline(always)]

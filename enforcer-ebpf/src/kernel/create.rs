@@ -111,7 +111,8 @@ fn bind(address: Address, hook: Hook) -> i32 {
         decided!(hook, Word::Own, who, address.get(), port);
         return ALLOW;
     }
-    if who.is_somebody() {
+    // One that is connected is not bound any more: the kernel is about to say so.
+    if who.is_somebody() && address.is_closed() {
         // A socket made before the tag: from here on the packet hooks know it.
         // SAFETY: the socket of the context.
         let flow = unsafe { storage(address.sk(), true) };

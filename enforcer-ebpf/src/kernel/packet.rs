@@ -13,10 +13,10 @@ use aya_ebpf::helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skb
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use enforcer_common::{
-    FLOW_MADE, FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped, mapped,
+    AF_INET, FLOW_REDIRECTED, Flow, FlowKey, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, cfg, is_mapped, mapped,
 };
 
-use super::addr::{Receiver, released};
+use super::addr::{LOOPBACK6, Receiver, released};
 use super::event::{Refused, refuse_packet};
 #[cfg(feature = "log")]
 use super::log::Word;
@@ -55,8 +55,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     leaving(skb, interface, flow, who, Hook::Egress)
 }
 
-/// At the root: sockets that a tagged task has used and not made, wherever they belong,
-/// and those whose tag was lifted. Every packet of the host comes here.
+/// At the root: sockets that a tagged task has used, wherever they belong. Every packet of
+/// the host comes here, so that nothing is looked at while workloads have used only what
+/// they have made, and the hooks of their own cgroups stand.
 #[cgroup_skb]
 pub fn root_egress(ctx: SkBuffContext) -> i32 {
     if config(cfg::NO_FOREIGN) != 0 {
@@ -67,15 +68,36 @@ pub fn root_egress(ctx: SkBuffContext) -> i32 {
     if !is_noted(flow) {
         return PASS;
     }
-    let who = tag::noted(flow);
-    if who.is_somebody() && is_made(flow) {
-        return PASS;
-    }
     let interface = interface(skb);
     if interface == LOOPBACK && is_under_way(state(skb), flow) {
         return PASS;
     }
-    leaving(skb, interface, flow, who, Hook::RootEgress)
+    leaving(skb, interface, flow, tag::noted(flow), Hook::RootEgress)
+}
+
+/// On the enforcer's own cgroup: nothing leaves from a loopback address. The kernel lets a
+/// socket be bound to an address that the host does not have, and what then arrives over
+/// loopback would be answered over the network, by the handshake or by the resolver.
+#[cgroup_skb]
+pub fn own_egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    if interface(skb) == LOOPBACK {
+        return PASS;
+    }
+    // SAFETY: the socket of the context, checked before its use; all kinds have these.
+    let from_loopback = unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return PASS;
+        }
+        if (*sk).family == AF_INET {
+            u32::from_be((*sk).src_ip4) >> 24 == 127
+        } else {
+            let word = |index: usize| core::ptr::read_volatile(&raw const (*sk).src_ip6[index]);
+            [word(0), word(1), word(2), word(3)] == LOOPBACK6
+        }
+    };
+    if from_loopback { DROP } else { PASS }
 }
 
 /// On the parent of all jobs: nobody connects to them from elsewhere.
@@ -103,13 +125,6 @@ fn stored(skb: *mut __sk_buff) -> *mut Flow {
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() { core::ptr::null_mut() } else { storage(sk.cast(), false) }
     }
-}
-
-/// Whether the workload that uses the socket has made it.
-#[inline(always)]
-fn is_made(flow: *const Flow) -> bool {
-    // SAFETY: not null, and the verifier knows its size.
-    !flow.is_null() && unsafe { (*flow).flags } & FLOW_MADE != 0
 }
 
 /// Whether a tagged task has used the socket; its tag may have been lifted since.

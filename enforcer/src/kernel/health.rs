@@ -82,6 +82,7 @@ impl Kernel {
     /// operator says so, over the death of this loader too.
     pub fn deny_until_forgiven(&mut self) -> Result<()> {
         self.set(cfg::TAMPERED, 1)?;
+        self.look_at_the_root()?;
         self.set_mode(Mode::Deny)
     }
 

@@ -35,6 +35,7 @@ const PROGRAMS: &[(&str, AttachType, Place)] = &[
     ("egress", AttachType::Egress, Place::Jobs),
     ("ingress", AttachType::Ingress, Place::Jobs),
     ("root_egress", AttachType::Egress, Place::Attach),
+    ("own_egress", AttachType::Egress, Place::Own),
     ("sock_create", AttachType::SockCreate, Place::Attach),
     ("setsockopt", AttachType::Setsockopt, Place::Attach),
     ("bind4", AttachType::Bind4, Place::Attach),

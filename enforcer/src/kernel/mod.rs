@@ -238,7 +238,10 @@ impl Kernel {
             }
         }
         tagged.retain(|_, path| !path.starts_with(&self.config.jobs));
-        self.packet.adopt(&self.pins, tagged)
+        if !self.packet.adopt(&self.pins, tagged)? {
+            self.look_at_the_root()?;
+        }
+        Ok(())
     }
 
     /// Looks which file systemd's executor is now; for the second tier.
@@ -276,7 +279,10 @@ impl Kernel {
             _ => map_error("TAGS")(error),
         })?;
         if !cgroup::holds(&self.config.jobs, path)? {
-            self.packet.attach(&self.pins, id, path)?;
+            if let Err(error) = self.packet.attach(&self.pins, id, path) {
+                self.look_at_the_root()?;
+                return Err(error);
+            }
         }
         // Last: a workload that forks without end can make it fail.
         self.lsm.bind_all(path)?;
@@ -287,7 +293,7 @@ impl Kernel {
     pub fn untag(&mut self, cgroup: u64) -> Result<bool> {
         if self.packet.is_at(cgroup) {
             // From here on what its sockets send is seen at the root only.
-            self.set(cfg::NO_FOREIGN, 0)?;
+            self.look_at_the_root()?;
         }
         let had = match self.tags.remove(&cgroup) {
             Ok(()) => true,
@@ -443,6 +449,12 @@ impl Kernel {
         // What somebody has unpinned is detached by this.
         drop((settings, tags, served, sockets, refusals, log, attachments, maps, lsm));
         Ok(())
+    }
+
+    /// The program at the root looks at every packet from here on: hooks of a cgroup's own
+    /// may be missing.
+    fn look_at_the_root(&mut self) -> Result<()> {
+        self.set(cfg::NO_FOREIGN, 0)
     }
 
     fn setting(&self, index: u32) -> Result<u64> {

@@ -52,7 +52,8 @@ impl PacketHooks {
 
     /// Takes over what an earlier loader left: cgroups that are still tagged get the
     /// programs of this one, pins of all others are removed.
-    pub fn adopt(&mut self, pins: &PinDir, tagged: HashMap<u64, PathBuf>) -> Result<()> {
+    pub fn adopt(&mut self, pins: &PinDir, tagged: HashMap<u64, PathBuf>) -> Result<bool> {
+        let mut all = true;
         for name in pins.links()? {
             if let Some((_, id)) = name.split_once(SEPARATOR)
                 && id.parse().ok().is_none_or(|id: u64| !tagged.contains_key(&id))
@@ -63,10 +64,11 @@ impl PacketHooks {
         for (cgroup, path) in tagged {
             if let Err(error) = self.attach(pins, cgroup, &path) {
                 // Health has it from here on.
-                tracing::error!(%error, "packet hooks of a tagged cgroup");
+                tracing::error!("packet hooks of a tagged cgroup: {:#}", anyhow::Error::from(error));
+                all = false;
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Attaches both programs to this cgroup, or replaces those that are there.

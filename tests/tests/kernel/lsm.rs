@@ -153,7 +153,8 @@ fn other_families_of_sockets_are_refused() {
 fn nothing_is_sent_by_a_connection_that_was_made_outside() {
     let mut world = World::with_lsm();
     let active = tier(&mut world);
-    for how in ["write", "send", "sendfile", "splice", "uring"] {
+    // A bind(2) that fails makes it no socket of the workload's own.
+    for how in ["write", "send", "sendfile", "splice", "uring", "bind-write"] {
         for (tagged, leaks) in [(false, true), (true, !active)] {
             let cgroup = if tagged { &world.job } else { &world.outside };
             let stream = OwnedFd::from(connected(&world));
@@ -225,6 +226,12 @@ fn processes_outside_are_left_alone() {
     is_stopped(&mut world, active, &["getfd", &pid, "0"], "lsm_ptrace", "foreign-process");
     is_stopped(&mut world, active, &["ptrace", &pid], "lsm_ptrace", "foreign-process");
     is_stopped(&mut world, active, &["kill", &pid], "lsm_kill", "foreign-process");
+    // Nor once the job has brought it in: it has started no program there and could leave.
+    let own = world.job.path().to_str().unwrap().to_owned();
+    for what in ["ptrace", "kill"] {
+        let outcome = attempt(&world, &world.job, &["pull-in", &own, &pid, what]);
+        assert_eq!(outcome.starts_with(EPERM), active, "{what}: {outcome}");
+    }
     drop(child.stdin.take());
     child.wait().unwrap();
     assert_eq!(attempt(&world, &world.job, &["kill-own"]), "ok done");

@@ -1,11 +1,16 @@
 //! Options, control messages and gifts by which a socket would take another way.
 
 use std::io::IoSliceMut;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Stdio;
+use std::time::Duration;
 
-use enforcer_tests::sniffer::contains;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use enforcer_tests::sniffer::{Packet, contains};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, bind,
+    recvmsg, socket,
+};
 
 use crate::world::*;
 
@@ -110,4 +115,50 @@ fn received(from: RawFd) -> OwnedFd {
     };
     // SAFETY: it has just been received.
     unsafe { OwnedFd::from_raw_fd(fds[0]) }
+}
+
+/// Of linux/in6.h.
+const IPV6_FREEBIND: i32 = 78;
+static ON: i32 = 1;
+
+/// A socket may be bound to an address that the host does not have. What it sends comes
+/// over loopback, and whoever listens there would answer over the network.
+#[test]
+fn nobody_is_answered_over_the_network() {
+    let mut world = World::served();
+    let from: SocketAddr = "[fd77::2]:5555".parse().unwrap();
+    for (kind, technique, to) in [
+        (SockType::Datagram, "foreign-udp", SocketAddr::new(real6().ip(), 53)),
+        (SockType::Stream, "foreign-tcp", real6()),
+    ] {
+        // Made outside, where nobody is refused the option.
+        let bound = world.cable.work.run(move || {
+            let socket = socket(AddressFamily::Inet6, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            let on = (&raw const ON).cast();
+            // SAFETY: the kernel reads one number.
+            let set =
+                unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, IPV6_FREEBIND, on, 4) };
+            assert_eq!(set, 0);
+            bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+            socket
+        });
+        world.sniffer.clear().unwrap();
+        let socket = bound.unwrap();
+        let args = [technique, &to.to_string()];
+        let mut child = world.spawn_with(&world.job, &args, Stdio::from(socket));
+        if kind == SockType::Stream {
+            // It waits for an answer to its handshake, which is not to come.
+            std::thread::sleep(Duration::from_secs(2));
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        let seen = world.leaked();
+        let away = |packet: &&Packet| packet.protocol == 6 || packet.protocol == 17;
+        assert_eq!(seen.iter().filter(away).count(), 0, "{technique}: {seen:?}");
+    }
+    for option in ["freebind", "transparent6"] {
+        let outcome = world.probe_in(&world.job, &["option", &real6().to_string(), option]);
+        assert!(outcome.starts_with(EPERM), "{option}: {outcome}");
+        world.refused_with("setsockopt", "socket-option");
+    }
 }

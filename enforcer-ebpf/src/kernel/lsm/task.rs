@@ -81,9 +81,20 @@ fn bind(task: *mut task_struct) -> bool {
     true
 }
 
-/// Whether a process is one of the workload's own.
+/// Whether a process is one of the workload's own, and bound as it is: who has only been
+/// brought into the cgroup, even by the workload, may be anybody.
 #[inline(always)]
-fn is_own_process(task: *const c_void, who: Who) -> bool {
+fn is_own_process(task: *mut task_struct, who: Who) -> bool {
+    // SAFETY: an argument of the hook, and a field of it.
+    let leader: *mut task_struct = unsafe { pointer(task.cast(), offset!(task_leader)).cast() };
+    let map = (&raw const BOUND).cast_mut().cast();
+    // SAFETY: the verifier checks the type of both pointers.
+    let mark: *const u64 = unsafe { bpf_task_storage_get(map, leader, ptr::null_mut(), 0).cast() };
+    // SAFETY: not null.
+    if mark.is_null() || unsafe { *mark } == 0 {
+        return false;
+    }
+    let task: *const c_void = task.cast();
     let cgroup = copied::<*const c_void>(task, offset!(task_cgroups))
         .and_then(|set| copied::<*const c_void>(set, offset!(css_set_cgroup)));
     cgroup.is_some_and(|cgroup| is_within(cgroup, who))
@@ -176,7 +187,7 @@ pub fn lsm_bpf(ctx: LsmContext) -> i32 {
 #[lsm(hook = "ptrace_access_check")]
 pub fn lsm_ptrace(ctx: LsmContext) -> i32 {
     let who = bound();
-    let (child, mode): (*const c_void, u32) = (ctx.arg(0), ctx.arg(1));
+    let (child, mode): (*mut task_struct, u32) = (ctx.arg(0), ctx.arg(1));
     if !who.is_somebody() || is_own_process(child, who) {
         return ALLOW;
     }
@@ -190,7 +201,7 @@ pub fn lsm_ptrace(ctx: LsmContext) -> i32 {
 #[lsm(hook = "task_kill")]
 pub fn lsm_kill(ctx: LsmContext) -> i32 {
     let who = bound();
-    let (target, signal): (*const c_void, u32) = (ctx.arg(0), ctx.arg(2));
+    let (target, signal): (*mut task_struct, u32) = (ctx.arg(0), ctx.arg(2));
     if !who.is_somebody() || is_own_process(target, who) {
         return ALLOW;
     }

@@ -42,6 +42,11 @@ pub fn attempt(args: &[String]) -> io::Result<String> {
         "getfd" => pidfd(number(1)).and_then(|process| getfd(&process, number(2))).map(|_| done()),
         "ptrace" => ptrace(number(1)).map(|()| done()),
         "kill" => signal(number(1)).map(|()| done()),
+        // Brings somebody into its own cgroup, and then lays hands on him.
+        "pull-in" => {
+            fs::write(path.join("cgroup.procs"), arg(2))?;
+            if arg(3) == "kill" { signal(number(2)) } else { ptrace(number(2)) }.map(|()| done())
+        }
         "kill-own" => kill_own().map(|()| done()),
         "move" => fs::write(path.join("cgroup.procs"), "0").map(|()| done()),
         "clone" => clone_into(path).map(|()| done()),
@@ -137,6 +142,12 @@ pub fn send(how: &str, fd: &OwnedFd) -> io::Result<()> {
         "write" => check_size(unsafe { libc::write(raw, from, length) }),
         // SAFETY: as above.
         "send" => check_size(unsafe { libc::send(raw, from, length, 0) }),
+        "bind-write" => {
+            let any = nix::sys::socket::SockaddrIn::new(0, 0, 0, 0, 0);
+            let bound = nix::sys::socket::bind(raw, &any);
+            assert!(bound.is_err(), "it is connected, and bound already");
+            send("write", fd)
+        }
         "sendfile" => {
             let mut file = tempfile::tempfile()?;
             file.write_all(PAYLOAD)?;

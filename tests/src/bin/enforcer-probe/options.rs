@@ -13,6 +13,8 @@ const TCP_REPAIR: i32 = 19;
 const TCP_REPAIR_WINDOW: i32 = 29;
 const IP_UNICAST_IF: i32 = 50;
 const IPV6_UNICAST_IF: i32 = 76;
+const IPV6_TRANSPARENT: i32 = 75;
+const IPV6_FREEBIND: i32 = 78;
 const IPV6_2292PKTOPTIONS: i32 = 6;
 
 /// The option of this name: level, number and value.
@@ -45,6 +47,8 @@ fn named(name: &str, to: SocketAddr) -> Option<(i32, i32, Vec<u8>)> {
             message.resize(40, 0);
             (libc::IPPROTO_IPV6, IPV6_2292PKTOPTIONS, message)
         }
+        "freebind" => (libc::IPPROTO_IPV6, IPV6_FREEBIND, 1_i32.to_ne_bytes().to_vec()),
+        "transparent6" => (libc::IPPROTO_IPV6, IPV6_TRANSPARENT, 1_i32.to_ne_bytes().to_vec()),
         "transparent" => (libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1_i32.to_ne_bytes().to_vec()),
         _ => return None,
     })
