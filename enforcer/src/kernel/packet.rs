@@ -51,7 +51,7 @@ impl PacketHooks {
     }
 
     /// Takes over what an earlier loader left: cgroups that are still tagged get the
-    /// programs of this one, pins of all others are removed.
+    /// programs of this one, pins of all others are removed. False if one could not.
     pub fn adopt(&mut self, pins: &PinDir, tagged: HashMap<u64, PathBuf>) -> Result<bool> {
         let mut all = true;
         for name in pins.links()? {
