@@ -215,8 +215,17 @@ impl Stop {
             rule: self.rule.as_deref(),
             reason: self.reason,
             session,
-            ask: "show this session's id to the operator of this host: \
-                  `enforcer sessions show` tells which rule decided",
+            ask: match self.kind {
+                Kind::Denied => {
+                    "show this session's id to the operator of this host: \
+                     `enforcer sessions show` tells which rule decided"
+                }
+                // Policy let it through.
+                Kind::Failed(_) => {
+                    "show this session's id to the operator of this host: \
+                     `enforcer sessions show` tells what failed"
+                }
+            },
         };
         // A struct of strings and numbers always serialises.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
