@@ -205,7 +205,8 @@ impl Service {
 
     /// Runs a shell command as a job; its standard output and error, and its code.
     pub fn job(&self, script: &str) -> Result<(String, Option<i32>)> {
-        let out = self.output(&["run", "--", "sh", "-c", &format!("exec 2>&1; {script}")])?;
+        let script = format!("exec 2>&1; {script}");
+        let out = self.output(&["run", "--quiet", "--", "sh", "-c", &script])?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
         Ok((text, out.status.code()))
     }

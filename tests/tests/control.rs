@@ -85,6 +85,12 @@ fn one_job_is_released_for_a_while_and_comes_back_even_if_the_service_dies() {
     assert!(is_free(&first) && !is_free(&second));
     let text = said(&service.output(&["status"]).unwrap());
     assert!(text.contains("NOT ENFORCED for"), "{text}");
+    // It can be ended early.
+    let out = service.output(&["release", "one", "--for", "0s"]).unwrap();
+    assert!(out.status.success() && said(&out).contains("1 workload(s)"), "{}", said(&out));
+    assert!(!is_free(&first) && !said(&service.output(&["status"]).unwrap()).contains("NOT ENFORCED"));
+    let out = service.output(&["release", "one", "--for", "4s"]).unwrap();
+    assert!(out.status.success() && is_free(&first), "{}", said(&out));
     // The service dies and is started again: what was lifted is known, and ends.
     service.kill_daemon().unwrap();
     // As if the clock had been set back meanwhile: that does not make it longer.
@@ -185,4 +191,240 @@ fn a_job_has_the_mask_and_the_limits_of_its_caller() {
         .output()
         .unwrap();
     assert_eq!(said(&out), "0027\n77\n4711\n");
+}
+
+#[test]
+fn the_last_good_policy_outlives_the_proxy_and_status_says_that_the_files_are_wrong() {
+    let (upstream, service) = start();
+    let url = format!("https://{NAME}:{}/", upstream.address.port());
+    let file = service.dir.path().join("policies/test.yaml");
+    let hash = service.status().unwrap()["proxy"]["policy"].clone();
+    std::fs::write(&file, POLICY.replace("allow", "alow")).unwrap();
+    let told = |status: &serde_json::Value| {
+        let problem = status["proxy"]["policy_problem"].as_str().unwrap_or_default();
+        problem.contains("the last good policy stays") && problem.contains("alow")
+    };
+    // Whether it was noticed by itself or not.
+    service.output(&["reload"]).unwrap();
+    let status = service.status().unwrap();
+    assert!(told(&status) && status["healthy"] == false && status["proxy"]["policy"] == hash, "{status:#}");
+    let out = service.output(&["status"]).unwrap();
+    assert!(
+        out.status.code() == Some(1) && said(&out).contains("the last good policy stays"),
+        "{}",
+        said(&out)
+    );
+    let proxy = status["proxy_pid"].clone();
+    service.kill_proxy().unwrap();
+    wait_until("no other proxy has begun", || {
+        service.status().is_ok_and(|it| it["proxy_pid"].is_u64() && it["proxy_pid"] != proxy && told(&it))
+    });
+    assert_eq!(service.status().unwrap()["proxy"]["policy"], hash);
+    let (text, code) = service.job(&format!("curl -sS {url}")).unwrap();
+    assert_eq!((text.as_str(), code), ("hello\n", Some(0)));
+    // What is mended is in force, and all is well.
+    std::fs::write(&file, POLICY.replace("id: all", "id: mended")).unwrap();
+    assert!(service.output(&["reload"]).unwrap().status.success());
+    let status = service.status().unwrap();
+    assert!(status["healthy"] == true && status["proxy"]["policy_problem"].is_null(), "{status:#}");
+    assert_ne!(status["proxy"]["policy"], hash);
+}
+
+#[test]
+fn without_a_policy_everything_is_denied_and_status_says_so() {
+    let (upstream, mut service) = start();
+    service.stop_daemon().unwrap();
+    std::fs::remove_file(service.dir.path().join("policies/test.yaml")).unwrap();
+    service.start_daemon().unwrap();
+    let status = service.status().unwrap();
+    let problem = status["proxy"]["policy_problem"].as_str().unwrap();
+    assert!(
+        status["healthy"] == false && problem.contains("everything is denied: no policy file"),
+        "{problem}"
+    );
+    let (text, _) = service.job(&format!("curl -sS https://{NAME}:{}/", upstream.address.port())).unwrap();
+    assert!(!text.contains("hello"), "{text}");
+}
+
+#[test]
+fn a_user_is_told_what_was_refused_and_finds_it_among_the_denied() {
+    let (upstream, service) = start();
+    let script =
+        "curl -sS https://denied.test/; exec 3<>/dev/tcp/192.0.2.7/22; echo hello >&3; cat <&3; exit 5";
+    let out = service.output(&["run", "--", "bash", "-c", script]).unwrap();
+    assert_eq!(out.status.code(), Some(5));
+    let text = String::from_utf8(out.stderr).unwrap();
+    let line = text.lines().last().unwrap_or_default();
+    let want = "enforcer: 2 destinations refused: denied.test, 192.0.2.7:22; see `enforcer sessions ls";
+    assert!(line.starts_with(want), "{text}");
+    let out = service.output(&["run", "--quiet", "--", "bash", "-c", script]).unwrap();
+    assert!(!said(&out).contains("refused:"), "{}", said(&out));
+    let url = format!("https://{NAME}:{}/", upstream.address.port());
+    let out = service.output(&["run", "curl", "-sS", &url]).unwrap();
+    assert_eq!(said(&out), "hello\n");
+    let listed = |args: &[&str]| -> Vec<serde_json::Value> {
+        let out = service.output(&[&["sessions", "ls", "-o", "json"], args].concat()).unwrap();
+        serde_json::from_slice(&out.stdout).unwrap()
+    };
+    let denied = listed(&["--outcome", "denied"]);
+    for (kind, destination) in [("dns", "denied.test"), ("connection", "192.0.2.7:22")] {
+        let is = |one: &&serde_json::Value| one["kind"] == kind && one["destination"] == destination;
+        assert_eq!(denied.iter().filter(is).count(), 2, "{kind}: {denied:#?}");
+        let host = destination.trim_end_matches(":22");
+        assert_eq!(listed(&["--host", host, "--outcome", "denied"]).len(), 2, "{host}");
+    }
+    // Those of the last job go on, or have come to their end; none of them was cut.
+    assert_eq!(listed(&["--outcome", "cut"]).len(), 0);
+}
+
+#[test]
+fn who_may_not_and_who_finds_no_service_are_told_so() {
+    let (_upstream, mut service) = start();
+    let verbs: [&[&str]; 7] = [
+        &["status"],
+        &["status", "--json"],
+        &["reload"],
+        &["scope", "ls"],
+        &["release", "one"],
+        &["release", "--all"],
+        &["run", "true"],
+    ];
+    let stranger = |args: &[&str]| {
+        let mut command = service.command_of_all(args).unwrap();
+        let out = command.current_dir("/").stdin(Stdio::null()).uid(12345).gid(12345).output().unwrap();
+        (out.status.code(), said(&out))
+    };
+    for args in verbs {
+        let (code, text) = stranger(args);
+        let whom =
+            if args[0] == "run" { "this needs root, or a member of the group" } else { "this needs root" };
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code.is_some_and(|code| code > 0) && text.contains(whom), "{args:?}: {text}");
+        assert!(!text.contains("no service"), "{args:?}: {text}");
+    }
+    service.kill_daemon().unwrap();
+    for args in verbs.iter().filter(|args| args[0] != "release") {
+        let out = service.output(args).unwrap();
+        assert!(
+            !out.status.success() && said(&out).contains("no service answers at"),
+            "{args:?}: {}",
+            said(&out)
+        );
+    }
+    service.start_daemon().unwrap();
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_error() {
+    let (_upstream, service) = start();
+    let policies = service.dir.path().join("policies");
+    let dir = policies.to_str().unwrap();
+    let verbs: [&[&str]; 12] = [
+        &["status"],
+        &["status", "--json"],
+        &["status", "-o", "json"],
+        &["version"],
+        &["version", "-o", "json"],
+        &["completion", "bash"],
+        &["man"],
+        &["scope", "ls"],
+        &["sessions", "ls"],
+        &["policy", "check", "--dir", dir],
+        &["policy", "explain", "--host", NAME, "--dir", dir],
+        &["reload"],
+    ];
+    for args in verbs {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = service.command(args).unwrap().stdin(Stdio::null()).stdout(writer).output().unwrap();
+        assert!(out.status.success() && out.stderr.is_empty(), "{args:?}: {} {}", out.status, said(&out));
+    }
+}
+
+#[test]
+fn every_verb_that_answers_can_do_it_in_json() {
+    let (_upstream, service) = start();
+    let policies = service.dir.path().join("policies");
+    let dir = policies.to_str().unwrap();
+    let verbs: [&[&str]; 8] = [
+        &["status"],
+        &["version"],
+        &["reload"],
+        &["scope", "ls"],
+        &["sessions", "ls"],
+        &["policy", "check", "--dir", dir],
+        &["policy", "explain", "--host", NAME, "--dir", dir],
+        &["policy", "test", "--dir", dir],
+    ];
+    for args in verbs {
+        for form in [&["-o", "json"][..], &["--json"], &["--output=json"]] {
+            let out = service.output(&[args, form].concat()).unwrap();
+            assert!(out.status.success(), "{args:?}: {}", said(&out));
+            let parsed = serde_json::from_slice::<serde_json::Value>(&out.stdout);
+            assert!(parsed.is_ok(), "{args:?} {form:?}: {}", said(&out));
+        }
+    }
+}
+
+#[test]
+fn an_option_that_run_does_not_know_is_not_taken_for_the_command() {
+    let (_upstream, service) = start();
+    for wrong in [&["run", "--nmae", "agent", "--", "true"][..], &["run", "-x", "true"]] {
+        let out = service.output(wrong).unwrap();
+        assert!(out.status.code() == Some(125) && said(&out).contains(wrong[1]), "{}", said(&out));
+    }
+    for (args, code) in [
+        (&["run", "sh", "-c", "exit 3"][..], 3),
+        (&["run", "--name", "a", "sh", "-c", "exit 4", "--nmae"], 4),
+        (&["run", "--", "--weird"], 127),
+    ] {
+        assert_eq!(service.output(args).unwrap().status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn a_recording_that_cannot_be_looked_at_is_not_taken_for_a_changed_one() {
+    let (_upstream, service) = start();
+    assert_eq!(service.job("true").unwrap().1, Some(0));
+    let verify = |args: &[&str]| service.output(&[&["sessions", "verify"], args].concat()).unwrap();
+    let out = verify(&["-o", "json"]);
+    let head = serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap()["head"].clone();
+    assert_eq!(verify(&["--head", head.as_str().unwrap()]).status.code(), Some(0));
+    let out = verify(&["--head", "abc"]);
+    assert!(out.status.code() == Some(2) && said(&out).contains("64 hexadecimal digits"), "{}", said(&out));
+    assert_eq!(verify(&["--head", &"0".repeat(64)]).status.code(), Some(1));
+    assert_eq!(verify(&["--dir", "/nonexistent"]).status.code(), Some(2));
+    assert_eq!(verify(&["ffffffff"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_start_that_cannot_work_says_why_and_leaves_nothing() {
+    let (_upstream, mut service) = start();
+    service.release().unwrap();
+    let path = service.dir.path().join("config.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let object = service.dir.path().join("no.o");
+    std::fs::write(&object, "this is no object").unwrap();
+    let of = |key: &str| good.lines().find(|line| line.starts_with(key)).unwrap();
+    for (line, wrong, says) in [
+        (of("user = "), "user = \"nosuchuser\"".to_owned(), "there is no user `nosuchuser`"),
+        (of("jobs = "), "jobs = \"/elsewhere/jobs\"".to_owned(), "is not below `attach`"),
+        (of("jobs = "), of("own = ").replace("own = ", "jobs = "), "are one within the other"),
+        (
+            of("object = "),
+            "object = \"/nonexistent/x.o\"".to_owned(),
+            "the kernel half is not at /nonexistent/x.o",
+        ),
+        (of("object = "), format!("object = \"{}\"", object.display()), "no.o"),
+    ] {
+        std::fs::write(&path, good.replace(line, &wrong)).unwrap();
+        let out = service.output(&["daemon"]).unwrap();
+        assert!(!out.status.success() && said(&out).contains(says), "{wrong}: {}", said(&out));
+        let inside = std::fs::read_dir(service.cgroup.path()).unwrap().flatten();
+        assert_eq!(inside.filter(|entry| entry.path().is_dir()).count(), 0, "{wrong}: a cgroup stays");
+        assert!(!service.dir.path().join("run").exists(), "{wrong}: the folder of the sockets stays");
+        assert!(!service.pins().unwrap().exists(), "{wrong}: pins stay");
+    }
+    std::fs::write(&path, good).unwrap();
+    service.start_daemon().unwrap();
 }

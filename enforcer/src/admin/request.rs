@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::net::ipc::Channel;
+use crate::workload::wire::RefusedTo;
 
 /// The most bytes of a job's arguments and environment together.
 pub const MAX_SPEC: u64 = 8 * 1024 * 1024;
@@ -34,9 +35,19 @@ pub struct Signal {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum RunReply {
-    Started { pid: u32 },
-    Exited { code: i32 },
-    Failed { code: u8, message: String },
+    Started {
+        pid: u32,
+    },
+    Exited {
+        code: i32,
+        /// Where the job was not let go.
+        #[serde(default)]
+        refused: RefusedTo,
+    },
+    Failed {
+        code: u8,
+        message: String,
+    },
 }
 
 /// On `admin.sock`.
@@ -62,12 +73,42 @@ pub enum AdminRequest {
     },
 }
 
+/// Why the service says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error(
+        "no service answers at {socket}, and until one does tagged cgroups have no network: start it, by \
+         `systemctl start enforcer` or as root by `enforcer daemon`",
+        socket = .0.display()
+    )]
+    NoService(PathBuf),
+    #[error("{socket} is not open to you: this needs {whom}", socket = .socket.display())]
+    NotAllowed { socket: PathBuf, whom: String },
+    #[error("the service at {socket} did not answer: {cause}", socket = .socket.display())]
+    Broken { socket: PathBuf, cause: io::Error },
+}
+
+/// Connects to a socket of the service, which is there for `whom`.
+pub fn connect(socket: &Path, whom: &str) -> Result<Channel, AskError> {
+    Channel::connect(socket).map_err(|cause| {
+        let socket = socket.to_path_buf();
+        match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NoService(socket),
+            io::ErrorKind::PermissionDenied => AskError::NotAllowed { socket, whom: whom.to_owned() },
+            _ => AskError::Broken { socket, cause },
+        }
+    })
+}
+
 /// Asks the running service something.
-pub fn ask(socket: &Path, request: &AdminRequest) -> io::Result<AdminReply> {
-    let channel = Channel::connect(socket)?;
-    channel.send(request, &[])?;
-    let reply = channel.recv()?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-    Ok(reply.0)
+pub fn ask(socket: &Path, request: &AdminRequest) -> Result<AdminReply, AskError> {
+    let channel = connect(socket, "root")?;
+    let asked = channel.send(request, &[]).and_then(|()| channel.recv());
+    let reply = asked.and_then(|reply| reply.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+    match reply {
+        Ok((reply, _)) => Ok(reply),
+        Err(cause) => Err(AskError::Broken { socket: socket.to_path_buf(), cause }),
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

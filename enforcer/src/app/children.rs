@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::kernel::netns_cookie;
 use crate::net::ipc::Channel;
 use crate::net::sys;
+use crate::policy::Policy;
 use crate::secret::SecretText;
 use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
 
@@ -121,9 +122,7 @@ impl Daemon {
     }
 
     pub(super) fn proxy_user(&self) -> Result<nix::unistd::User> {
-        let user = &self.config.proxy.user;
-        nix::unistd::User::from_name(user)?
-            .with_context(|| format!("there is no user `{user}`: useradd --system --no-create-home {user}"))
+        user(&self.config.proxy.user)
     }
 
     fn start_children(self: &Arc<Self>) -> Result<(Child, Child)> {
@@ -161,7 +160,9 @@ impl Daemon {
         to_signer: UnixStream,
         [proxy, signer]: [&Child; 2],
     ) -> Result<()> {
-        ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &[to_signer.as_fd()])?;
+        let kept = self.kept_policy().context("the last good policy")?;
+        let fds: Vec<_> = [to_signer.as_fd()].into_iter().chain(kept.as_ref().map(AsFd::as_fd)).collect();
+        ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &fds)?;
         let here = netns_cookie(&File::open("/proc/self/ns/net")?)?;
         // Open from here on, and served last: what comes meanwhile waits. What is held
         // already is taken last, since its time is counted until then.
@@ -191,10 +192,16 @@ impl Daemon {
     fn listen_to(&self, channel: &Channel, ready: &mpsc::Sender<()>) {
         while let Ok(Some((message, _))) = channel.recv::<FromProxy>() {
             match message {
-                FromProxy::Ready => drop(ready.send(())),
-                FromProxy::Reloaded { message: None } => tracing::info!("the policy was read again"),
-                FromProxy::Reloaded { message: Some(message) } => {
-                    tracing::error!("the last good policy stays: {message}");
+                FromProxy::Ready { policy } => {
+                    policy.iter().for_each(|hash| self.keep_policy(hash));
+                    ready.send(()).ok();
+                }
+                FromProxy::Reloaded { policy: Ok(hash) } => {
+                    tracing::info!("the policy was read again");
+                    self.keep_policy(&hash);
+                }
+                FromProxy::Reloaded { policy: Err(message) } => {
+                    tracing::error!("the policy that was in force stays: {message}");
                 }
                 FromProxy::Answer { id, answer } => {
                     let failed = answer.as_ref().err().cloned();
@@ -206,6 +213,25 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// The files of the policy that is in force, for a proxy that begins when they have an
+    /// error. They are read here, so that no proxy says what the next one obeys.
+    fn keep_policy(&self, hash: &str) {
+        match Policy::read_dir(&self.config.policy.dir) {
+            Ok(files) if Policy::hash_of(&files).as_str() == hash => *lock(&self.policy) = Some(files),
+            // They are read again, and this is told again.
+            Ok(_) => tracing::debug!("the policy has changed since it was read"),
+            Err(error) => tracing::debug!(%error, "the policy has changed since it was read"),
+        }
+    }
+
+    fn kept_policy(&self) -> Result<Option<File>> {
+        let Some(files) = lock(&self.policy).clone() else { return Ok(None) };
+        let mut file = memory_file("policy")?;
+        file.write_all(&serde_json::to_vec(&files)?)?;
+        file.rewind()?;
+        Ok(Some(file))
     }
 
     fn setup(&self) -> Result<Setup> {
@@ -225,6 +251,14 @@ impl Daemon {
             workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
         })
     }
+}
+
+/// The user that the children run as.
+pub(super) fn user(name: &str) -> Result<nix::unistd::User> {
+    let user = nix::unistd::User::from_name(name)?;
+    user.with_context(|| {
+        format!("there is no user `{name}`: useradd --system --user-group --no-create-home {name}")
+    })
 }
 
 fn end<const N: usize>(children: [&mut Child; N]) {

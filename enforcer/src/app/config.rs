@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::{LsmConfig, LsmMode, Tc};
 use crate::proxy::Limits;
@@ -29,7 +29,7 @@ pub enum ConfigError {
     },
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub cgroup: Cgroup,
@@ -57,7 +57,7 @@ pub struct Config {
 }
 
 /// Cgroups, relative to the cgroup2 mount.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cgroup {
     /// Where the socket hooks are attached; `/` is the whole host.
@@ -81,7 +81,7 @@ impl Default for Cgroup {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
     pub tcp_port: u16,
@@ -97,7 +97,7 @@ impl Default for Listen {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Proxy {
     /// The user that the proxy and the signer run as.
@@ -112,7 +112,7 @@ impl Default for Proxy {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     pub dir: PathBuf,
@@ -124,7 +124,7 @@ impl Default for Policy {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Recording {
     pub dir: PathBuf,
@@ -138,7 +138,7 @@ impl Default for Recording {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ca {
     pub dir: PathBuf,
@@ -150,21 +150,21 @@ impl Default for Ca {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Names with fixed addresses, beside the host's own resolver.
     pub names: BTreeMap<String, Vec<IpAddr>>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
     /// Roots beside the host's own.
     pub ca_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mask {
     /// Names of environment variables of a job whose values are secrets; `*` is
@@ -181,7 +181,7 @@ impl Default for Mask {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Run {
     /// Where the service's sockets are.
@@ -206,7 +206,7 @@ impl Default for Run {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kernel {
     pub pins: PathBuf,
@@ -244,7 +244,7 @@ impl Default for Containers {
 
 /// What tagged cgroups get when somebody has changed what is attached, until an
 /// operator says `enforcer reload`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnTamper {
     /// No network.
@@ -402,6 +402,48 @@ mod tests {
         assert_eq!(lsm("[kernel]\nlsm = \"require\"\n").unwrap(), LsmMode::Require);
         assert_eq!(lsm("[kernel]\nlsm = \"off\"\n").unwrap(), LsmMode::Off);
         assert!(lsm("[kernel]\nlsm = \"on\"\n").is_err());
+    }
+
+    /// The file that is installed shows each setting, and its default where there is one.
+    #[test]
+    fn the_template_has_every_key_and_its_default() {
+        let template = include_str!("../../dist/config.toml");
+        Config::parse(Path::new("config.toml"), template).unwrap();
+        let is_setting = |line: &str| {
+            let bare = line.trim_start_matches('#');
+            let key = bare.split(['=', ' ']).next().unwrap_or_default().trim_matches('"');
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+            !bare.starts_with(' ') && bare.contains('=') && !key.is_empty() && key.bytes().all(plain)
+        };
+        let uncommented: String = template
+            .lines()
+            .map(|line| {
+                if is_setting(line) || line.starts_with("#[[") { line.trim_start_matches('#') } else { line }
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let said: toml::Table = uncommented.parse().unwrap_or_else(|error| panic!("{error}\n{uncommented}"));
+        Config::parse(Path::new("config.toml"), &uncommented).unwrap();
+        let known = serde_json::to_value(Config::default()).unwrap();
+        for (section, keys) in known.as_object().unwrap() {
+            assert!(said.contains_key(section), "[{section}] is missing");
+            for (key, default) in keys.as_object().into_iter().flatten() {
+                let value =
+                    said[section].get(key).unwrap_or_else(|| panic!("{key} of [{section}] is missing"));
+                // The unit that is installed says where its cgroup is.
+                if !default.is_null() && (section.as_str(), key.as_str()) != ("cgroup", "own") {
+                    if section == "dns" {
+                        continue;
+                    }
+                    assert_eq!(serde_json::to_value(value).unwrap(), *default, "{key} of [{section}]");
+                }
+            }
+        }
+        let scope = serde_json::to_value(&said["scope"][0]).unwrap();
+        let optional = ["unit", "cgroup", "uid", "container", "labels", "force"];
+        for key in optional {
+            assert!(template.contains(&format!("{key} = ")), "{key} of [[scope]] is missing: {scope}");
+        }
     }
 
     #[test]

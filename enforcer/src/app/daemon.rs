@@ -29,9 +29,9 @@ use crate::kernel::{Kernel, KernelConfig, Refusals, TierState, cgroup2_mount};
 use crate::launch::sockets::Hiding;
 use crate::net::ipc::Channel;
 use crate::tls::ca::Ca;
-use crate::workload::wire::{ToProxy, WorkloadSpec};
+use crate::workload::wire::{RefusedTo, ToProxy, WorkloadSpec};
 
-use super::children::TICK;
+use super::children::{self, TICK};
 use super::config::Config;
 use super::containers::{self, Containers};
 use super::hold::{self, Hold};
@@ -43,6 +43,8 @@ use super::{jobs, release, sockets};
 
 /// How long the proxy may take to answer a question of an administrator.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to answer what a job's end waits for.
+const SOON: Duration = Duration::from_secs(2);
 
 /// The loader's state, shared by its threads.
 pub struct Daemon {
@@ -59,6 +61,8 @@ pub struct Daemon {
     pub(super) hold: Arc<Mutex<Hold>>,
     pub(super) proxy: Mutex<Option<Link>>,
     pub(super) workloads: Mutex<HashMap<u64, WorkloadSpec>>,
+    /// Names and texts of the last policy that was in force.
+    pub(super) policy: Mutex<Option<Vec<(String, String)>>>,
     adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
     /// What somebody changed of what is attached, until an operator has looked at it.
     pub(super) changed: Mutex<Option<String>>,
@@ -106,13 +110,15 @@ pub fn run(config: Config) -> Result<()> {
     let place = |path: &Path| mount.join(path.strip_prefix("/").unwrap_or(path));
     let (attach, own, jobs) =
         (place(&config.cgroup.attach), place(&config.cgroup.own), place(&config.cgroup.jobs));
+    can_work(&config, [&attach, &own, &jobs])?;
+    let made = Made::of([&own, &jobs, &config.run.dir], &config.kernel.pins);
     fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
     fs::create_dir_all(&jobs).with_context(|| format!("making {}", jobs.display()))?;
     let before = own_cgroup(&mount)?;
     fs::write(own.join("cgroup.procs"), "0").context("moving to the enforcer's own cgroup")?;
     fs::create_dir_all(&config.run.dir)?;
     let scopes = Scopes::new(attach.clone(), own.clone(), jobs.clone());
-    let mut kernel = load(&config, attach, &own, &jobs)?;
+    let mut kernel = load(&config, attach, &own, &jobs).inspect_err(|_| made.undo(&before))?;
     // After the lock on the pins, which a second loader does not get.
     let ca = Ca::load_or_create(&config.ca.dir)?;
     let trust = Trust::build(&config.run.dir.join("trust"), ca.certificate_pem())?;
@@ -128,6 +134,7 @@ pub fn run(config: Config) -> Result<()> {
         hold: Arc::default(),
         proxy: Mutex::default(),
         workloads: Mutex::default(),
+        policy: Mutex::default(),
         adopted: Mutex::default(),
         changed: Mutex::default(),
         lifted: Mutex::default(),
@@ -152,6 +159,63 @@ pub fn run(config: Config) -> Result<()> {
     daemon.watch_pins();
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) { daemon.lift_all(&before) } else { Ok(()) }
+}
+
+/// What no waiting would put right is said before anything is made.
+fn can_work(config: &Config, [attach, own, jobs]: [&Path; 3]) -> Result<()> {
+    ensure!(
+        jobs.starts_with(attach) && jobs != attach,
+        "`jobs` of [cgroup] is {}, which is not below `attach`, {}: no job would be enforced",
+        config.cgroup.jobs.display(),
+        config.cgroup.attach.display()
+    );
+    ensure!(
+        !jobs.starts_with(own) && !own.starts_with(jobs),
+        "`jobs` and `own` of [cgroup], {} and {}, are one within the other: jobs are enforced, the service is not",
+        config.cgroup.jobs.display(),
+        config.cgroup.own.display()
+    );
+    children::user(&config.proxy.user)?;
+    let object = config.object();
+    ensure!(
+        object.is_file(),
+        "the kernel half is not at {}: install the package, build it (`cargo xtask ebpf`), or name it in `object` \
+         of [kernel]",
+        object.display()
+    );
+    Ok(())
+}
+
+/// What was not there before.
+struct Made {
+    /// Cgroups and folders.
+    folders: Vec<PathBuf>,
+    pins: Option<PathBuf>,
+}
+
+impl Made {
+    fn of(folders: [&Path; 3], pins: &Path) -> Self {
+        let missing = |path: &Path| -> Vec<PathBuf> {
+            path.ancestors().take_while(|it| !it.exists()).map(Path::to_path_buf).collect()
+        };
+        let pins = (!pins.exists()).then(|| pins.to_path_buf());
+        Self { folders: folders.into_iter().flat_map(missing).collect(), pins }
+    }
+
+    /// A start that failed leaves nothing behind.
+    fn undo(&self, before: &Path) {
+        if let Some(error) = self.pins.as_ref().and_then(|pins| crate::kernel::release(pins).err()) {
+            tracing::warn!(%error, "`enforcer release --all` removes what is pinned");
+        }
+        if let Err(error) = fs::write(before.join("cgroup.procs"), "0") {
+            tracing::debug!(%error, "the service ends where it is");
+        }
+        for path in &self.folders {
+            if let Err(error) = fs::remove_dir(path) {
+                tracing::debug!(%error, path = %path.display(), "it stays");
+            }
+        }
+    }
 }
 
 fn load(config: &Config, attach: PathBuf, own: &Path, jobs: &Path) -> Result<Kernel> {
@@ -306,6 +370,16 @@ impl Daemon {
     /// What the proxy says of itself.
     pub(super) fn ask_status(&self) -> Result<serde_json::Value> {
         self.ask(ANSWER, |id| ToProxy::Status { id })
+    }
+
+    /// Where a workload was not let go so far, as far as anybody knows.
+    pub(super) fn refused_to(&self, tag: u64) -> RefusedTo {
+        self.forward_refusals();
+        let told = self.ask(SOON, |id| ToProxy::RefusedTo { id, tag });
+        told.and_then(|told| Ok(serde_json::from_value(told)?)).unwrap_or_else(|error| {
+            tracing::debug!("what a job was refused is not told: {error:#}");
+            RefusedTo::default()
+        })
     }
 
     /// A job has ended.

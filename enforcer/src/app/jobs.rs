@@ -19,7 +19,7 @@ use crate::launch::{DEFAULT_UMASK, FAILED, JobSpec, LaunchSpec};
 use crate::net::ipc::{Channel, Peer};
 use crate::net::sys::{self, Caller};
 use crate::secret::SecretText;
-use crate::workload::wire::{SecretValue, WorkloadSpec};
+use crate::workload::wire::{RefusedTo, SecretValue, WorkloadSpec};
 
 use super::daemon::Daemon;
 use super::follow::Running;
@@ -40,7 +40,7 @@ const MIN_SECRET: usize = 8;
 /// Serves one `enforcer run`, from its request to its job's end.
 pub fn serve(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) {
     let reply = match start(daemon, channel, peer) {
-        Ok(code) => RunReply::Exited { code },
+        Ok((code, refused)) => RunReply::Exited { code, refused },
         Err(error) => RunReply::Failed { code: FAILED, message: format!("{error:#}") },
     };
     if let Err(error) = channel.send(&reply, &[]) {
@@ -109,12 +109,13 @@ fn exposable(paths: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<i32> {
+fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<(i32, RefusedTo)> {
     let asked = receive(daemon, channel, peer)?;
     let job = Job::make(daemon, &asked, peer)?;
     let code = job.run(channel, asked, peer);
+    let refused = daemon.refused_to(job.tag);
     job.end(code.as_ref().ok().copied());
-    code
+    Ok((code?, refused))
 }
 
 fn kill_all(cgroup: &Path) {

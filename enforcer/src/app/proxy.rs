@@ -1,5 +1,7 @@
 //! The proxy's process: what it gets from the loader, and what it makes of it.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -36,11 +38,16 @@ pub fn run(control: RawFd) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _inside = runtime.enter();
     let Some((ToProxy::Setup(setup), fds)) = control.recv()? else { bail!("the loader sent no setup") };
-    let [signer]: [OwnedFd; 1] = fds.try_into().ok().context("the loader passed no signer")?;
-    let (process, dns) = runtime.block_on(start(*setup, UnixStream::from(signer), &control))?;
-    control.send(&FromProxy::Ready, &[])?;
+    let mut fds = fds.into_iter();
+    let signer = UnixStream::from(fds.next().context("the loader passed no signer")?);
+    let kept = fds.next().map(|kept| serde_json::from_reader(BufReader::new(File::from(kept))));
+    let kept = kept.transpose().context("the last good policy")?;
+    let (process, dns) = runtime.block_on(start(*setup, kept, signer, &control))?;
+    let policies = &process.shared().gate.policies;
+    let policy = policies.problem().is_none().then(|| policies.current().hash().as_str().to_owned());
+    control.send(&FromProxy::Ready { policy }, &[])?;
     while let Some((message, fds)) = control.recv::<ToProxy>()? {
-        if let Some(reply) = obey(&process, &dns, message, fds)? {
+        for reply in obey(&process, &dns, message, fds)? {
             control.send(&reply, &[])?;
         }
     }
@@ -48,7 +55,12 @@ pub fn run(control: RawFd) -> Result<()> {
     Ok(())
 }
 
-async fn start(setup: Setup, signer: UnixStream, control: &Channel) -> Result<(Process, Arc<DnsServer>)> {
+async fn start(
+    setup: Setup,
+    kept: Option<Vec<(String, String)>>,
+    signer: UnixStream,
+    control: &Channel,
+) -> Result<(Process, Arc<DnsServer>)> {
     let options = RecordingOptions {
         host_id: setup.host_id,
         boot_id: setup.boot_id,
@@ -56,15 +68,17 @@ async fn start(setup: Setup, signer: UnixStream, control: &Channel) -> Result<(P
         ..RecordingOptions::default()
     };
     let recording = Recording::open(&setup.recording_dir, options)?;
-    let (policies, opened) = PolicyStore::open(&setup.policy_dir);
+    let (policies, opened) = PolicyStore::open(&setup.policy_dir, kept.as_deref());
     if let Err(error) = opened {
-        tracing::error!("everything is denied: {:?}", miette::Report::new(error));
+        let instead = policies.problem().unwrap_or_default();
+        tracing::error!("{instead}\n{:?}", miette::Report::new(error));
     }
     let policies = Arc::new(policies);
     let told = control.try_clone()?;
     let watching = policies.watch(move |result| {
-        let message = result.err().map(|error| error.to_string());
-        told.send(&FromProxy::Reloaded { message }, &[]).ok();
+        let policy = result.map(|policy| policy.hash().as_str().to_owned());
+        let policy = policy.map_err(|error| error.to_string());
+        told.send(&FromProxy::Reloaded { policy }, &[]).ok();
     });
     if let Err(error) = watching {
         tracing::warn!(%error, "changes of the policy are not noticed: use `enforcer reload`");
@@ -104,14 +118,14 @@ fn obey(
     dns: &Arc<DnsServer>,
     message: ToProxy,
     fds: Vec<OwnedFd>,
-) -> Result<Option<FromProxy>> {
+) -> Result<Vec<FromProxy>> {
     match message {
         ToProxy::Setup(_) => bail!("the loader sent a second setup"),
         ToProxy::Listeners { netns } => listen(process, dns, netns, fds)?,
         ToProxy::ListenersGone { netns } => process.close(netns),
         ToProxy::Workload { id, spec } => {
             let answer = add(process, *spec).map(|()| serde_json::Value::Null);
-            return Ok(Some(FromProxy::Answer { id, answer }));
+            return Ok(vec![FromProxy::Answer { id, answer }]);
         }
         ToProxy::WorkloadEnded { tag, exit_code } => process.remove(tag, exit_code),
         ToProxy::Refused(refused) => process.refused(&Refusal {
@@ -131,16 +145,30 @@ fn obey(
         }
         ToProxy::Tampered { what, reaction } => process.tampered(&what, &reaction),
         ToProxy::Reload { id } => {
-            let read = process.shared().gate.policies.reload();
-            let answer = read.map(|policy| serde_json::json!({ "policy": policy.hash().as_str() }));
-            let answer = answer.map_err(|error| format!("{:?}", miette::Report::new(error)));
-            return Ok(Some(FromProxy::Answer { id, answer }));
+            return Ok(match process.shared().gate.policies.reload() {
+                Ok(policy) => {
+                    let hash = policy.hash().as_str();
+                    let answer = Ok(serde_json::json!({ "policy": hash }));
+                    vec![
+                        FromProxy::Reloaded { policy: Ok(hash.to_owned()) },
+                        FromProxy::Answer { id, answer },
+                    ]
+                }
+                Err(error) => {
+                    let answer = Err(format!("{:?}", miette::Report::new(error)));
+                    vec![FromProxy::Answer { id, answer }]
+                }
+            });
         }
         ToProxy::Status { id } => {
-            return Ok(Some(FromProxy::Answer { id, answer: Ok(process.status()) }));
+            return Ok(vec![FromProxy::Answer { id, answer: Ok(process.status()) }]);
+        }
+        ToProxy::RefusedTo { id, tag } => {
+            let answer = serde_json::to_value(process.refused_to(tag)).map_err(|error| error.to_string());
+            return Ok(vec![FromProxy::Answer { id, answer }]);
         }
     }
-    Ok(None)
+    Ok(Vec::new())
 }
 
 /// Without the host's own listeners there is nothing to live for; another namespace

@@ -73,6 +73,9 @@ impl Daemon {
         let tags = meant.iter().map(|job| job.tag).collect();
         self.tell(&ToProxy::Released { scope: name.to_owned(), tags, by_uid, until_unix_ms }, &[])
             .context("a release has to be recorded; `enforcer release --all` works without the proxy")?;
+        if period.is_some_and(|period| period.is_zero()) {
+            return self.end_early(&meant);
+        }
         for job in &meant {
             if let (Some(until_unix_ms), Some(millis)) = (until_unix_ms, millis) {
                 let path = self.mount().join(job.cgroup_path.trim_start_matches('/'));
@@ -91,6 +94,23 @@ impl Daemon {
                 "{many} workload(s) run without enforcement until they end; connections that are open stay with the proxy"
             ),
         })
+    }
+
+    /// Enforces again what was lifted, for a while or not.
+    fn end_early(&self, meant: &[WorkloadSpec]) -> Result<String> {
+        let tagged = self.with_kernel(|kernel| kernel.tags())?;
+        let is_tagged = |job: &&WorkloadSpec| tagged.iter().any(|(cgroup, _)| *cgroup == job.cgroup);
+        let lifted: Vec<&WorkloadSpec> = meant.iter().filter(|job| !is_tagged(job)).collect();
+        for job in &lifted {
+            let path = self.mount().join(job.cgroup_path.trim_start_matches('/'));
+            self.note_lifted(Lifted { tag: job.tag, path, until_unix_ms: now_unix_ms(), until_boot_ms: 0 })?;
+        }
+        self.end_lifted();
+        let still = lock(&self.lifted).clone();
+        let not: Vec<&str> =
+            lifted.iter().filter(|job| still.contains_key(&job.tag)).map(|job| job.name.as_str()).collect();
+        ensure!(not.is_empty(), "not enforced again: {} (the log says why)", not.join(", "));
+        Ok(format!("{} workload(s) are enforced again", lifted.len()))
     }
 
     fn note_lifted(&self, lifted: Lifted) -> Result<()> {

@@ -165,10 +165,11 @@ impl Daemon {
         let scopes: Vec<_> = scopes.iter().map(scope).collect();
         let pids = lock(&self.proxy).as_ref().map(|link| (link.proxy, link.signer));
         let proxy = self.ask_status();
-        let recording = proxy.as_ref().is_ok_and(|proxy| proxy["recording"] == "ok");
+        let good = |proxy: &Value| proxy["recording"] == "ok" && proxy["policy_problem"].is_null();
+        let serves = proxy.as_ref().is_ok_and(good);
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "healthy": health.is_good() && recording && enforced,
+            "healthy": health.is_good() && serves && enforced,
             "proxy_pid": pids.map(|pids| pids.0),
             "signer_pid": pids.map(|pids| pids.1),
             "proxy": proxy.unwrap_or_else(|error| json!({ "problem": format!("{error:#}") })),

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
+use super::out;
+
 /// Print a completion script for a shell
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
@@ -13,8 +15,9 @@ pub struct Cmd {
 
 impl Cmd {
     pub fn run(self) -> miette::Result<ExitCode> {
-        let mut command = super::Cli::command();
-        clap_complete::generate(self.shell, &mut command, "enforcer", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Cli::command(), "enforcer", &mut script);
+        out::print_bytes(&script)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,14 +1,15 @@
 //! `enforcer doctor`.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use miette::{IntoDiagnostic, miette};
 
-use crate::admin::request::{AdminRequest, ask};
+use super::out::{CANNOT_TELL, Form};
+use crate::admin::request::{AdminRequest, AskError, ask};
 use crate::app::config::Config;
 use crate::app::doctor::{
     Finding, Fix, Grade, Host, Kind, Level, Probes, RUN, Report, Scope, ScopeReport, Service, State, examine,
@@ -56,15 +57,8 @@ pub struct Cmd {
     #[arg(long)]
     all: bool,
 
-    /// Text for people, JSON for scripts
-    #[arg(short, long, default_value = "text")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+    #[command(flatten)]
+    form: Form,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,22 +81,16 @@ impl From<Require> for Level {
     }
 }
 
-/// The exit code for what cannot be told.
-const CANNOT_TELL: u8 = 2;
-
 impl Cmd {
     pub fn run(self, config: &Path) -> ExitCode {
         match self.report(config) {
             Ok(report) => {
-                let text = match self.output {
-                    Output::Json => serde_json::to_string_pretty(&report).unwrap_or_default() + "\n",
-                    Output::Text => {
-                        let colours =
-                            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                        Page { colours, all: self.all }.report(&report)
-                    }
-                };
-                print!("{text}");
+                let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                let page = Page { colours, all: self.all };
+                if let Err(error) = self.form.print(&report, || page.report(&report)) {
+                    eprintln!("{error:?}");
+                    return ExitCode::from(CANNOT_TELL);
+                }
                 ExitCode::from(match report.held {
                     Some(true) => 0,
                     Some(false) => 1,
@@ -189,10 +177,8 @@ fn service(config: &Config) -> Service {
             Service::Answers(status)
         }
         Ok((reply, scopes)) => Service::Unknown(scopes.map_or(reply.message, |scopes| scopes.message)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            Service::Silent
-        }
-        Err(error) => Service::Unknown(format!("{}: {error}", socket.display())),
+        Err(AskError::NoService(_)) => Service::Silent,
+        Err(error) => Service::Unknown(error.to_string()),
     }
 }
 

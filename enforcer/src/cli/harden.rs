@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use miette::{IntoDiagnostic, WrapErr, miette};
+use serde_json::json;
 
+use super::out::{self, CANNOT_TELL as FAILED, Form};
 use crate::app::config::Config;
 use crate::app::doctor::harden::{Plan, Wishes};
 use crate::app::doctor::{Host, Level, Probes, Service, State, examine};
@@ -64,11 +66,10 @@ pub struct Cmd {
 }
 
 const NOT_WRITTEN: u8 = 1;
-const FAILED: u8 = 2;
 
 impl Cmd {
-    pub fn run(self, config: &Path) -> ExitCode {
-        match self.harden(config) {
+    pub fn run(self, config: &Path, form: Form) -> ExitCode {
+        match self.harden(config, form) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 eprintln!("{error:?}");
@@ -77,7 +78,7 @@ impl Cmd {
         }
     }
 
-    fn harden(self, config: &Path) -> miette::Result<u8> {
+    fn harden(self, config: &Path, form: Form) -> miette::Result<u8> {
         // The files are read, not systemd asked: what stands in ours must not count.
         let why = "it is not asked for this".to_owned();
         let landlock = None;
@@ -93,53 +94,65 @@ impl Cmd {
         for (lines, file) in &plan.left {
             eprintln!("left out, since {} says the same setting; add there:\n{lines}", file.display());
         }
+        let rest = self.rest(&host, &plan)?;
+        let mut text = String::new();
         if plan.is_done() {
-            println!("{}: nothing to change", plan.unit);
-            self.show_rest(&host, &plan)?;
+            text.push_str(&format!("{}: nothing to change\n", plan.unit));
+        } else {
+            text.push_str(&plan.diff());
+        }
+        if !rest.is_empty() {
+            let (rest, unit) = (rest.join(", "), &plan.unit);
+            text.push_str(&format!(
+                "still missing then: {rest} (`enforcer doctor --unit {unit}` says how)\n"
+            ));
+        }
+        let left: Vec<_> =
+            plan.left.iter().map(|(lines, file)| json!({ "lines": lines, "file": file })).collect();
+        let report = |written: bool| {
+            json!({
+                "unit": plan.unit, "path": plan.path, "diff": plan.diff(), "left": left,
+                "still_missing": rest, "done": plan.is_done() || written,
+            })
+        };
+        if plan.is_done() {
+            form.print(&report(false), || text)?;
             return Ok(0);
         }
-        print!("{}", plan.diff());
-        self.show_rest(&host, &plan)?;
+        if !form.is_json() {
+            out::print(&text)?;
+        }
         if !self.apply {
-            println!("not written; --apply writes it");
+            form.print(&report(false), || "not written; --apply writes it\n".to_owned())?;
             return Ok(NOT_WRITTEN);
         }
-        if !self.yes && !agreed(&plan)? {
-            println!("not written");
+        if !self.yes && (form.is_json() || !agreed(&plan)?) {
+            form.print(&report(false), || "not written\n".to_owned())?;
             return Ok(NOT_WRITTEN);
         }
         plan.apply(&host).into_diagnostic()?;
-        println!("written: {}", plan.path.display());
-        if host.is_this() && Path::new("/run/systemd/system").is_dir() {
+        let reloads = host.is_this() && Path::new("/run/systemd/system").is_dir();
+        if reloads {
             let done = Command::new("systemctl").arg("daemon-reload").status().into_diagnostic()?;
             if !done.success() {
                 return Err(miette!("`systemctl daemon-reload` failed: run it again, it says why"));
             }
-            println!("in force after: systemctl restart {}", plan.unit);
-        } else {
-            println!("in force after: systemctl daemon-reload && systemctl restart {}", plan.unit);
         }
+        form.print(&report(true), || {
+            let (path, unit) = (plan.path.display(), &plan.unit);
+            let first = if reloads { "" } else { "systemctl daemon-reload && " };
+            format!("written: {path}\nin force after: {first}systemctl restart {unit}\n")
+        })?;
         Ok(0)
     }
 
     /// What no drop-in puts right.
-    fn show_rest(&self, host: &Host, plan: &Plan) -> miette::Result<()> {
+    fn rest(&self, host: &Host, plan: &Plan) -> miette::Result<Vec<&'static str>> {
         let scope = plan.hardened(host, self.user.as_deref()).into_diagnostic()?;
         let report = examine(host, &[scope], Level::Unprivileged);
-        let rest: Vec<&str> = report.scopes[0]
-            .findings
-            .iter()
-            .filter(|finding| finding.state == State::Missing && !finding.decides.is_empty())
-            .map(|finding| finding.id)
-            .collect();
-        if !rest.is_empty() {
-            println!(
-                "still missing then: {} (`enforcer doctor --unit {}` says how)",
-                rest.join(", "),
-                plan.unit
-            );
-        }
-        Ok(())
+        let findings = report.scopes[0].findings.iter();
+        let missing = findings.filter(|it| it.state == State::Missing && !it.decides.is_empty());
+        Ok(missing.map(|finding| finding.id).collect())
     }
 }
 

@@ -7,6 +7,7 @@ mod harden;
 mod holder;
 mod launch_exec;
 mod man;
+mod out;
 mod policy;
 mod proxy;
 mod release;

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use miette::{IntoDiagnostic, WrapErr, miette};
 use serde::Deserialize;
+use serde_json::json;
 
+use super::out::Form;
 use crate::app::config::Config;
 use crate::policy::{Fact, Facts, Policy, Protocol, Stage, WorkloadFacts};
 
@@ -27,11 +29,16 @@ pub struct Cmd {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Load the policies as the service would; exit code 2 if they do not load
-    Check,
+    Check(Form),
     /// Print what policy says of a request, and which rule said it
-    Explain(Request),
+    Explain {
+        #[command(flatten)]
+        request: Request,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Run the tests beside the policies (`*.test.yaml`); exit code 1 if one fails
-    Test,
+    Test(Form),
     /// Write a policy to begin with, from what this host is set up to use
     #[command(subcommand)]
     Init(init::Verb),
@@ -142,36 +149,46 @@ impl Cmd {
         };
         match verb {
             Verb::Init(init) => init.run(),
-            Verb::Check => {
-                println!("{} rules, policy {}", policy.len(), policy.hash());
+            Verb::Check(form) => {
+                let (rules, hash) = (policy.len(), policy.hash().as_str());
+                form.print(&json!({ "rules": rules, "policy": hash }), || {
+                    format!("{rules} rules, policy {hash}\n")
+                })?;
                 Ok(ExitCode::SUCCESS)
             }
-            Verb::Explain(request) => {
-                explain(&policy, &request);
+            Verb::Explain { request, form } => {
+                explain(&policy, &request, form)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Verb::Test => test(&policy, &dir),
+            Verb::Test(form) => test(&policy, &dir, form),
         }
     }
 }
 
-fn explain(policy: &Policy, request: &Request) {
+fn explain(policy: &Policy, request: &Request, form: Form) -> miette::Result<()> {
     let workload = request.workload();
     let trace = policy.explain(&request.facts(&workload));
-    for step in trace.steps {
-        let because = step.because.map(|fact| format!(" because of {fact}")).unwrap_or_default();
-        println!("{:<40} matches: {:?}{because}", step.rule.as_str(), step.matches);
-    }
-    let decision = trace.decision;
-    let rule = decision.rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
-    println!("{}{rule} ({})", decision.verdict, decision.reason);
-    if let Some(message) = decision.message {
-        println!("{message}");
-    }
+    let decision = &trace.decision;
+    let rule = decision.rule.as_ref().map(crate::policy::RuleId::as_str);
+    let (verdict, reason) = (decision.verdict.as_str(), decision.reason.as_str());
+    let answer = json!({
+        "verdict": verdict, "rule": rule, "reason": reason, "message": decision.message, "steps": trace.steps,
+    });
+    form.print(&answer, || {
+        let mut lines = Vec::new();
+        for step in &trace.steps {
+            let because = step.because.map(|fact| format!(" because of {fact}")).unwrap_or_default();
+            lines.push(format!("{:<40} matches: {:?}{because}", step.rule.as_str(), step.matches));
+        }
+        let rule = rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
+        lines.push(format!("{verdict}{rule} ({reason})"));
+        lines.extend(decision.message.as_deref().map(str::to_owned));
+        lines.join("\n") + "\n"
+    })
 }
 
-fn test(policy: &Policy, dir: &Path) -> miette::Result<ExitCode> {
-    let (mut passed, mut failed) = (0, 0);
+fn test(policy: &Policy, dir: &Path, form: Form) -> miette::Result<ExitCode> {
+    let (mut passed, mut failures) = (0, Vec::new());
     let mut files: Vec<_> =
         std::fs::read_dir(dir).into_diagnostic()?.flatten().map(|entry| entry.path()).collect();
     files.sort();
@@ -189,19 +206,21 @@ fn test(policy: &Policy, dir: &Path) -> miette::Result<ExitCode> {
             {
                 passed += 1;
             } else {
-                failed += 1;
-                println!(
-                    "FAILED {}: {}: wanted {} {}, got {} {}",
+                failures.push(format!(
+                    "{}: {}: wanted {} {}, got {} {}",
                     path.display(),
                     case.name,
                     case.verdict,
                     case.rule.unwrap_or_default(),
                     decision.verdict,
                     rule.unwrap_or_default()
-                );
+                ));
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    form.print(&json!({ "passed": passed, "failed": failures.len(), "failures": failures }), || {
+        let lines: String = failures.iter().map(|failure| format!("FAILED {failure}\n")).collect();
+        format!("{lines}{passed} passed, {} failed\n", failures.len())
+    })?;
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -1,21 +1,22 @@
 //! `enforcer release`.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::{IntoDiagnostic, miette};
+use serde_json::json;
 
-use crate::admin::request::{AdminRequest, ask};
+use super::out::Form;
+use crate::admin::request::{AdminRequest, AskError, ask};
 use crate::app::{config::Config, release};
 
 /// Lift enforcement on purpose, of one scope or of the whole host
 ///
 /// `--all` removes every link, pin, map, cgroup and mount, and ends the service; it
 /// works without the service, too. Jobs that run go on without enforcement. With
-/// `--for` it comes back by itself, and the service goes on. It needs root and is
-/// recorded.
+/// `--for` it comes back by itself, and the service goes on; `--for 0s` ends that
+/// early. It needs root and is recorded.
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Examples:
   enforcer release agent --for 15m     # one job, for a quarter of an hour
@@ -33,6 +34,9 @@ pub struct Cmd {
     /// For this long only, such as 90s, 15m or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     period: Option<Duration>,
+
+    #[command(flatten)]
+    form: Form,
 }
 
 /// The longest time that enforcement can be lifted for and still come back.
@@ -49,9 +53,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number = digits.parse::<u64>().map_err(|_| wrong())?;
     let period = number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)?;
-    if period.is_zero() || period > MAX_PERIOD { Err(wrong()) } else { Ok(period) }
+    if period > MAX_PERIOD { Err(wrong()) } else { Ok(period) }
 }
 
+/// What is said at the end.
+const LIFTED: &str = "enforcement is lifted";
 /// How long the service may take to lift everything: its sessions come to their end.
 const LIFTS: Duration = Duration::from_secs(30);
 
@@ -64,7 +70,6 @@ fn wait_lifted(config: &Config) -> miette::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    println!("enforcement is lifted");
     Ok(())
 }
 
@@ -74,16 +79,18 @@ impl Cmd {
         let for_ms = self.period.and_then(|period| u64::try_from(period.as_millis()).ok());
         match ask(&config.admin_socket(), &AdminRequest::Release { scope: self.scope, for_ms }) {
             Ok(reply) if reply.ok => {
-                println!("{}", reply.message);
-                if self.all && self.period.is_none() {
+                let ends = self.all && self.period.is_none();
+                if ends {
                     wait_lifted(&config)?;
                 }
+                let message = if ends { LIFTED } else { &reply.message };
+                self.form.print(&json!({ "message": message }), || format!("{message}\n"))?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(reply) => return Err(miette!("{}", reply.message)),
             // No service: it is done here.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
-            Err(error) => return Err(error).into_diagnostic().wrap_err("the service did not answer"),
+            Err(AskError::NoService(_)) => {}
+            Err(error) => return Err(error).into_diagnostic(),
         }
         if !self.all || self.period.is_some() {
             return Err(miette!(
@@ -92,7 +99,7 @@ impl Cmd {
             ));
         }
         release::offline(&config).map_err(|error| miette!("enforcement is not lifted: {error:#}"))?;
-        println!("enforcement is lifted");
+        self.form.print(&json!({ "message": LIFTED }), || format!("{LIFTED}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -104,7 +111,7 @@ mod tests {
     #[test]
     fn durations_have_a_unit_and_a_limit() {
         for (text, want) in
-            [("1s", Some(1)), ("15m", Some(900)), ("168h", Some(604_800)), ("169h", None), ("0s", None)]
+            [("1s", Some(1)), ("15m", Some(900)), ("168h", Some(604_800)), ("169h", None), ("0s", Some(0))]
         {
             assert_eq!(duration(text).ok(), want.map(Duration::from_secs), "{text}");
         }

@@ -12,11 +12,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
-use crate::admin::request::{RunReply, RunRequest, Signal};
+use crate::admin::request::{RunReply, RunRequest, Signal, connect};
 use crate::app::config::Config;
 use crate::launch::{FAILED, Form, JobSpec};
 use crate::net::ipc::Channel;
 use crate::net::sys;
+use crate::session::read::visible;
+use crate::workload::wire::RefusedTo;
 
 /// What the terminal sends at `^Z`.
 const STOPPED: i32 = nix::libc::SIGTSTP;
@@ -59,8 +61,12 @@ pub struct Cmd {
     )]
     verbose: Option<Form>,
 
+    /// Do not say at the end what was refused
+    #[arg(long, short)]
+    quiet: bool,
+
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
@@ -87,13 +93,8 @@ impl Cmd {
         let config =
             Config::load(config).map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(error)))?;
         let socket = config.run_socket();
-        let channel = Channel::connect(&socket).with_context(|| {
-            format!(
-                "no service at {}: start it with `sudo enforcer daemon`; you have to be root or in the group `{}`",
-                socket.display(),
-                config.run.group
-            )
-        })?;
+        let whom = format!("root, or a member of the group `{}`", config.run.group);
+        let channel = connect(&socket, &whom)?;
         let umask = umask(Mode::empty());
         nix::sys::stat::umask(umask);
         let job = JobSpec {
@@ -121,7 +122,14 @@ impl Cmd {
         while let Some((reply, _)) = channel.recv::<RunReply>()? {
             match reply {
                 RunReply::Started { .. } => {}
-                RunReply::Exited { code } => return Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED))),
+                RunReply::Exited { code, refused } => {
+                    if let Some(line) = told(&refused).filter(|_| !self.quiet)
+                        && let Err(error) = writeln!(std::io::stderr(), "{line}")
+                    {
+                        tracing::debug!(%error, "nobody is told");
+                    }
+                    return Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED)));
+                }
                 RunReply::Failed { code, message } => {
                     eprintln!("enforcer: {message}");
                     return Ok(ExitCode::from(code));
@@ -133,6 +141,26 @@ impl Cmd {
              enforcement if that was lifted"
         )
     }
+}
+
+/// Destinations that are named at the end of a job.
+const NAMED: usize = 5;
+
+/// What the job's user sees of its refusals: many programs say only that a name is not known.
+fn told(refused: &RefusedTo) -> Option<String> {
+    let all = &refused.destinations;
+    let named: Vec<String> = all.iter().take(NAMED).map(|to| visible(to)).collect();
+    let count = match all.len() {
+        0 => return None,
+        1 => "1 destination".to_owned(),
+        many if refused.more > 0 => format!("more than {many} destinations"),
+        many => format!("{many} destinations"),
+    };
+    let rest = if all.len() > NAMED { ", ..." } else { "" };
+    let named = named.join(", ");
+    Some(format!(
+        "enforcer: {count} refused: {named}{rest}; see `enforcer sessions ls --outcome denied` (as root)"
+    ))
 }
 
 /// Signals to us are signals to the job.
@@ -179,4 +207,25 @@ fn forward_signals(channel: &Channel) -> Result<()> {
         });
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_one_line() {
+        let of = |names: &[&str], more| {
+            told(&RefusedTo { destinations: names.iter().map(|name| (*name).to_owned()).collect(), more })
+        };
+        assert_eq!(of(&[], 0), None);
+        let line = of(&["a.test"], 0).unwrap();
+        assert!(line.starts_with("enforcer: 1 destination refused: a.test; see "), "{line}");
+        let line = of(&["a", "b", "c", "d", "e"], 0).unwrap();
+        assert!(line.contains("5 destinations refused: a, b, c, d, e; see "), "{line}");
+        let line = of(&["a", "b", "c", "d", "e", "f\x1b[2J\n"], 3).unwrap();
+        assert!(line.contains("more than 6 destinations refused: a, b, c, d, e, ...; see "), "{line}");
+        let line = of(&["\x1b[2J\n"], 0).unwrap();
+        assert!(!line.contains(['\x1b', '\n']), "{line}");
+    }
 }

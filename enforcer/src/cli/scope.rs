@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
-use miette::{IntoDiagnostic, WrapErr, miette};
+use clap::Subcommand;
+use miette::{IntoDiagnostic, miette};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::out::Form;
 use crate::admin::request::{AdminReply, AdminRequest, ask};
 use crate::app::config::Config;
 use crate::app::scopes::{Scope, ScopeReport, State, User};
@@ -22,18 +23,11 @@ use crate::session::read::visible;
 /// (`[[scope]]`), too.
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
-    /// Text for people, JSON for scripts
-    #[arg(short, long, global = true, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    form: Form,
 
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 #[derive(Subcommand, Debug)]
@@ -95,28 +89,25 @@ impl Cmd {
     pub fn run(self, path: &Path) -> miette::Result<ExitCode> {
         let config = Config::load(path);
         match self.verb {
-            Verb::Harden(cmd) => return Ok(cmd.run(path)),
+            Verb::Harden(cmd) => return Ok(cmd.run(path, self.form)),
             Verb::Add(add) => {
                 let (dry_run, scope) = (add.dry_run, add.scope()?);
                 let reply = tell(&config?, &AdminRequest::ScopeAdd { scope, dry_run })?;
                 let report: ScopeReport = serde_json::from_value(reply.status.clone()).into_diagnostic()?;
-                show(self.output, &reply.status, &[report])?;
+                show(self.form, &reply.status, &[report])?;
             }
             Verb::Ls => {
                 let reply = tell(&config?, &AdminRequest::ScopeList)?;
                 let reports: Vec<ScopeReport> =
                     serde_json::from_value(reply.status.clone()).into_diagnostic()?;
-                show(self.output, &reply.status, &reports)?;
+                show(self.form, &reply.status, &reports)?;
                 if reports.iter().any(|report| report.failed) {
                     return Ok(ExitCode::from(1));
                 }
             }
             Verb::Rm { name } => {
                 let reply = tell(&config?, &AdminRequest::ScopeRemove { name })?;
-                match self.output {
-                    Output::Text => println!("{}", reply.message),
-                    Output::Json => println!("{}", json!({ "message": reply.message })),
-                }
+                self.form.print(&json!({ "message": reply.message }), || format!("{}\n", reply.message))?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -150,19 +141,15 @@ impl Add {
 }
 
 fn tell(config: &Config, request: &AdminRequest) -> miette::Result<AdminReply> {
-    let reply = ask(&config.admin_socket(), request)
-        .into_diagnostic()
-        .wrap_err("no service answers: start it (`enforcer daemon`); it needs root")?;
+    let reply = ask(&config.admin_socket(), request).into_diagnostic()?;
     if reply.ok { Ok(reply) } else { Err(miette!("{}", reply.message)) }
 }
 
-fn show(output: Output, json: &Value, reports: &[ScopeReport]) -> miette::Result<()> {
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(json).into_diagnostic()?),
-        Output::Text if reports.is_empty() => println!("no scopes: only jobs of `enforcer run` are enforced"),
-        Output::Text => reports.iter().for_each(|report| print!("{}", text(report))),
-    }
-    Ok(())
+fn show(form: Form, json: &Value, reports: &[ScopeReport]) -> miette::Result<()> {
+    form.print(json, || match reports {
+        [] => "no scopes: only jobs of `enforcer run` are enforced\n".to_owned(),
+        _ => reports.iter().map(text).collect(),
+    })
 }
 
 fn text(report: &ScopeReport) -> String {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use miette::{IntoDiagnostic, WrapErr, miette};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::out::{CANNOT_TELL, Form};
 use crate::session::read::{self, Filter, Summary, visible};
 
 /// Where the service keeps its recording unless it is told otherwise.
@@ -23,18 +24,11 @@ pub struct Cmd {
     #[arg(long, global = true, value_name = "FOLDER")]
     dir: Option<PathBuf>,
 
-    /// Table for people, JSON for scripts
-    #[arg(short, long, global = true, default_value = "table")]
-    output: Output,
+    #[command(flatten)]
+    form: Form,
 
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Subcommand, Debug)]
@@ -46,12 +40,15 @@ enum Verb {
         /// The session's id, or the beginning of it
         id: String,
     },
-    /// Check every hash of the recording; exit code 1 if anything is wrong
+    /// Check every hash of the recording
+    ///
+    /// Exit code: 0 if all is as it was written, 1 if anything is wrong, 2 if that cannot be
+    /// told: the folder cannot be read, or holds no recording.
     Verify {
         /// Only what concerns this session: its id, or the beginning of it
         id: Option<String>,
         /// A head that `verify` printed before; if no record has it any more, records were removed
-        #[arg(long, value_name = "HASH")]
+        #[arg(long, value_name = "HASH", value_parser = hash)]
         head: Option<String>,
     },
 }
@@ -67,8 +64,8 @@ struct Ls {
     /// Only with at least one such verdict
     #[arg(long, value_parser = ["allow", "deny", "audit", "refused"])]
     verdict: Option<String>,
-    /// Only with this outcome
-    #[arg(long, value_parser = ["completed", "denied", "failed", "cancelled", "cut"])]
+    /// Only with this outcome; `denied` finds open ones with a denial, too
+    #[arg(long, value_parser = ["completed", "denied", "failed", "cancelled", "open", "cut"])]
     outcome: Option<String>,
     /// Only begun since: 90s, 15m, 6h, 2d, or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "WHEN")]
@@ -84,7 +81,7 @@ impl Cmd {
             Some(dir) => dir,
             None => configured(config)?,
         };
-        let json = self.output == Output::Json;
+        let json = self.form.is_json();
         let mut out = io::BufWriter::new(io::stdout().lock());
         let done = match self.verb {
             Verb::Ls(ls) => list(&mut out, &dir, ls, json),
@@ -93,6 +90,10 @@ impl Cmd {
         };
         match done.and_then(|code| out.flush().map(|()| code).map_err(Stop::Output)) {
             Ok(code) => Ok(code),
+            Err(Stop::CannotTell(report)) => {
+                eprintln!("{report:?}");
+                Ok(ExitCode::from(CANNOT_TELL))
+            }
             // Whoever reads has seen enough.
             Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
             Err(Stop::Output(error)) => Err(error).into_diagnostic(),
@@ -105,6 +106,8 @@ impl Cmd {
 enum Stop {
     Output(io::Error),
     Report(miette::Report),
+    /// Nobody knows whether the recording is whole.
+    CannotTell(miette::Report),
 }
 
 impl From<io::Error> for Stop {
@@ -210,6 +213,15 @@ fn started(unix_ms: u64) -> String {
         .unwrap_or_else(|| unix_ms.to_string())
 }
 
+/// What `verify` prints: a part of it, or another case, would be in no record.
+fn hash(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a head has 64 hexadecimal digits, as `enforcer sessions verify` prints it".to_owned())
+    }
+}
+
 /// A length of time before now, or a moment.
 fn since(text: &str) -> miette::Result<u64> {
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
@@ -262,10 +274,12 @@ fn verify(
     head: Option<&str>,
     json: bool,
 ) -> Result<ExitCode, Stop> {
-    let only = id.map(|prefix| read::find(dir, prefix)).transpose().into_diagnostic()?;
-    let report = read::verify_with(dir, only, head).into_diagnostic().wrap_err_with(unreadable(dir))?;
+    let only = id.map(|prefix| read::find(dir, prefix)).transpose().into_diagnostic();
+    let only = only.map_err(Stop::CannotTell)?;
+    let report = read::verify_with(dir, only, head).into_diagnostic().wrap_err_with(unreadable(dir));
+    let report = report.map_err(Stop::CannotTell)?;
     if report.segments == 0 {
-        return Err(miette!("{} holds no recording", dir.display()).into());
+        return Err(Stop::CannotTell(miette!("{} holds no recording", dir.display())));
     }
     let code = if report.valid { ExitCode::SUCCESS } else { ExitCode::from(1) };
     if json {
@@ -314,5 +328,20 @@ impl Colour {
 
     fn red(&self, text: &str) -> String {
         if self.0 { format!("\x1b[31m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+
+    #[test]
+    fn a_head_is_whole_or_none() {
+        let head = "0123456789abcdef".repeat(4);
+        assert_eq!(hash(&head).unwrap(), head);
+        assert_eq!(hash(&head.to_uppercase()).unwrap(), head);
+        for wrong in ["", "abc", &head[1..], &format!("{head}0"), &head.replace('a', "g")] {
+            hash(wrong).unwrap_err();
+        }
     }
 }

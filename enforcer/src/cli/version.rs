@@ -2,22 +2,19 @@
 
 use std::process::ExitCode;
 
+use super::out::Form;
+
 /// Print the version
 #[derive(clap::Args, Debug)]
 pub struct Cmd {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 impl Cmd {
     pub fn run(self) -> miette::Result<ExitCode> {
         let version = env!("CARGO_PKG_VERSION");
-        if self.json {
-            println!("{}", serde_json::json!({ "version": version }));
-        } else {
-            println!("enforcer {version}");
-        }
+        self.form.print(&serde_json::json!({ "version": version }), || format!("enforcer {version}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

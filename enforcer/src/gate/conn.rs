@@ -3,6 +3,7 @@
 //! **Invariant**: every text that a job or a target controls passes the masker
 //! that knows everything before it stands in an event.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ use crate::mask::{Findings, MaskedText};
 use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
 use crate::protocol::http::canonical;
 use crate::protocol::http::request::RequestFacts;
-use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader};
+use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader, SessionKind};
 
 use super::deny::Stop;
 use super::{Gate, Subject};
@@ -25,18 +26,23 @@ pub struct Conn {
     pub subject: Arc<Subject>,
     session: Option<Session>,
     id: String,
+    /// Where a connection goes, as far as that is known: an address first, then a name.
+    towards: Mutex<Option<String>>,
     outcome: Mutex<Option<Outcome>>,
     statements: AtomicU32,
 }
 
 impl Conn {
     pub fn begin(gate: &Gate, subject: Arc<Subject>, opened: Opened) -> Result<Self, SessionError> {
+        let destination = opened.destination.filter(|_| opened.kind == SessionKind::Connection);
+        let towards = destination.map(|to| SocketAddr::new(to.ip().to_canonical(), to.port()).to_string());
         let session = gate.recording.begin(opened)?;
         let id = session.id().to_string();
         Ok(Self {
             subject,
             session: Some(session),
             id,
+            towards: Mutex::new(towards),
             outcome: Mutex::default(),
             statements: AtomicU32::new(0),
         })
@@ -50,10 +56,28 @@ impl Conn {
         self.statements.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// From now on it is known by this name.
+    pub fn is_towards(&self, name: &str) {
+        *self.towards.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.to_owned());
+    }
+
     /// How the session ends. The first one counts: it names the true reason.
     pub fn settle(&self, outcome: Outcome) {
+        if matches!(outcome, Outcome::Denied { .. }) {
+            let towards = self.towards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            towards.iter().for_each(|to| self.subject.note_refused(to));
+        }
         let mut settled = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         settled.get_or_insert(outcome);
+    }
+
+    /// One part of a session of many was denied: that it came to its end does not hide it.
+    pub fn settle_denied(&self, towards: &str, reason: &'static str) {
+        self.subject.note_refused(towards);
+        let mut settled = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*settled, None | Some(Outcome::Completed)) {
+            *settled = Some(Outcome::Denied { reason });
+        }
     }
 
     pub fn text(&self, text: &str) -> MaskedText {
@@ -92,6 +116,7 @@ impl Conn {
 
     /// Drafts what is asked for.
     pub fn statement(&self, id: u32, facts: &RequestFacts) -> Result<(), SessionError> {
+        self.is_towards(&facts.authority());
         self.draft(&Event::Statement {
             statement: id,
             method: self.text(facts.method.as_str()),

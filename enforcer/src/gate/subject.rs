@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::mask::{ExactValue, MaskError, Masker, Place, Selection};
 use crate::policy::WorkloadFacts;
 use crate::workload::Workload;
+use crate::workload::wire::RefusedTo;
 
 use super::held::Budget;
 
@@ -22,6 +23,10 @@ const MASKERS: usize = 32;
 /// after a pause; others get an alert.
 const TOLD_PER_SECOND: NonZeroU32 = NonZeroU32::new(25).expect("not 0");
 const TOLD_AT_ONCE: NonZeroU32 = NonZeroU32::new(250).expect("not 0");
+/// Destinations that are kept of those that a workload was refused; others are counted.
+const REFUSED: usize = 16;
+/// Letters of each of them.
+const REFUSED_LETTERS: usize = 256;
 
 /// A workload with what was compiled for it.
 pub struct Subject {
@@ -36,6 +41,7 @@ pub struct Subject {
     exact: Vec<ExactValue>,
     everything: Masker,
     maskers: Mutex<Vec<(Selection, Masker)>>,
+    refused: Mutex<RefusedTo>,
 }
 
 impl Subject {
@@ -58,6 +64,7 @@ impl Subject {
             exact,
             everything,
             maskers: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -70,6 +77,24 @@ impl Subject {
     /// for all workloads.
     pub fn may_be_told(&self) -> bool {
         self.told.check().is_ok()
+    }
+
+    /// Keeps where the workload was not let go: whoever started it is told at its end.
+    pub fn note_refused(&self, to: &str) {
+        let to: String = self.everything.text(to).0.as_str().chars().take(REFUSED_LETTERS).collect();
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.destinations.contains(&to) {
+            return;
+        }
+        if refused.destinations.len() < REFUSED {
+            refused.destinations.push(to);
+        } else {
+            refused.more += 1;
+        }
+    }
+
+    pub fn refused_to(&self) -> RefusedTo {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether anything that is known as a secret stands in a host name.

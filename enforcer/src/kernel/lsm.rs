@@ -17,7 +17,7 @@ use aya::{Btf, Ebpf};
 use enforcer_common as abi;
 use enforcer_common::{Offsets, UNIX_NAME, cfg};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::btf::{BtfError, Structures};
 use super::links::Problem;
@@ -57,7 +57,7 @@ const HOOKS: &[(&str, &str)] = &[
 const SPLICE: (&str, &str) = ("lsm_write", "file_permission");
 
 /// Whether the second tier is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LsmMode {
     /// Where the kernel allows it; where not is reported.

@@ -31,7 +31,7 @@ use super::pins::PinDir;
 use super::{KernelError, LinkHealth, Result, io_error, listen, packet, rtnl};
 
 /// Whether there are programs on interfaces.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tc {
     /// By links where the kernel has them (Linux 6.6), by filters otherwise.

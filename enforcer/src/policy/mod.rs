@@ -82,6 +82,11 @@ impl Policy {
     /// Loads every `*.yaml` of a folder in the order of their names;
     /// `*.test.yaml` are their tests.
     pub fn load_dir(dir: &Path) -> Result<Self, PolicyError> {
+        Self::compile(&Self::read_dir(dir)?)
+    }
+
+    /// Names and texts of what `load_dir` would load.
+    pub fn read_dir(dir: &Path) -> Result<Vec<(String, String)>, PolicyError> {
         let unreadable = |path: &Path| {
             let path = path.to_path_buf();
             move |source| PolicyError::Read { path, source }
@@ -108,7 +113,16 @@ impl Policy {
             let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
             files.push((name, text));
         }
-        Self::compile(&files)
+        Ok(files)
+    }
+
+    /// What the hash of a policy of these files would be, valid or not.
+    pub fn hash_of(files: &[(String, String)]) -> PolicyHash {
+        let mut hasher = blake3::Hasher::new();
+        for part in files.iter().flat_map(|(name, text)| [name, text]) {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        PolicyHash::new(hasher.finalize())
     }
 
     /// One policy out of one text.
@@ -118,15 +132,11 @@ impl Policy {
 
     /// Names and texts of files, in their order. All errors of all files are found.
     pub fn compile(files: &[(String, String)]) -> Result<Self, PolicyError> {
-        let mut hasher = blake3::Hasher::new();
         let mut wrong = Vec::new();
         let mut policy = Self { audit_default: !files.is_empty(), ..Self::deny_all() };
         policy.missing = false;
         let mut names = std::collections::BTreeSet::new();
         for (name, text) in files {
-            for part in [name, text] {
-                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-            }
             let mut findings = Findings::new(name, text);
             if let Some(compiled) = compile::compile(text, &mut findings) {
                 if !names.insert(compiled.name.clone()) {
@@ -141,7 +151,7 @@ impl Policy {
         if !wrong.is_empty() {
             return Err(PolicyError::Invalid { findings: wrong });
         }
-        policy.hash = PolicyHash::new(hasher.finalize());
+        policy.hash = Self::hash_of(files);
         Ok(policy)
     }
 
@@ -152,6 +162,11 @@ impl Policy {
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.rules.len()
+    }
+
+    /// Whether it stands in for one that could not be loaded: everything is denied.
+    pub fn is_missing(&self) -> bool {
+        self.missing
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,8 +1,8 @@
 //! The policy in force, and its replacement.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,6 +21,8 @@ pub struct PolicyStore {
     current: ArcSwap<Policy>,
     generation: AtomicU64,
     changed: watch::Sender<u64>,
+    /// Why the folder as it is now is not in force.
+    problem: Mutex<Option<String>>,
 }
 
 impl PolicyStore {
@@ -29,12 +31,17 @@ impl PolicyStore {
         Self::new(None, policy)
     }
 
-    /// The policy of a folder. If it does not load, everything is denied until
-    /// it does; the error says why.
-    pub fn open(dir: &Path) -> (Self, Result<(), PolicyError>) {
+    /// The policy of a folder. If it does not load, what was `kept` of it is in force
+    /// until it does, and without that everything is denied; the error says why.
+    pub fn open(dir: &Path, kept: Option<&[(String, String)]>) -> (Self, Result<(), PolicyError>) {
         match Policy::load_dir(dir) {
             Ok(policy) => (Self::new(Some(dir.to_path_buf()), policy), Ok(())),
-            Err(error) => (Self::new(Some(dir.to_path_buf()), Policy::deny_all()), Err(error)),
+            Err(error) => {
+                let kept = kept.and_then(|files| Policy::compile(files).ok());
+                let store = Self::new(Some(dir.to_path_buf()), kept.unwrap_or_else(Policy::deny_all));
+                store.failed(&error);
+                (store, Err(error))
+            }
         }
     }
 
@@ -44,7 +51,21 @@ impl PolicyStore {
             current: ArcSwap::from_pointee(policy),
             generation: AtomicU64::new(1),
             changed: watch::Sender::new(1),
+            problem: Mutex::default(),
         }
+    }
+
+    /// Why the folder as it is now is not in force, and what is instead.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, error: &PolicyError) {
+        let instead =
+            if self.current().is_missing() { "everything is denied" } else { "the last good policy stays" };
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let problem = format!("{instead}: {error}{cause}");
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 
     /// The policy in force now; each statement asks anew.
@@ -65,7 +86,8 @@ impl PolicyStore {
     /// Reads the folder again. If anything is wrong, the last good policy stays.
     pub fn reload(&self) -> Result<Arc<Policy>, PolicyError> {
         let Some(dir) = &self.dir else { return Ok(self.current()) };
-        let policy = Arc::new(Policy::load_dir(dir)?);
+        let policy = Arc::new(Policy::load_dir(dir).inspect_err(|error| self.failed(error))?);
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if policy.hash() != self.current().hash() {
             self.current.store(Arc::clone(&policy));
             let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;

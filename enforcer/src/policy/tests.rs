@@ -257,7 +257,7 @@ fn the_number_of_rules_is_limited() {
 #[test]
 fn a_broken_file_keeps_the_last_good_policy() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, opened) = PolicyStore::open(dir.path());
+    let (store, opened) = PolicyStore::open(dir.path(), None);
     assert!(matches!(opened, Err(PolicyError::Empty { .. })));
     let workload = WorkloadFacts::default();
     let facts = request(&workload, "git.example", "GET", "/");
@@ -279,7 +279,7 @@ fn a_broken_file_keeps_the_last_good_policy() {
 fn a_change_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), BASE).unwrap();
-    let (store, opened) = PolicyStore::open(dir.path());
+    let (store, opened) = PolicyStore::open(dir.path(), None);
     opened.unwrap();
     let store = std::sync::Arc::new(store);
     let (told, tell) = std::sync::mpsc::channel();

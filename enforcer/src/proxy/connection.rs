@@ -104,6 +104,8 @@ fn ended(conn: &Conn, error: &ProxyError) {
     }
     conn.settle(match error.side() {
         Side::Downstream if matches!(error, ProxyError::ClientClosed) => Outcome::Completed,
+        // Nothing of the client's is at fault: it is not let through.
+        _ if error.is_denial() => Outcome::Denied { reason: error.reason() },
         _ if matches!(error, ProxyError::Draining) => Outcome::Cancelled,
         _ => Outcome::Failed { side, reason: error.reason() },
     });
@@ -116,6 +118,10 @@ impl Carried {
         let at_connect = planner.at_connect().await;
         let mut seen = BytesMut::with_capacity(2048);
         let detected = Box::pin(detect(&mut stream, &mut seen, &self.shared.limits)).await?;
+        if let Ok(Some(stop)) = &at_connect {
+            // Whatever it turns out to speak, and also if it leaves before that.
+            self.conn.settle(Outcome::Denied { reason: stop.reason });
+        }
         let plan = match at_connect {
             Ok(denied) => Box::pin(planner.plan(&detected, denied)).await,
             Err(stop) => Err(stop),
@@ -183,6 +189,11 @@ impl Carried {
             Plan::Close { alert: Some(_), .. } => ("close", "tls", None),
             Plan::Close { alert: None, .. } => ("close", "opaque", None),
         };
+        if let Some(host) = host {
+            let port = self.original.port();
+            let name = if port == 443 { host.to_string() } else { format!("{host}:{port}") };
+            self.conn.is_towards(&name);
+        }
         let event = Event::Plan {
             host: host.map(|host| self.conn.text(host)),
             port: self.original.port(),

@@ -243,6 +243,7 @@ async fn ask(
         }
     };
     if let Some(reason) = denied {
+        conn.settle_denied(&question.name, reason);
         return match conn.record_durable(&event(Vec::new(), "deny", reason)).await {
             Ok(()) => question.blocked(reason, over),
             Err(_) => Vec::new(),

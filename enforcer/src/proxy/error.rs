@@ -113,6 +113,20 @@ impl ProxyError {
         }
     }
 
+    /// Whether it is a rule of the proxy, and nothing that went wrong.
+    pub fn is_denial(&self) -> bool {
+        use ProxyError as E;
+        matches!(
+            self,
+            E::UnknownProtocol
+                | E::ClientSilent
+                | E::NoSni
+                | E::EncryptedHello
+                | E::SecretInName
+                | E::TooManyDenials
+        )
+    }
+
     /// A word for machines; the job may see it.
     pub fn reason(&self) -> &'static str {
         use ProxyError as E;

@@ -14,6 +14,7 @@ use crate::gate::{Conn, Opened, Subject};
 use crate::mask::{ExactValue, MaskError};
 use crate::session::{Event, Outcome, SessionError, SessionKind};
 use crate::workload::Workload;
+use crate::workload::wire::RefusedTo;
 
 use super::Shared;
 use super::dns::DnsServer;
@@ -46,6 +47,24 @@ pub struct Refusal {
     pub detail: u32,
     /// Refusals like this one that the rate limit swallowed.
     pub suppressed: u32,
+}
+
+impl Refusal {
+    /// Where it was to go, for the person who started the job; None if that is nothing
+    /// to tell. Libraries connect datagram sockets to see which address they would have,
+    /// and who comes from a network namespace that is not served yet is served soon.
+    fn shown(&self) -> Option<String> {
+        let to = self.destination?;
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        if matches!(self.reason.as_str(), "netns-not-served") || self.hook == "loader" {
+            return None;
+        }
+        match i32::from(self.protocol) {
+            nix::libc::IPPROTO_TCP => Some(to.to_string()),
+            nix::libc::IPPROTO_UDP if self.hook.starts_with("sendmsg") => Some(format!("{to} (UDP)")),
+            _ => None,
+        }
+    }
 }
 
 /// A running proxy.
@@ -141,8 +160,16 @@ impl Process {
         }
     }
 
+    /// Where a workload was not let go so far.
+    pub fn refused_to(&self, tag: u64) -> RefusedTo {
+        self.shared.gate.subjects.get(tag).map(|subject| subject.refused_to()).unwrap_or_default()
+    }
+
     /// Writes down what the kernel refused.
     pub fn refused(&self, refusal: &Refusal) {
+        if let (Some(subject), Some(to)) = (self.shared.gate.subjects.get(refusal.tag), refusal.shown()) {
+            subject.note_refused(&to);
+        }
         let known = self.sessions().get(&refusal.tag).cloned();
         let session = match known {
             Some(session) => session,
@@ -211,6 +238,7 @@ impl Process {
             "workloads": shared.gate.subjects.len(),
             "namespaces": lock(&self.namespaces).len(),
             "policy": shared.gate.policies.current().hash().as_str(),
+            "policy_problem": shared.gate.policies.problem(),
             "recording": recording.map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
         })
     }

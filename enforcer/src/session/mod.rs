@@ -12,7 +12,7 @@
 //! records of the host in their order, so that neither a record nor a whole
 //! session or segment can be taken out without the next hash showing it. What
 //! the chain alone cannot show is the removal of the newest records; a session
-//! without a close record is shown as cut. `docs/recording.md` has the details.
+//! without a close record is shown as cut, or open. `docs/recording.md` has the details.
 //!
 //! **Invariant**: whatever a job or a target sent stands in an event as
 //! `Masked` or `MaskedText`, which only `mask` can make.

@@ -208,6 +208,8 @@ impl Begun {
             "boot_id": options.boot_id,
             "previous": blake3::Hash::from_bytes(host.previous).to_hex().as_str(),
             "torn_bytes": torn,
+            // Whoever had sessions open before has no more of them.
+            "begins": tail.is_some(),
             "writer": concat!("enforcer ", env!("CARGO_PKG_VERSION")),
         });
         let written = own(Kind::Segment, number, &payload, &mut host).and_then(|header| {

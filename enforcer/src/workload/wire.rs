@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::SecretText;
 
-/// From the loader to the proxy. Descriptors travel with `Setup` (the signer's
-/// socket) and `Listeners` (tcp4, tcp6, udp4, udp6).
+/// From the loader to the proxy. Descriptors travel with `Setup` (the signer's socket, and
+/// a file with the last good policy, if there is one) and `Listeners` (tcp4, tcp6, udp4, udp6).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToProxy {
@@ -31,6 +31,11 @@ pub enum ToProxy {
     },
     Status {
         id: u64,
+    },
+    /// Where a workload was not let go, so far; answered with [`RefusedTo`].
+    RefusedTo {
+        id: u64,
+        tag: u64,
     },
     WorkloadEnded {
         tag: u64,
@@ -55,15 +60,28 @@ pub enum ToProxy {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromProxy {
-    Ready,
+    /// With the hash of the policy, if the folder's could be loaded.
+    Ready {
+        policy: Option<String>,
+    },
     Answer {
         id: u64,
         answer: Result<serde_json::Value, String>,
     },
-    /// A change of the policy's files was noticed; the message is why it is not in force.
+    /// The policy's files were read again: the hash of what is in force since, or why
+    /// it is not.
     Reloaded {
-        message: Option<String>,
+        policy: Result<String, String>,
     },
+}
+
+/// Where a workload wanted to go and was not let.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedTo {
+    /// The first of them, masked.
+    pub destinations: Vec<String>,
+    /// Refusals to others.
+    pub more: u64,
 }
 
 /// All that a proxy is started with.

@@ -11,6 +11,7 @@ use clap::Subcommand;
 use miette::{IntoDiagnostic, WrapErr, bail, miette};
 
 use crate::app::registries::{Host, policy};
+use crate::cli::out;
 
 #[derive(Subcommand, Debug)]
 pub enum Verb {
@@ -70,7 +71,7 @@ impl Registries {
         };
         let written = policy(&host).into_diagnostic()?;
         let Some(path) = self.output else {
-            io::stdout().write_all(written.policy.as_bytes()).into_diagnostic()?;
+            out::print(&written.policy)?;
             return Ok(ExitCode::SUCCESS);
         };
         let Some(tests) = beside(&path) else {
@@ -84,7 +85,8 @@ impl Registries {
         for note in &written.notes {
             eprintln!("note: {note}");
         }
-        println!("{} rules in {}, tests in {}", written.rules, path.display(), tests.display());
+        let (path, tests) = (path.display(), tests.display());
+        out::print(&format!("{} rules in {path}, tests in {tests}\n", written.rules))?;
         Ok(ExitCode::SUCCESS)
     }
 }

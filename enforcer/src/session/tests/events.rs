@@ -3,15 +3,52 @@
 use super::*;
 
 #[test]
-fn a_session_without_an_end_is_cut_and_a_dropped_one_cancelled() {
+fn a_session_without_an_end_is_open_or_cut_and_a_dropped_one_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let recording = open(dir.path());
     drop(recording.begin(header()).unwrap());
-    std::mem::forget(recording.begin(header()).unwrap());
-    let outcomes: Vec<_> = read::ls(dir.path()).unwrap().into_iter().map(|one| one.outcome).collect();
-    assert_eq!(outcomes, ["cut", "cancelled"]);
+    let going_on = recording.begin(header()).unwrap();
+    let outcomes =
+        |dir: &Path| -> Vec<_> { read::ls(dir).unwrap().into_iter().map(|one| one.outcome).collect() };
+    assert_eq!(outcomes(dir.path()), ["open", "cancelled"]);
+    // As if the host had died now: nobody records there.
+    let dead = tempfile::tempdir().unwrap();
+    fs::copy(segment(dir.path(), 1), segment(dead.path(), 1)).unwrap();
+    assert_eq!(outcomes(dead.path()), ["cut", "cancelled"]);
+    // Whoever records there next has not begun it.
+    let _next = open(dead.path());
+    assert_eq!(outcomes(dead.path()), ["cut", "cancelled"]);
     let report = read::verify(dir.path()).unwrap();
     assert_eq!((report.open, report.open_sessions.len()), (1, 1));
+    drop(going_on);
+}
+
+#[test]
+fn a_denied_name_and_the_host_of_a_request_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    let dns = recording.begin(SessionHeader { kind: SessionKind::Dns, ..header() }).unwrap();
+    for (name, verdict) in [("a.example", "allow"), ("b.example", "deny"), ("c.example", "deny")] {
+        let name = MaskedText::fixed(name);
+        let question = MaskedText::fixed("A");
+        dns.record(Event::Dns { name, question, answers: Vec::new(), verdict, reason: "x" }).unwrap();
+    }
+    let plain = recording.begin(header()).unwrap();
+    plain.record(event(1)).unwrap();
+    plain.close(Outcome::Completed).unwrap();
+    let found = |filter: read::Filter| -> Vec<String> {
+        read::list(dir.path(), &filter).unwrap().into_iter().map(|one| one.destination).collect()
+    };
+    let host = |host: &str| found(read::Filter { host: Some(host.into()), ..read::Filter::default() });
+    assert_eq!(found(read::Filter::default()), ["a.example:443", "b.example"]);
+    assert_eq!(host("a.example"), ["a.example:443", "b.example"]);
+    assert_eq!(host("c.example"), ["b.example"]);
+    assert_eq!(host("d.example"), [""; 0]);
+    // It goes on, and has a denial.
+    let outcome = |want: &str| found(read::Filter { outcome: Some(want.into()), ..read::Filter::default() });
+    assert_eq!((outcome("denied"), outcome("open")), (vec!["b.example".into()], vec!["b.example".into()]));
+    dns.close(Outcome::Denied { reason: "x" }).unwrap();
+    assert_eq!((outcome("denied"), outcome("open")), (vec!["b.example".into()], vec![]));
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub async fn send(
     let mut recorded = Err(String::new());
     let ended = async || {
         recorded = recorded::session(kit.recordings.path());
-        recorded.as_ref().map_or(true, |session| session.outcome != "cut")
+        recorded.as_ref().map_or(true, |session| session.outcome != "open")
     };
     kit::until("the session's end is recorded", ended).await;
     let recorded = recorded?;

@@ -29,7 +29,7 @@ struct Statement {
     hash: blake3::Hasher,
 }
 
-/// The one session in this folder; its outcome is `cut` as long as it has no end.
+/// The one session in this folder; its outcome is `open` as long as it has no end.
 pub fn session(dir: &Path) -> Result<Session, String> {
     let report = read::verify(dir).map_err(|error| error.to_string())?;
     if !report.problems.is_empty() {
