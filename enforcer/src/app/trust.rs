@@ -24,6 +24,8 @@ const BUNDLES: &[&str] = &[
 ];
 /// The folder with a hash link for each root.
 pub const CERTS: &str = "/etc/ssl/certs";
+/// The name by which units bind the newest roots.
+const NEWEST: &str = "current";
 /// Changes with the form of what is made, so that a new release makes it anew.
 const FORM: &[u8] = b"2";
 
@@ -67,8 +69,22 @@ impl Trust {
             }
             fs::rename(&begun, &made)?;
         }
+        point(dir, &made).context("the name of the newest roots")?;
         let (bundle, java) = (made.join("bundle.pem"), made.join("cacerts"));
         Ok(Self { bundle, certs: has_certs.then(|| made.join("certs")), java })
+    }
+
+    /// What a unit has to bind where, to trust this CA: the newest roots by a name that
+    /// stays, over the stores that `real` finds on the host.
+    pub fn binds(run: &Path, real: impl Fn(&Path) -> Option<PathBuf>) -> Vec<(PathBuf, PathBuf)> {
+        let newest = run.join("trust").join(NEWEST);
+        let certs = real(Path::new(CERTS));
+        let mut over: Vec<PathBuf> = BUNDLES.iter().filter_map(|path| real(Path::new(path))).collect();
+        over.retain(|path| certs.as_ref().is_none_or(|certs| !path.starts_with(certs)));
+        over.sort();
+        over.dedup();
+        let bundles = over.into_iter().map(|over| (newest.join("bundle.pem"), over));
+        certs.map(|certs| (newest.join("certs"), certs)).into_iter().chain(bundles).collect()
     }
 
     /// What is mounted where, read-only. A job may name the Java that it runs.
@@ -126,6 +142,21 @@ impl Trust {
         );
         variables
     }
+}
+
+/// Lets the name that stays lead to the newest roots, in one step.
+fn point(dir: &Path, made: &Path) -> io::Result<()> {
+    let (name, begun) = (dir.join(NEWEST), dir.join("current.new"));
+    let target = Path::new(made.file_name().unwrap_or_default());
+    if fs::read_link(&name).is_ok_and(|before| before == target) {
+        return Ok(());
+    }
+    match fs::remove_file(&begun) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, &begun)?;
+    fs::rename(&begun, &name)
 }
 
 fn make_certs(certs: &Path, all: &str, ca_pem: &str, java: &[u8]) -> Result<()> {
@@ -215,6 +246,28 @@ mod tests {
         assert_eq!((&again.bundle, fs::metadata(&again.bundle).unwrap().ino()), (&first.bundle, inode));
         let other = Trust::build(dir.path(), "two\n").unwrap();
         assert_ne!(other.bundle, first.bundle);
+        // Units bind the newest, by a name that stays.
+        let newest = dir.path().join(NEWEST).join("bundle.pem");
+        assert!(fs::read_to_string(&newest).unwrap().ends_with("two\n"));
+        Trust::build(dir.path(), "one\n").unwrap();
+        assert!(fs::read_to_string(&newest).unwrap().ends_with("one\n"));
         assert!(fs::read_to_string(&first.bundle).unwrap().ends_with("one\n"));
+    }
+
+    #[test]
+    fn a_unit_binds_the_folder_and_the_bundles_that_are_not_in_it() {
+        let binds = |there: &[(&str, &str)]| -> Vec<String> {
+            let real = |path: &Path| {
+                let found = there.iter().find(|(name, _)| Path::new(name) == path);
+                found.map(|(_, real)| PathBuf::from(real))
+            };
+            let binds = Trust::binds(Path::new("/run/enforcer"), real).into_iter();
+            binds.map(|(from, over)| format!("{}:{}", from.display(), over.display())).collect()
+        };
+        let debian = [(CERTS, CERTS), (BUNDLES[0], BUNDLES[0]), (BUNDLES[3], BUNDLES[0])];
+        assert_eq!(binds(&debian), ["/run/enforcer/trust/current/certs:/etc/ssl/certs"]);
+        let fedora = [(BUNDLES[1], BUNDLES[4]), (BUNDLES[4], BUNDLES[4])];
+        assert_eq!(binds(&fedora), [format!("/run/enforcer/trust/current/bundle.pem:{}", BUNDLES[4])]);
+        assert_eq!(binds(&[]), [""; 0]);
     }
 }

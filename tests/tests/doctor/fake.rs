@@ -25,6 +25,8 @@ Num       RefCount Protocol Flags    Type St Inode Path
 const GOOD_UNIT: &str = "\
 [Unit]
 Description=A runner
+After=enforcer.service
+Wants=enforcer.service
 [Service]
 User=ci
 WorkingDirectory=/home/ci/runner

@@ -137,6 +137,53 @@ fn harden(fake: &Fake, args: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
+fn a_unit_waits_for_the_service_and_sees_its_roots() {
+    let fake = bare();
+    fake.file("/etc/ssl/certs/ca-certificates.crt", "", 0, 0o644);
+    fake.file("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "", 0, 0o644);
+    fake.link("../../ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt");
+    plan(&fake).apply(&fake.host()).unwrap();
+    let text = written(&fake);
+    let bind = |line: &str| {
+        text.matches(&format!("BindReadOnlyPaths=-/run/enforcer/trust/current/{line}\n")).count()
+    };
+    assert_eq!(bind("certs:/etc/ssl/certs"), 1, "{text}");
+    assert_eq!(bind("bundle.pem:/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"), 1, "{text}");
+    assert_eq!(text.matches("BindReadOnlyPaths=").count(), 2, "{text}");
+    let (_, of_unit) = text.split_once("[Unit]\n").unwrap();
+    assert!(of_unit.contains("After=enforcer.service\n") && of_unit.contains("Wants=enforcer.service\n"));
+    let report = fake.report(Level::HostRoot);
+    for id in ["boot-order", "trust-store"] {
+        assert_eq!(crate::fake::finding(&report, id).state, State::Good, "{id}");
+    }
+    assert!(plan(&fake).is_done());
+    // Other units that are waited for, and settings that come later, are no hindrance.
+    fake.file("/etc/systemd/system/runner.service.d/override.conf", "[Unit]\nAfter=x.service\n", 0, 0o644);
+    assert!(plan(&fake).is_done());
+}
+
+#[test]
+fn json_is_whole_whatever_is_done() {
+    let fake = bare();
+    let read = |args: &[&str]| {
+        let (code, text, said) = harden(&fake, args);
+        let json: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text} {said}"));
+        (code, json)
+    };
+    let (code, json) = read(&["-o", "json"]);
+    assert!(code == 1 && json["done"] == false, "{json}");
+    assert!(json["diff"].as_str().unwrap().contains("+NoNewPrivileges=yes"), "{json}");
+    // There is nobody to ask in JSON.
+    assert_eq!(read(&["--apply", "--json"]).0, 1);
+    assert!(!fake.at(FILE).exists());
+    let (code, json) = read(&["--apply", "--yes", "--json"]);
+    assert!(code == 0 && json["done"] == true && json["path"] == FILE, "{json}");
+    let (code, json) = read(&["--json"]);
+    assert!(code == 0 && json["done"] == true && json["diff"] == "", "{json}");
+}
+
+#[test]
 fn it_shows_asks_and_writes() {
     let fake = bare();
     let (code, text, _) = harden(&fake, &[]);

@@ -52,6 +52,10 @@ fn break_one(fake: &mut Fake, id: &str) {
         "runner-files" => fake.file("/home/ci/runner/.env", "", CI, 0o644),
         "powerful-groups" => fake.replace("/etc/group", "docker:x:990:", "docker:x:990:ci"),
         "tun-device" => fake.file("/sys/class/net/tun0/owner", "1000", 0, 0o444),
+        "boot-order" => {
+            fake.replace("/etc/systemd/system/runner.service", "After=enforcer.service", "After=x.service")
+        }
+        "trust-store" => fake.file("/etc/ssl/certs/ca-certificates.crt", "", 0, 0o644),
         "ptrace-scope" => fake.replace("/proc/sys/kernel/yama/ptrace_scope", "1", "0"),
         _ => break_unit(fake, id),
     }

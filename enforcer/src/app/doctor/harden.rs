@@ -13,6 +13,7 @@ use super::checks::settings;
 use super::host::Host;
 use super::scope::Scope;
 use super::unit::{IO_URING, KEYRING, Unit, UnitError, service_name};
+use crate::app::trust::Trust;
 use crate::launch::daemons;
 
 /// The name of our drop-in.
@@ -67,7 +68,7 @@ pub struct Plan {
 }
 
 /// The settings that are written, in their order.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "NoNewPrivileges",
     "RestrictAddressFamilies",
     "CapabilityBoundingSet",
@@ -81,7 +82,14 @@ const KEYS: [&str; 13] = [
     "RestrictNamespaces",
     "PrivateNetwork",
     "Slice",
+    "BindReadOnlyPaths",
+    "After",
+    "Wants",
 ];
+/// Those of them that stand in `[Unit]`. They add up, whatever comes later.
+const OF_UNIT: [&str; 2] = ["After", "Wants"];
+/// The service.
+pub const SERVICE: &str = "enforcer.service";
 
 impl Plan {
     /// What this unit needs beside what it has.
@@ -116,16 +124,26 @@ impl Plan {
             }
             unit.take(&text);
         }
-        let mut lines = Vec::new();
+        let binds = binds(host);
+        let (mut lines, mut of_unit) = (Vec::new(), Vec::new());
         let mut left = Vec::new();
         for key in KEYS.iter().filter(|key| !wishes.without.iter().any(|without| without == *key)) {
-            let Some((why, line)) = demand(key, &unit, wishes) else { continue };
+            let Some((why, line)) = demand(key, &unit, wishes, &binds) else { continue };
+            if OF_UNIT.contains(key) {
+                of_unit.push(format!("# {why}\n{line}\n"));
+                continue;
+            }
             match later.iter().find(|(_, unit)| unit.says(key)) {
                 Some((file, _)) => left.push((line, file.clone())),
                 None => lines.push(format!("# {why}\n{line}\n")),
             }
         }
-        let after = (!lines.is_empty()).then(|| signed(&format!("[Service]\n{}", lines.concat())));
+        let section = |name: &str, lines: &[String]| match lines {
+            [] => String::new(),
+            _ => format!("[{name}]\n{}", lines.concat()),
+        };
+        let text = section("Service", &lines) + &section("Unit", &of_unit);
+        let after = (!text.is_empty()).then(|| signed(&text));
         Ok(Self { unit: name, path, before, after, left })
     }
 
@@ -193,8 +211,26 @@ impl Plan {
     }
 }
 
+/// What this host's units bind to trust the CA, as systemd takes it. Without the service
+/// there is nothing to bind, and the unit starts all the same.
+pub fn binds(host: &Host) -> Vec<String> {
+    let real = |path: &Path| {
+        let place = host.place(path).ok().filter(|place| place.exists())?;
+        Some(Path::new("/").join(place.strip_prefix(host.place(Path::new("/")).ok()?).ok()?))
+    };
+    let binds = Trust::binds(&host.config.run.dir, real).into_iter();
+    binds.map(|(from, over)| format!("-{}:{}", from.display(), over.display())).collect()
+}
+
+/// What of it a unit does not bind.
+pub fn unbound<'a>(unit: &Unit, binds: &'a [String]) -> Vec<&'a String> {
+    let bare = |bind: &str| bind.trim_start_matches('-').to_owned();
+    let has = |wanted: &String| unit.words("BindReadOnlyPaths").any(|bind| bare(bind) == bare(wanted));
+    binds.iter().filter(|bind| !has(bind)).collect()
+}
+
 /// Why the unit needs a setting, and the line; None if it does not.
-fn demand(key: &str, unit: &Unit, wishes: &Wishes) -> Option<(&'static str, String)> {
+fn demand(key: &str, unit: &Unit, wishes: &Wishes, binds: &[String]) -> Option<(&'static str, String)> {
     let yes = |wanted: bool, why| wanted.then(|| (why, format!("{key}=yes")));
     let is_root = unit.last("User").is_none_or(|user| user == "root") && !unit.is_yes("DynamicUser");
     match key {
@@ -261,6 +297,28 @@ fn demand(key: &str, unit: &Unit, wishes: &Wishes) -> Option<(&'static str, Stri
             let slice = wishes.slice.as_deref().filter(|slice| unit.last(key) != Some(slice));
             slice.map(|slice| ("Where it is tagged.", format!("{key}={slice}")))
         }
+        _ => about_service(key, unit, binds),
+    }
+}
+
+/// The same for what joins the unit to the service.
+fn about_service(key: &str, unit: &Unit, binds: &[String]) -> Option<(&'static str, String)> {
+    match key {
+        "BindReadOnlyPaths" => {
+            let lines: Vec<String> =
+                unbound(unit, binds).into_iter().map(|bind| format!("{key}={bind}")).collect();
+            (!lines.is_empty()).then(|| ("The host's roots and this host's CA.", lines.join("\n")))
+        }
+        "After" => {
+            let open = !unit.words(key).any(|name| name == SERVICE);
+            open.then(|| ("What starts first at a boot is not enforced.", format!("{key}={SERVICE}")))
+        }
+        "Wants" => {
+            let open = !["Wants", "Requires", "BindsTo"]
+                .iter()
+                .any(|key| unit.words(key).any(|name| name == SERVICE));
+            open.then(|| ("Nobody waits for what is not started.", format!("{key}={SERVICE}")))
+        }
         _ => None,
     }
 }
@@ -301,11 +359,13 @@ mod tests {
             slice: Some("ci.slice".into()),
         };
         for key in KEYS {
-            let (_, lines) = demand(key, &bare, &wishes).unwrap_or_else(|| panic!("{key}"));
+            let binds = ["-/run/enforcer/trust/current/certs:/etc/ssl/certs".to_owned()];
+            let (_, lines) = demand(key, &bare, &wishes, &binds).unwrap_or_else(|| panic!("{key}"));
             assert!(lines.lines().all(|line| line.starts_with(&format!("{key}="))), "{lines}");
             let mut unit = bare.clone();
-            unit.take(&format!("[Service]\n{lines}\n"));
-            assert!(demand(key, &unit, &wishes).is_none(), "{key} is demanded twice");
+            let section = if OF_UNIT.contains(&key) { "Unit" } else { "Service" };
+            unit.take(&format!("[{section}]\n{lines}\n"));
+            assert!(demand(key, &unit, &wishes, &binds).is_none(), "{key} is demanded twice");
         }
     }
 }

@@ -61,6 +61,9 @@ pub fn service_name(name: &str) -> Result<String, UnitError> {
     Ok(full)
 }
 
+/// What is read of `[Unit]`.
+const DEPENDENCIES: [&str; 4] = ["After", "Wants", "Requires", "BindsTo"];
+
 impl Unit {
     /// A unit of this host.
     pub fn find(host: &Host, name: &str) -> Result<Self, UnitError> {
@@ -158,18 +161,21 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Takes in the `[Service]` section of a file.
+    /// Takes in the `[Service]` section of a file, and of `[Unit]` what it waits for.
     pub fn take(&mut self, text: &str) {
         let joined = text.replace("\\\n", " ");
-        let mut inside = false;
+        let mut section = "";
         for line in joined.lines().map(str::trim) {
             if line.is_empty() || line.starts_with(['#', ';']) {
                 continue;
             }
             if line.starts_with('[') {
-                inside = line == "[Service]";
-            } else if inside && let Some((key, value)) = line.split_once('=') {
+                section = line;
+            } else if let Some((key, value)) = line.split_once('=') {
                 let (key, value) = (key.trim_end(), value.trim_start());
+                if !(section == "[Service]" || section == "[Unit]" && DEPENDENCIES.contains(&key)) {
+                    continue;
+                }
                 let all = self.settings.entry(key.to_owned()).or_default();
                 if value.is_empty() {
                     all.clear();

@@ -52,7 +52,7 @@ pub enum PatternError {
     Path,
     #[error("`/` is the whole host: name what is in it")]
     Root,
-    #[error("a unit ends with .service, .scope or .slice, such as \"actions-runner@*.service\"")]
+    #[error("a unit ends with .service, .scope or .slice, such as \"actions.runner.*.service\"")]
     Unit,
 }
 

@@ -86,6 +86,8 @@ pub const CHECKS: &[Check] = &[
     scope("unit-files", USER, &["unit-file"], files::unit_files),
     scope("runner-files", USER, &["runner-file"], files::runner_files),
     scope("cron", USER, &["cron"], files::cron),
+    scope("boot-order", ADVICE, &[], service::boot_order),
+    scope("trust-store", ADVICE, &[], service::trust_store),
 ];
 
 /// What only the second tier of programs stops root of the host from.

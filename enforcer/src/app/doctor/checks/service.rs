@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use crate::app::doctor::check::{Fix, Found};
+use crate::app::doctor::harden::{SERVICE, binds, unbound};
 use crate::app::doctor::host::{Host, Service};
+use crate::app::doctor::scope::{Kind, Scope};
+use crate::app::doctor::unit::Unit;
 
 use super::{listed, tier};
 
@@ -133,5 +136,37 @@ pub(super) fn foreign(host: &Host) -> Found {
             format!("programs of others see the same traffic, and may run after ours: {}", listed(&others)),
             Fix::shell("bpftool cgroup tree    # whose they are"),
         )
+    }
+}
+
+/// The unit of a scope that systemd starts.
+fn started(scope: &Scope) -> Option<&Unit> {
+    scope.unit.as_ref().filter(|_| scope.kind == Kind::Unit)
+}
+
+/// Pins do not survive a boot.
+pub(super) fn boot_order(_: &Host, scope: &Scope) -> Found {
+    match started(scope) {
+        None => Found::good("nothing that systemd starts at a boot by this name"),
+        Some(unit) if unit.words("After").any(|name| name == SERVICE) => {
+            Found::good("it starts after the service")
+        }
+        Some(unit) => Found::missing(
+            "at a boot it may start before the service, and its jobs run without enforcement until then",
+            Fix::shell(format!("enforcer scope harden {} --apply", unit.name)),
+        ),
+    }
+}
+
+/// What was not started by `enforcer run` has no roots mounted.
+pub(super) fn trust_store(host: &Host, scope: &Scope) -> Found {
+    let Some(unit) = started(scope) else { return Found::good("its jobs are given the CA when they start") };
+    let binds = binds(host);
+    let lines: Vec<String> =
+        unbound(unit, &binds).into_iter().map(|bind| format!("BindReadOnlyPaths={bind}")).collect();
+    if lines.is_empty() {
+        Found::good("it sees the host's roots with this host's CA")
+    } else {
+        Found::missing("its clients do not trust this host's CA", Fix::DropIn(lines))
     }
 }
