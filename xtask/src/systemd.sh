@@ -67,7 +67,7 @@ sed -i 's|^#hold_ms.*|hold_ms = 60000|' /etc/enforcer/config.toml
 sed -i 's|^#ca_file|ca_file|; s|^\[dns.names\]$|&\n"up.test" = ["127.0.0.1"]|' /etc/enforcer/config.toml
 step "start" 0 '' systemctl enable --now enforcer
 works "started"
-step "not for everybody" 125 'no service' runuser -u dev -- enforcer run -- true
+step "not for everybody" 125 'a member of the group' runuser -u dev -- enforcer run -- true
 usermod --append --groups enforcer dev
 step "a job of a member" 0 hello runuser -u dev -- sh -c "cd /; enforcer run -- ${get[*]}/"
 step "a denial" 0 'administration is not for jobs' enforcer run -- "${get[@]}/admin/x"
