@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use miette::{IntoDiagnostic, miette};
+use miette::{IntoDiagnostic, WrapErr, miette};
 use serde_json::json;
 
 use super::out::Form;
