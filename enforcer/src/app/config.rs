@@ -227,7 +227,7 @@ pub struct Kernel {
 }
 
 /// What is asked of a container daemon.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Containers {
     /// A command that is given a container's id and writes its labels as a JSON object.
