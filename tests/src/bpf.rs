@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 
-/// The kernel frees objects behind the back of who let them go.
-const FREED: Duration = Duration::from_secs(5);
+use crate::wait::{PATIENCE, within};
 
 /// The kernel half that logs what it decides.
 pub fn debug_object() -> Result<PathBuf> {
@@ -75,17 +73,11 @@ impl Objects {
         }
     }
 
-    /// Waits until none of them is there.
+    /// Waits until none of them is there: the kernel frees them behind the back of who lets them go.
     pub fn wait_gone(&self) -> Result<()> {
-        let until = Instant::now() + FREED;
-        loop {
-            let remaining = self.remaining();
-            if remaining == Self::default() {
-                return Ok(());
-            }
-            ensure!(Instant::now() < until, "still loaded: {remaining:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let gone = within(PATIENCE, || self.remaining() == Self::default());
+        ensure!(gone.is_some(), "still loaded: {:?}", self.remaining());
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::wait::{PATIENCE, within};
+
 /// A cgroup that is removed, with everything in it killed, when this is dropped.
 pub struct Cgroup {
     path: PathBuf,
@@ -60,16 +62,14 @@ impl Drop for Cgroup {
             eprintln!("killing what is in {}: {e}", self.path.display());
         }
         // The killed processes need a moment until they are gone.
-        for _ in 0..200 {
-            match remove_tree(&self.path) {
-                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                }
-                Err(e) => return eprintln!("removing {}: {e}", self.path.display()),
-                Ok(()) => return,
-            }
+        let mut done = Ok(());
+        within(PATIENCE, || {
+            done = remove_tree(&self.path);
+            !matches!(&done, Err(e) if e.kind() == io::ErrorKind::ResourceBusy)
+        });
+        if let Err(e) = done {
+            eprintln!("{} stays: {e}", self.path.display());
         }
-        eprintln!("{} stays: something in it does not end", self.path.display());
     }
 }
 

@@ -14,3 +14,4 @@ pub mod traffic;
 pub mod origin;
 pub mod store;
 pub mod tamper;
+pub mod wait;

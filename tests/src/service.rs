@@ -8,18 +8,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::cgroup::Cgroup;
+use crate::netns::{Cable, PEER4};
+use crate::origin::certified;
 use crate::store::Store;
+use crate::wait::{PATIENCE, within};
 use enforcer::net::sys;
 
 /// The user and the group that tests run jobs and the proxy as.
 pub const NOBODY: u32 = 65534;
+
+const HTTPS: u16 = 443;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -37,17 +39,14 @@ impl Upstream {
         Self::serve(TcpListener::bind("127.0.0.2:0")?, name, answer)
     }
 
+    /// Serves `name` at the far end of the cable, where browsers look for it.
+    pub fn at_peer(cable: &Cable, name: &str, answer: String) -> Result<Self> {
+        Self::serve(cable.peer.run(|| TcpListener::bind((PEER4, HTTPS)))??, name, answer)
+    }
+
     /// Serves `name` on this listener, which may belong to another network namespace.
     pub fn serve(listener: TcpListener, name: &str, answer: String) -> Result<Self> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key)?;
+        let (config, ca_pem) = certified(name)?;
         let config = Arc::new(config);
         let address = listener.local_addr()?;
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -59,7 +58,7 @@ impl Upstream {
                 std::thread::spawn(move || serve(stream, config, &answer));
             }
         });
-        Ok(Self { address, accepted, ca_pem: ca.pem() })
+        Ok(Self { address, accepted, ca_pem })
     }
 }
 
@@ -104,6 +103,13 @@ impl Service {
     /// The same for any server, with the roots by which its certificate is verified.
     pub fn start_for(name: &str, address: SocketAddr, ca_pem: &str, policy: &str) -> Result<Self> {
         Self::start_by(&[], &[(name, address.ip())], ca_pem, policy)
+    }
+
+    /// Starts it at the near end of the cable, by way of `wrapper`, for `name` at the far end.
+    pub fn start_at(cable: &Cable, wrapper: &[&str], name: &str, ca_pem: &str, policy: &str) -> Result<Self> {
+        let netns = format!("--net=/run/netns/{}", cable.work.name());
+        let wrapper = [&["nsenter", &netns], wrapper].concat();
+        Self::start_by(&wrapper, &[(name, IpAddr::V4(PEER4))], ca_pem, policy)
     }
 
     /// Starts it by way of another program that becomes it (as `nsenter` and
@@ -259,14 +265,10 @@ impl Service {
 
     /// Waits until the service answers and is whole.
     pub fn wait_whole(&self) -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(15);
-        while Instant::now() < until {
-            if self.status().is_ok_and(|status| status["healthy"] == true) && self.job("true")?.1 == Some(0) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        bail!("the service did not come back")
+        let whole = || self.status().is_ok_and(|status| status["healthy"] == true);
+        let serves = || self.job("true").is_ok_and(|(_, code)| code == Some(0));
+        ensure!(within(PATIENCE, || whole() && serves()).is_some(), "the service did not come back");
+        Ok(())
     }
 
     /// Everything that the enforcer wrote, as bytes.

@@ -3,12 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::netns::{Cable, Netns, PEER_INTERFACE, PEER4, PEER6, WORK4, WORK6};
+use crate::wait::PATIENCE;
 
 /// Protocol numbers of IPv6 neighbour discovery and multicast reports, which
 /// the kernel itself sends as soon as an interface is up.
@@ -27,8 +28,24 @@ pub struct Packet {
 
 /// Collects packets until it is dropped.
 pub struct Sniffer {
-    packets: Arc<Mutex<Vec<Packet>>>,
+    seen: Arc<Seen>,
     work: Sender,
+}
+
+#[derive(Default)]
+struct Seen {
+    packets: Mutex<Vec<Packet>>,
+    more: Condvar,
+}
+
+impl Seen {
+    fn packets(&self) -> Result<MutexGuard<'_, Vec<Packet>>> {
+        self.packets.lock().map_err(|_| panicked())
+    }
+}
+
+fn panicked() -> anyhow::Error {
+    anyhow::anyhow!("the sniffer panicked")
 }
 
 /// A socket in the workload's namespace that belongs to the test, not to a workload.
@@ -43,52 +60,53 @@ impl Sniffer {
         let work = cable.work.run(|| -> std::io::Result<Sender> {
             Ok(Sender { v4: UdpSocket::bind((WORK4, 0))?, v6: UdpSocket::bind((WORK6, 0))? })
         })??;
-        let packets = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::downgrade(&packets);
+        let seen = Arc::<Seen>::default();
+        let weak = Arc::downgrade(&seen);
         std::thread::spawn(move || {
             let mut buffer = vec![0_u8; 70_000];
             loop {
                 // SAFETY: the buffer is as long as said.
                 let read =
                     unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-                let Some(packets) = seen.upgrade() else { return };
+                let Some(seen) = weak.upgrade() else { return };
                 let Ok(length) = usize::try_from(read) else { continue };
                 if let Some(packet) = parse(&buffer[..length])
-                    && let Ok(mut packets) = packets.lock()
+                    && let Ok(mut packets) = seen.packets()
                 {
                     packets.push(packet);
+                    seen.more.notify_all();
                 }
             }
         });
-        Ok(Self { packets, work })
+        Ok(Self { seen, work })
     }
 
     /// Everything that has come from the workload's end so far. Packets of the
     /// test's own are sent after it: when those are here, so is all before them.
     /// One of each family, because a packet may wait for its neighbour to be found.
     pub fn packets(&self) -> Result<Vec<Packet>> {
-        let deadline = Instant::now() + Duration::from_secs(5);
         let sentinel = format!("sentinel {:?}", Instant::now()).into_bytes();
         self.work.v4.send_to(&sentinel, (PEER4, SENTINEL_PORT)).context("sending the sentinel")?;
         self.work.v6.send_to(&sentinel, (PEER6, SENTINEL_PORT)).context("sending the sentinel")?;
-        while Instant::now() < deadline {
-            let mut packets = self.packets.lock().map_err(|_| anyhow::anyhow!("the sniffer panicked"))?;
+        let missing = |packets: &mut Vec<Packet>| {
             let here =
                 |v4: bool| packets.iter().any(|p| p.source.is_ipv4() == v4 && contains(&p.bytes, &sentinel));
-            if here(true) && here(false) {
-                packets.retain(|p| !contains(&p.bytes, b"sentinel "));
-                return Ok(packets.clone());
-            }
-            drop(packets);
-            std::thread::sleep(Duration::from_millis(2));
+            !(here(true) && here(false))
+        };
+        let seen = self.seen.packets()?;
+        let waited = self.seen.more.wait_timeout_while(seen, PATIENCE, missing);
+        let (mut packets, waited) = waited.map_err(|_| panicked())?;
+        if waited.timed_out() {
+            bail!("the sentinel did not arrive: the cable is broken, and the sniffer proves nothing");
         }
-        bail!("the sentinel did not arrive: the cable is broken, and the sniffer proves nothing")
+        packets.retain(|p| !contains(&p.bytes, b"sentinel "));
+        Ok(packets.clone())
     }
 
     /// Forgets what has come so far.
     pub fn clear(&self) -> Result<()> {
         self.packets()?;
-        self.packets.lock().map_err(|_| anyhow::anyhow!("the sniffer panicked"))?.clear();
+        self.seen.packets()?.clear();
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use enforcer_tests::service::{Service, Upstream};
+use enforcer_tests::wait::until;
 
 const NAME: &str = "upstream.test";
 const POLICY: &str = "
@@ -35,19 +36,14 @@ fn waiting(service: &Service, name: &str) -> (Child, PathBuf) {
         .spawn()
         .unwrap();
     let jobs = service.cgroup.path().join("jobs");
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let entries = std::fs::read_dir(&jobs).unwrap().flatten().map(|entry| entry.path());
-        let mut own =
-            entries.filter(|path| path.file_name().unwrap().display().to_string().starts_with(name));
-        if let Some(path) = own.next()
-            && std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|procs| !procs.is_empty())
-        {
-            return (client, path);
-        }
-        assert!(Instant::now() < until, "the job did not begin");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut own = None;
+    until("the job begins", || {
+        let mut entries = std::fs::read_dir(&jobs).unwrap().flatten().map(|entry| entry.path());
+        own = entries.find(|path| path.file_name().unwrap().display().to_string().starts_with(name));
+        let procs = own.as_ref().map(|path| std::fs::read_to_string(path.join("cgroup.procs")));
+        procs.is_some_and(|procs| procs.is_ok_and(|procs| !procs.is_empty()))
+    });
+    (client, own.unwrap())
 }
 
 /// Whether a process in this cgroup sends a datagram to nobody, which the kernel
@@ -55,14 +51,6 @@ fn waiting(service: &Service, name: &str) -> (Child, PathBuf) {
 fn is_free(cgroup: &Path) -> bool {
     let script = format!("echo $$ > {}/cgroup.procs; echo x > /dev/udp/127.0.0.3/9", cgroup.display());
     Command::new("bash").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn said(output: &std::process::Output) -> String {
@@ -99,7 +87,7 @@ fn one_job_is_released_for_a_while_and_comes_back_even_if_the_service_dies() {
     lifted["until_unix_ms"] = (lifted["until_unix_ms"].as_u64().unwrap() + 3_600_000).into();
     std::fs::write(&note, lifted.to_string()).unwrap();
     service.start_daemon().unwrap();
-    wait_until("enforcement did not come back", || !is_free(&first));
+    until("enforcement comes back", || !is_free(&first));
     assert!(!is_free(&second));
     let text = said(&service.output(&["status"]).unwrap());
     assert!(!text.contains("NOT ENFORCED") && text.contains("one"), "{text}");

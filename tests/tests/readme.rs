@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use enforcer_tests::origin::{Content, Origin};
 use enforcer_tests::service::Service;
+use enforcer_tests::wait::until;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const POLICY: &str = "
@@ -63,10 +64,10 @@ fn every_command_of_the_readme_does_what_it_says() {
     };
     // The job that one of the commands releases.
     let mut agent = shell("exec enforcer run --name agent sleep 300").spawn().unwrap();
-    while !service.status().unwrap().to_string().contains("\"agent\"") {
+    until("the job begins", || {
         assert!(agent.try_wait().unwrap().is_none(), "the job has ended");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+        service.status().unwrap().to_string().contains("\"agent\"")
+    });
     for line in use_it {
         let newest = shell("enforcer sessions ls -o json -n 1").output().unwrap();
         let newest: serde_json::Value = serde_json::from_slice(&newest.stdout).unwrap();

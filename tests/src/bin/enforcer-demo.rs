@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::origin::{Content, Origin};
 use enforcer_tests::service::Service;
+use enforcer_tests::wait::{PATIENCE, within};
 
 const NAME: &str = "api.demo.test";
 const POLICY: &str = r#"
@@ -124,14 +125,15 @@ impl Demo {
         let mut job = self.prepared(&script)?.stdin(Stdio::piped()).spawn()?;
         let mut go = job.stdin.take().context("no input")?;
         say(&format!("$ enforcer run -- sh -c '{script}'"));
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        let has_begun = |status: serde_json::Value| !status["jobs"].as_array().is_none_or(Vec::is_empty);
+        ensure!(
+            within(PATIENCE, || self.service.status().is_ok_and(has_begun)).is_some(),
+            "the job does not begin"
+        );
         self.service.kill_proxy()?;
-        // It is dead for sure, and not yet started again.
-        std::thread::sleep(std::time::Duration::from_millis(50));
         std::io::Write::write_all(&mut go, b"\n")?;
         let outside = Command::new("bash").args(["-c", &dial]).status()?;
         ensure!(outside.success(), "a process outside of jobs noticed");
-        std::thread::sleep(std::time::Duration::from_millis(500));
         self.service.wait_whole()?;
         std::io::Write::write_all(&mut go, b"\n")?;
         drop(go);

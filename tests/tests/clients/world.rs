@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use enforcer_tests::origin::{Content, Origin};
+use enforcer_tests::origin::{Content, Origin, make_content};
 use enforcer_tests::service::Service;
 
 pub const NAME: &str = "upstream.test";
@@ -26,11 +26,6 @@ rules:
     when: {host: upstream.test}
     allow: true
 "#;
-
-/// In pieces, so that no scanner takes it for a secret of ours.
-pub fn token() -> String {
-    ["gh", "p_", "A1b2C3d4E5f6", "G7h8I9j0K1l2", "M3n4O5p6Q7r8"].concat()
-}
 
 pub struct World {
     pub origin: Origin,
@@ -54,11 +49,8 @@ impl World {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let content = folder.path().join("content");
-        std::fs::create_dir(&content).unwrap();
-        let origin = Origin::start(NAME, Content { token: token(), folder: content.clone() }).unwrap();
-        let url = format!("https://{NAME}:{}", origin.address.port());
-        let made = Command::new("python3").arg(clients("make_content.py")).arg(&content).arg(&url).status();
-        assert!(made.unwrap().success(), "the content of the server");
+        let origin = Origin::start(NAME, Content::of(&content)).unwrap();
+        make_content(&content, &format!("https://{NAME}:{}", origin.address.port())).unwrap();
         let service = Service::start_for(NAME, origin.address, &origin.ca_pem, POLICY).unwrap();
         Self { origin, service, folder }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use enforcer_tests::service::kill9;
 use enforcer_tests::sniffer::contains;
+use enforcer_tests::wait;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -120,11 +121,7 @@ fn a_killed_container_and_a_killed_proxy_leave_nothing_open() {
     assert!(code == Some(0) && text.contains("[MASKED:"), "not served again: {text}");
     assert_eq!(served(&world), 1);
     world.podman.output(&["kill", &id]);
-    let until = Instant::now() + Duration::from_secs(20);
-    while served(&world) > 0 {
-        assert!(Instant::now() < until, "listeners stay open in a namespace that nobody is in");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("listeners are closed in a namespace that nobody is in", || served(&world) == 0);
     let leaked = world.leaked();
     assert!(leaked.is_empty(), "{leaked:?}");
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use enforcer_tests::wait;
+
 use crate::world::*;
 
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -65,12 +67,8 @@ fn a_store_that_the_host_would_see_changed_is_left_alone() {
     let shared = Shared::new();
     let volume = format!("--volume={}:/etc/ssl/certs:shared", shared.0.path().display());
     let id = world.podman.start(&["--network=host", &volume], "sleep 300");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let said = || std::fs::read_to_string(world.service.log()).unwrap().contains("is shared with the host");
-    while !said() {
-        assert!(std::time::Instant::now() < until, "nobody says why the container does not have the CA");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait::until("it is said why the container does not have the CA", said);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(" - tmpfs enforcer "), "{mounts}");
     let (text, code) = world.podman.exec(&id, &format!("curl -sS {}", url("/text")));

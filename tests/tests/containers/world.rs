@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use enforcer_tests::netns::{Cable, PEER4};
-use enforcer_tests::origin::{Content, Origin};
+use enforcer_tests::origin::{Content, Origin, make_content};
 use enforcer_tests::service::Service;
 use enforcer_tests::sniffer::{Packet, Sniffer};
 use serde_json::Value;
@@ -29,11 +29,6 @@ rules:
     allow: true
 "#;
 
-/// In pieces, so that no scanner takes it for a secret of ours.
-pub fn token() -> String {
-    ["gh", "p_", "A1b2C3d4E5f6", "G7h8I9j0K1l2", "M3n4O5p6Q7r8"].concat()
-}
-
 /// Fields are dropped in this order.
 pub struct World {
     pub podman: Podman,
@@ -48,19 +43,14 @@ pub struct World {
 impl World {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let content = folder.path().join("content");
-        std::fs::create_dir(&content).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/make_content.py");
-        let made = Command::new("python3").arg(script).arg(&content).arg(url("")).status();
-        assert!(made.unwrap().success(), "the content of the server");
+        make_content(folder.path(), &url("")).unwrap();
+        let content = Content::of(folder.path());
         let cable = Cable::new().unwrap();
-        let content = Content { token: token(), folder: content };
         let origin = cable.peer.run(move || Origin::start_at(&format!("{PEER4}:443"), NAME, content));
         let origin = origin.unwrap().unwrap();
         let sniffer = Sniffer::start(&cable).unwrap();
         let netns = format!("--net=/run/netns/{}", cable.work.name());
-        let names = [(NAME, IpAddr::V4(PEER4))];
-        let service = Service::start_by(&["nsenter", &netns], &names, &origin.ca_pem, POLICY).unwrap();
+        let service = Service::start_at(&cable, &[], NAME, &origin.ca_pem, POLICY).unwrap();
         let (job, cgroup) = start_job(&service);
         let podman = Podman::new(netns, &cgroup);
         Self { podman, job, service, sniffer, origin, cable, _folder: folder }

@@ -5,10 +5,11 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use enforcer::kernel::{Kernel, KernelError, Mode};
 use enforcer_tests::bpf::Objects;
+use enforcer_tests::wait::until;
 
 use crate::world::*;
 
@@ -102,11 +103,9 @@ fn a_link_that_this_release_does_not_need_is_removed() {
     assert!(!pin("sock_ops").exists() && pin("getpeername6").exists());
     assert!(kernel.health().unwrap().is_good());
     // Nor does it run on without its pin.
-    let until = Instant::now() + Duration::from_secs(5);
-    while Objects::of(&world.config.pins).unwrap().links.len() > before.links.len() {
-        assert!(Instant::now() < until, "the link that is not needed stays");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("the link that is not needed is gone", || {
+        Objects::of(&world.config.pins).unwrap().links.len() <= before.links.len()
+    });
     world.kernel = Some(kernel);
     assert!(world.tagged("tcp", real6()).contains("PROXY"));
 }

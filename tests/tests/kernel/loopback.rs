@@ -4,11 +4,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use enforcer::net::sys;
 use enforcer_tests::cgroup::Cgroup;
 use enforcer_tests::netns::WORK4;
+use enforcer_tests::wait::until;
 
 use crate::world::*;
 
@@ -76,15 +76,11 @@ fn a_connection_that_is_over_does_not_take_the_record_of_the_next_one() {
     let outcome = world.probe_in(&world.job, &["reset-from", &to, PORT]);
     assert_eq!(outcome, "ok reset");
     let next = world.spawn(&world.other_job, &["tcp-from", &to, PORT]);
-    let until = Instant::now() + Duration::from_secs(5);
     let mut accepted = Vec::new();
-    while accepted.len() < 2 {
-        assert!(Instant::now() < until, "{} of 2 connections came", accepted.len());
-        match listener.accept() {
-            Ok((stream, _)) => accepted.push(stream),
-            Err(_) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
+    until("both connections come", || {
+        accepted.extend(listener.accept().map(|(stream, _)| stream));
+        accepted.len() == 2
+    });
     // Both are there: the first was reset when the second had not begun.
     let tags: Vec<_> = accepted.iter().map(|it| sys::flow_of(it.as_fd()).unwrap().map(|it| it.tag)).collect();
     assert_eq!(tags, [None, Some(OTHER_TAG)]);
@@ -108,7 +104,7 @@ fn a_connection_whose_tag_was_lifted_before_it_began_does_not_begin() {
     let to = real4().to_string();
     // Its record stays: nobody has asked for it.
     assert_eq!(world.probe_in(&world.other_job, &["reset-from", &to, PORT]), "ok reset");
-    assert!(accepted(&listener), "the attempt proves nothing");
+    until("the attempt proves something", || accepted(&listener));
     let late = |world: &mut World, name: &str, tag: u64, lifted: bool, args: &[&str]| {
         let job = world.jobs.child(name).unwrap();
         let id = world.kernel().tag(job.path(), tag, 0).unwrap();
@@ -125,10 +121,7 @@ fn a_connection_whose_tag_was_lifted_before_it_began_does_not_begin() {
     assert_eq!(world.refused_with("egress", "enforcer-port").tag, 0);
     // One that is tagged still is the proxy's.
     let (_, _job) = late(&mut world, "tagged", 8101, false, &["late-from", &to, PORT]);
-    let until = Instant::now() + Duration::from_secs(5);
-    while !accepted(&listener) {
-        assert!(Instant::now() < until, "a tagged connection did not come");
-    }
+    until("a tagged connection comes", || accepted(&listener));
     // And names are asked of the resolver by who is tagged.
     stand_in_resolver(udp4);
     let (outcome, _job) = late(&mut world, "asks", 8102, false, &["late-dns", "10.77.0.2:53"]);
@@ -138,15 +131,9 @@ fn a_connection_whose_tag_was_lifted_before_it_began_does_not_begin() {
     world.nothing_leaked("connections whose tag was lifted");
 }
 
+/// Whether a connection is there by now.
 fn accepted(listener: &TcpListener) -> bool {
-    let until = Instant::now() + Duration::from_millis(200);
-    while Instant::now() < until {
-        if listener.accept().is_ok() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    false
+    listener.accept().is_ok()
 }
 
 /// What comes of an attempt that waits while something is done.

@@ -11,6 +11,7 @@ use enforcer_tests::bpf::Objects;
 use enforcer_tests::netns::PEER4;
 use enforcer_tests::service::kill9;
 use enforcer_tests::sniffer::contains;
+use enforcer_tests::wait::until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,8 +19,6 @@ use crate::world::*;
 
 /// From the death on: a refusal later than this is none at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long the next ones may take to begin.
-const COMES_BACK: Duration = Duration::from_secs(10);
 const ECONNRESET: &str = "error 104 ";
 const ECONNREFUSED: &str = "error 111 ";
 
@@ -116,15 +115,11 @@ fn strike(world: &mut World, victims: Victims) -> [i32; 2] {
 
 /// Whoever dies, both are new afterwards.
 fn wait_for_others(world: &World, before: [i32; 2]) {
-    let until = Instant::now() + COMES_BACK;
     let is_old = |status: &serde_json::Value| {
         let pids = ["proxy_pid", "signer_pid"].map(|name| status[name].as_i64());
         pids.iter().zip(before).any(|(now, before)| now.is_none_or(|now| now == i64::from(before)))
     };
-    while world.service.status().map_or(true, |status| is_old(&status)) {
-        assert!(Instant::now() < until, "no others were started");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("others are started", || world.service.status().is_ok_and(|status| !is_old(&status)));
     world.service.wait_whole().unwrap();
 }
 

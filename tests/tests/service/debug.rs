@@ -1,9 +1,8 @@
 //! A service with the kernel half of a debug build logs what the programs decide.
 
-use std::time::{Duration, Instant};
-
 use enforcer_tests::bpf::debug_object;
 use enforcer_tests::service::{Service, Upstream};
+use enforcer_tests::wait::{PATIENCE, within};
 
 use super::{NAME, POLICY};
 
@@ -30,16 +29,12 @@ fn a_running_service_is_given_a_debug_build_and_its_log_tells_of_a_refusal() {
     let (text, _) = service.job(send).unwrap();
     assert!(text.contains("PermissionError"), "{text}");
 
-    let until = Instant::now() + Duration::from_secs(5);
     let said = |line: &str| {
         line.contains("DEBUG enforcer_ebpf: sendmsg4 ")
             && line.contains(" refused: udp ")
             && line.contains("[::ffff:192.0.2.7]:9")
     };
     let log = || std::fs::read_to_string(service.log()).unwrap();
-    while !log().lines().any(said) {
-        assert!(Instant::now() < until, "not in {}", log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(within(PATIENCE, || log().lines().any(said)).is_some(), "not in {}", log());
     assert!(log().contains("the kernel half is a debug build"));
 }

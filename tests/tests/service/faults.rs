@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use enforcer_tests::service::{Service, Upstream};
+use enforcer_tests::wait::{until, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -39,7 +40,11 @@ fn a_job_that_floods_a_socket_of_the_service_keeps_nobody_from_it() {
         let mut command = service.command(&["run", "--", "python3", "-c", FLOOD]).unwrap();
         let mut job = command.arg(&socket).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         job.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
-        std::thread::sleep(Duration::from_millis(500));
+        let ends = || {
+            let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+            table.lines().filter(|line| line.ends_with(socket.to_str().unwrap())).count()
+        };
+        until("the socket is flooded", || ends() > 8);
         for _ in 0..5 {
             let begun = Instant::now();
             assert_eq!(service.status().unwrap()["healthy"], true);
@@ -68,21 +73,28 @@ fn a_reader_that_is_gone_and_a_log_that_is_full_do_not_end_the_service() {
     kill(Pid::from_raw(daemon), None).unwrap();
 }
 
+/// The sessions that are told of.
+fn sessions(service: &Service) -> Vec<serde_json::Value> {
+    let listed = service.output(&["sessions", "ls", "-o", "json"]).unwrap();
+    serde_json::from_slice(&listed.stdout).unwrap()
+}
+
 /// Any user of the host can be refused as often as they like.
 const KNOCK: &str = r"
 import socket, sys, time
-until = time.time() + 4
+until, knocks = time.time() + 4, 0
 while time.time() < until:
     try:
         socket.create_connection(('127.0.0.1', int(sys.argv[1])), 1)
         print('connected')
     except PermissionError:
-        pass
+        knocks += 1
+print(knocks)
 ";
 
 #[test]
 fn somebody_who_is_no_job_does_not_fill_the_recording() {
-    let (_upstream, service, _) = start();
+    let (_upstream, service, url) = start();
     let config = std::fs::read_to_string(service.dir.path().join("config.toml")).unwrap();
     let port = config.lines().find_map(|line| line.strip_prefix("tcp_port = ")).unwrap();
     let outside = service.cgroup.child("outside").unwrap();
@@ -95,17 +107,18 @@ fn somebody_who_is_no_job_does_not_fill_the_recording() {
     let mut knock = Command::new("sh");
     knock.args(["-c", &script, "sh", "python3", "-c", KNOCK, port]).stdin(Stdio::null());
     let out = knock.output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&out.stdout), "");
-    while size() == before {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    // Whatever follows the first of them.
-    std::thread::sleep(Duration::from_millis(500));
+    let knocks: usize = String::from_utf8_lossy(&out.stdout).trim().parse().unwrap();
+    assert!(knocks > 100, "{knocks} prove nothing");
+    until("the first of them is recorded", || size() > before);
+    // What is written of a job is written after all of them.
+    let later = service.output(&["run", "--name", "witness", "--", "curl", "-sS", &format!("{url}/x")]);
+    assert!(String::from_utf8_lossy(&later.unwrap().stdout).contains("the token"));
+    let of_witness = |it: &&serde_json::Value| it["workload"] == "witness";
+    until("a later session is recorded", || sessions(&service).iter().any(|it| of_witness(&it)));
     let grown = size() - before;
-    assert!((1..8 * 1024).contains(&grown), "{grown} bytes");
-    let listed = service.output(&["sessions", "ls", "-o", "json"]).unwrap();
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert!(listed.matches("\"id\"").count() <= 1, "{listed}");
+    assert!(grown < 16 * 1024, "{knocks} knocks are {grown} bytes");
+    let all = sessions(&service);
+    assert!(all.iter().filter(|it| !of_witness(it)).count() <= 1, "{all:?}");
 }
 
 /// Children of the daemon in this state; Z is of those that ended and are not waited for.
@@ -128,15 +141,23 @@ fn a_port_that_is_taken_is_waited_for_and_leaves_no_dead_children() {
     let mut service = service;
     service.release().unwrap();
     let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let let_go = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(4));
-        drop(taken);
-    });
-    service.start_daemon().unwrap();
-    let_go.join().unwrap();
+    let log = service.log();
+    let attempts = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.matches(&format!("listening on {port}")).count()
+    };
+    let before = attempts();
+    let says = service.spawn_daemon().unwrap();
+    // Each attempt has children of its own.
+    until("it is tried again", || attempts() >= before + 3);
+    drop(taken);
+    assert_eq!(says.recv().unwrap(), "enforcer: ready");
     service.wait_whole().unwrap();
     assert_eq!(children(&service, 'Z'), 0);
 }
+
+/// What it is told has to fill its socket first.
+const REPLACED: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_proxy_that_takes_no_message_is_replaced_and_keeps_nobody_waiting() {
@@ -148,14 +169,10 @@ fn a_proxy_that_takes_no_message_is_replaced_and_keeps_nobody_waiting() {
     let pid = |service: &Service| service.status().unwrap()["proxy_pid"].as_i64().unwrap();
     let proxy = pid(&service);
     kill(Pid::from_raw(i32::try_from(proxy).unwrap()), Signal::SIGSTOP).unwrap();
-    let until = Instant::now() + Duration::from_secs(40);
-    while !service.status().is_ok_and(|it| it["proxy_pid"] != proxy && it["healthy"] == true) {
-        assert!(Instant::now() < until, "it is waited for");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let replaced = || service.status().is_ok_and(|it| it["proxy_pid"] != proxy && it["healthy"] == true);
+    assert!(within(REPLACED, replaced).is_some(), "it is waited for");
     // One that has just been stopped is not asked for long before all is lifted.
     kill(Pid::from_raw(i32::try_from(pid(&service)).unwrap()), Signal::SIGSTOP).unwrap();
-    std::thread::sleep(Duration::from_secs(4));
     let begun = Instant::now();
     service.release().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());

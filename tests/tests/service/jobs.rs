@@ -3,12 +3,12 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use enforcer_tests::service::{NOBODY, Service, Upstream};
 use enforcer_tests::sniffer::contains;
+use enforcer_tests::wait::{PATIENCE, until, within};
 use nix::sys::signal::Signal;
 
 use crate::world::{PAYLOAD, PROBE, World};
@@ -182,12 +182,21 @@ fn a_job_has_the_groups_and_the_ignored_signals_of_its_caller() {
         .output()
         .unwrap();
     assert_eq!(said(&out), "0 4711 4712\n");
-    // As `nohup` has it.
+    // As `nohup` has it. Whoever would be told of the first signal has been, when both others came.
+    let came = service.dir.path().join("came").display().to_string();
+    let hang_up = format!(
+        "wait_for() {{ until [ -e {came}.$1 ]; do sleep 0.01; done; }}; trap '' HUP; \"$@\" & client=$!; \
+         wait_for begun; kill -HUP $client; kill -USR1 $client; wait_for one; kill -USR2 $client; wait $client"
+    );
+    let job = format!(
+        "trap 'touch {came}.one' USR1; trap 'echo alive; exit' USR2; touch {came}.begun; \
+         while :; do sleep 0.01; done"
+    );
     let out = Command::new("sh")
-        .args(["-c", "trap '' HUP; \"$@\" & client=$!; sleep 0.5; kill -HUP $client; wait $client", "sh"])
+        .args(["-c", &hang_up, "sh"])
         .arg(enforcer.get_program())
         .args(&args)
-        .arg("sleep 1; echo alive")
+        .arg(job)
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -290,9 +299,7 @@ fn a_job_has_no_hold_of_other_processes_of_its_user() {
         let mut other = Command::new("sleep").arg("60").uid(NOBODY).gid(NOBODY).spawn().unwrap();
         // Until it is sleep(1), it is a copy of this process.
         let comm = format!("/proc/{}/comm", other.id());
-        while std::fs::read_to_string(&comm).unwrap().trim() != "sleep" {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until("it is sleep(1)", || std::fs::read_to_string(&comm).unwrap().trim() == "sleep");
         command.args(["/usr/bin/python3", "-c", LOOK, &other.id().to_string(), &name]);
         let out = command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null()).output().unwrap();
         other.kill().unwrap();
@@ -354,11 +361,8 @@ fn a_client_of_its_own_making_leaves_no_descriptor_behind() {
     let mut client = Command::new("python3");
     client.args(["-c", RAW_CLIENT]).arg(&socket).stdin(Stdio::null());
     assert_eq!(said(&client.uid(NOBODY).gid(NOBODY).output().unwrap()), "");
-    let until = std::time::Instant::now() + Duration::from_secs(5);
-    while held() > before + 2 {
-        assert!(std::time::Instant::now() < until, "{} descriptors more are held", held() - before);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let let_go = within(PATIENCE, || held() <= before + 2);
+    assert!(let_go.is_some(), "{} descriptors more are held", held() - before);
     assert_eq!(service.job("true").unwrap().1, Some(0));
 }
 
@@ -375,28 +379,29 @@ fn what_a_terminal_does_to_the_client_is_done_to_all_of_the_job() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
     let send = |signal| nix::sys::signal::kill(pid, signal).unwrap();
     let ticks = || std::fs::metadata(&marker).map_or(0, |it| it.len());
-    let moves = || {
-        let before = ticks();
-        std::thread::sleep(Duration::from_millis(400));
-        ticks() > before
-    };
     let goes_on = || {
-        let (before, until) = (ticks(), std::time::Instant::now() + Duration::from_secs(20));
-        while ticks() == before {
-            assert!(std::time::Instant::now() < until, "it does not go on with its client");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let before = ticks();
+        until("it goes on with its client", || ticks() > before);
     };
     goes_on();
+    let [job] = &jobs(&service)[..] else { panic!("not one job") };
+    // Each of its processes, down to the one that waits for the next tick.
+    let states = || {
+        let procs = std::fs::read_to_string(job.join("cgroup.procs")).unwrap();
+        let stats = procs.lines().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")));
+        // The state comes after the name, in parentheses.
+        stats.flatten().filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect::<String>()
+    };
     send(Signal::SIGTSTP);
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(!moves(), "it runs on while its client is stopped");
+    until("all of it is stopped with its client", || states().bytes().all(|state| state == b'T'));
+    let before = (ticks(), states());
+    assert!(before.1.len() > 2, "{before:?}");
     send(Signal::SIGCONT);
     goes_on();
     send(Signal::SIGINT);
     let out = client.wait_with_output().unwrap();
     assert_eq!((out.status.code(), said(&out).as_str()), (Some(130), ""));
-    assert!(!moves());
+    assert_eq!(jobs(&service), [] as [PathBuf; 0]);
 }
 
 #[test]
@@ -420,16 +425,20 @@ fn what_a_job_started_ends_with_it() {
     let (_upstream, service, _) = start();
     let marker = service.dir.path().join("marker");
     let script = format!(
-        "(trap '' HUP TERM INT; setsid sh -c 'sleep 3; touch {}' > /dev/null 2>&1 < /dev/null) & sleep 0.1",
+        "(trap '' HUP TERM INT; setsid sh -c 'echo $$ > {0}; exec sleep 300' > /dev/null 2>&1 < /dev/null) & \
+         until [ -s {0} ]; do sleep 0.01; done",
         marker.display()
     );
-    let begun = std::time::Instant::now();
     assert_eq!(service.job(&script).unwrap().1, Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    let jobs = service.cgroup.path().join("jobs");
-    let left =
-        |path: &Path| std::fs::read_dir(path).unwrap().flatten().filter(|it| it.path().is_dir()).count();
-    assert_eq!(left(&jobs), 0);
-    std::thread::sleep(Duration::from_secs(3).saturating_sub(begun.elapsed()) + Duration::from_millis(300));
-    assert!(!marker.exists());
+    assert_eq!(jobs(&service), [] as [PathBuf; 0]);
+    let pid = std::fs::read_to_string(&marker).unwrap();
+    // One that is dead and that nobody has looked after does not go on.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "it goes on: {stat}");
+}
+
+/// The cgroups of the jobs that there are.
+fn jobs(service: &Service) -> Vec<PathBuf> {
+    let jobs = std::fs::read_dir(service.cgroup.path().join("jobs")).unwrap().flatten();
+    jobs.map(|it| it.path()).filter(|path| path.is_dir()).collect()
 }

@@ -21,6 +21,7 @@ use std::process::Stdio;
 use std::sync::atomic::Ordering;
 
 use enforcer_tests::bpf::Objects;
+use enforcer_tests::origin::token;
 use enforcer_tests::service::{NOBODY, Service, Upstream};
 
 const NAME: &str = "upstream.test";
@@ -39,11 +40,6 @@ rules:
     when: {host: upstream.test}
     allow: true
 "#;
-
-/// In pieces, so that no scanner takes it for a secret of ours.
-fn token() -> String {
-    ["gh", "p_", "A1b2C3d4E5f6", "G7h8I9j0K1l2", "M3n4O5p6Q7r8"].concat()
-}
 
 fn start() -> (Upstream, Service, String) {
     let upstream = Upstream::start(NAME, format!("the token is {}.\n", token())).unwrap();

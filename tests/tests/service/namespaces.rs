@@ -5,21 +5,19 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use enforcer_tests::frame::{Frames, PORT};
 use enforcer_tests::netns::{Cable, Netns};
 use enforcer_tests::service::kill9;
 use enforcer_tests::sniffer::Sniffer;
+use enforcer_tests::wait::{PATIENCE, until, until_said, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::deaths::Stays;
 use crate::world::*;
 
-/// Until listeners that nobody needs are closed. They are after two seconds; machines of
-/// a CI are slow.
-const CLOSED: Duration = Duration::from_secs(10);
 const GET: &str = "curl -sk -m 5 https://upstream.test/";
 /// The most namespaces that one workload has served.
 const MOST: usize = 64;
@@ -51,22 +49,6 @@ impl Elsewhere {
     }
 }
 
-/// Tries until it is the answer; the number of tries.
-#[track_caller]
-fn until(what: &str, mut attempt: impl FnMut() -> String) -> usize {
-    let begun = Instant::now();
-    let mut tries = 0;
-    loop {
-        let said = attempt();
-        tries += 1;
-        if said.contains(what) {
-            return tries;
-        }
-        assert!(begun.elapsed() < CLOSED, "no `{what}` but: {said}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn namespaces(world: &World) -> u64 {
     let status = world.service.status().unwrap();
     let jobs = status["jobs"].as_array().unwrap();
@@ -74,11 +56,8 @@ fn namespaces(world: &World) -> u64 {
 }
 
 fn wait_for_namespaces(world: &World, many: u64) {
-    let begun = Instant::now();
-    while namespaces(world) != many {
-        assert!(begun.elapsed() < CLOSED, "{} are served, not {many}", namespaces(world));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let come = within(PATIENCE, || namespaces(world) == many);
+    assert!(come.is_some(), "{} are served, not {many}", namespaces(world));
 }
 
 #[test]
@@ -139,8 +118,9 @@ fn namespaces_that_processes_make_for_themselves_are_served() {
     // While `lo` is down nothing arrives, and nobody sets it up but who is there: then
     // IPv6 is there as well.
     let script = format!(
-        "unshare -n sh -c '{PROBE} tcp 192.0.2.7:1; sleep 0.5; {PROBE} tcp 192.0.2.7:1; ip link set lo up; \
-         curl -sg -m 5 http://[2001:db8::7]:80/'"
+        "timeout 20 unshare -n sh -c '{PROBE} tcp 192.0.2.7:1; \
+         until said=$({PROBE} tcp 192.0.2.7:1); case $said in *101*) true;; *) false;; esac; do sleep 0.02; done; \
+         echo $said; ip link set lo up; curl -sg -m 5 http://[2001:db8::7]:80/'"
     );
     let said = world.tagged(&script);
     let lines: Vec<&str> = said.lines().collect();
@@ -166,18 +146,25 @@ fn a_namespace_goes_with_its_last_process() {
     let inside = format!("nsenter -t {pid} -n {PROBE} until-served 192.0.2.7:4444");
     assert!(world.tagged(&inside).starts_with("ok"));
     wait_for_namespaces(&world, 1);
-    // It stays as long as somebody is there.
-    std::thread::sleep(Duration::from_millis(1500));
+    // It stays as long as somebody is there, while another one goes.
+    let other = world.tagged_command(script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut other = other.unwrap();
+    let number = first_line(&mut other);
+    assert!(
+        world
+            .tagged(&format!("nsenter -t {number} -n {PROBE} until-served 192.0.2.7:4444"))
+            .starts_with("ok")
+    );
+    wait_for_namespaces(&world, 2);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    wait_for_namespaces(&world, 1);
     assert_eq!(world.tagged(&format!("nsenter -t {pid} -n {GET}")), "hello");
     assert!(has_cable() && namespaces(&world) == 1);
     kill9(pid.parse().unwrap()).unwrap();
     shell.wait().unwrap();
-    let died = Instant::now();
-    while has_cable() {
-        assert!(died.elapsed() < CLOSED, "the namespace stays");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    println!("gone after {:?}", died.elapsed());
+    let took = until("the namespace goes", || !has_cable());
+    println!("gone after {took:?}");
     assert_eq!(namespaces(&world), 0);
     job.end(&world);
 }
@@ -199,7 +186,7 @@ fn namespaces_in_use_are_served_again_by_the_next_proxy_and_the_next_loader() {
         .map(|it| world.tagged_in_command(it.netns(), "exec sleep 300").spawn().unwrap())
         .collect();
     for it in &there {
-        until("hello", || world.tagged_in(it.netns(), GET));
+        until_said("hello", || world.tagged_in(it.netns(), GET));
     }
     for with_loader in [false, true] {
         let proxy = world.service.status().unwrap()["proxy_pid"].as_i64().unwrap();
@@ -212,13 +199,13 @@ fn namespaces_in_use_are_served_again_by_the_next_proxy_and_the_next_loader() {
         }
         for it in &there {
             // A killed process has its listener a moment longer.
-            until("error 111 ", || world.tagged_in(it.netns(), &format!("{PROBE} tcp 10.77.0.2:4444")));
+            until_said("error 111 ", || world.tagged_in(it.netns(), &format!("{PROBE} tcp 10.77.0.2:4444")));
         }
         if with_loader {
             world.service.start_daemon().unwrap();
         } else {
             kill(Pid::from_raw(world.service.daemon_pid().unwrap()), Signal::SIGCONT).unwrap();
-            until("another", || match world.service.status() {
+            until_said("another", || match world.service.status() {
                 Ok(now) if now["proxy_pid"].as_i64().is_some_and(|pid| pid != proxy) => "another".to_owned(),
                 other => format!("{other:?}"),
             });
@@ -253,7 +240,7 @@ fn a_workload_has_so_many_namespaces_and_no_more() {
     assert_eq!(namespaces(&world), MOST as u64);
     let mut more = hold(&format!("{PROBE} tcp 192.0.2.7:4444"));
     assert!(first_line(&mut more).starts_with(REFUSED));
-    until("netns-limit", || String::from_utf8_lossy(&world.service.written().unwrap()).into_owned());
+    until_said("netns-limit", || String::from_utf8_lossy(&world.service.written().unwrap()).into_owned());
     assert_eq!(namespaces(&world), MOST as u64);
     let mut last = holders.pop().unwrap();
     last.kill().unwrap();
@@ -284,7 +271,7 @@ fn ports_of_somebody_else_stay_theirs_and_the_connects_refused() {
     assert_eq!(first_line(&mut thief), "ready");
     std::io::Write::write_all(thief.stdin.as_mut().unwrap(), b"\n").unwrap();
     assert_eq!(first_line(&mut thief), "listening");
-    until("netns-ports-taken", || {
+    until_said("netns-ports-taken", || {
         let said = world.tagged_in(there.netns(), &format!("{PROBE} tcp 10.77.0.2:4444"));
         assert!(said.starts_with(REFUSED), "{said}");
         String::from_utf8_lossy(&world.service.written().unwrap()).into_owned()
@@ -293,7 +280,7 @@ fn ports_of_somebody_else_stay_theirs_and_the_connects_refused() {
     assert_eq!(namespaces(&world), 0);
     thief.kill().unwrap();
     thief.wait().unwrap();
-    until("hello", || world.tagged_in(there.netns(), GET));
+    until_said("hello", || world.tagged_in(there.netns(), GET));
     there.nothing_left();
     job.end(&world);
 }
@@ -307,7 +294,7 @@ fn workloads_with_the_same_source_are_told_apart() {
     let mut said = HashSet::new();
     for (name, it) in ["one", "other"].iter().zip(&there) {
         let get = "curl -sk -m 5 --local-port 41234 https://upstream.test/";
-        until("hello", || world.in_netns(&world.cgroup_of(name), it.netns(), get));
+        until_said("hello", || world.in_netns(&world.cgroup_of(name), it.netns(), get));
         said.insert(world.in_netns(&world.cgroup_of(name), it.netns(), get));
     }
     let list = world.service.output(&["sessions", "ls"]).unwrap();
@@ -350,9 +337,9 @@ fn frames_of_tagged_processes_leave_by_no_interface() {
     assert_eq!(guarded(&world), 1);
     let home = &world.cable.work;
     home.ip(&["link", "add", "more0", "type", "veth", "peer", "name", "more1"]).unwrap();
-    until("3", || guarded(&world).to_string());
+    until_said("3", || guarded(&world).to_string());
     home.ip(&["link", "del", "more0"]).unwrap();
-    until("1", || guarded(&world).to_string());
+    until_said("1", || guarded(&world).to_string());
     world.sniffer.clear().unwrap();
     let frame = format!("{PROBE} frame 10.77.0.2:4444");
     // ENOBUFS, or EPERM where not even the socket is allowed.
@@ -440,7 +427,7 @@ fn a_container_has_a_wall_around_it_while_nobody_else_is_in_it() {
     // When it is gone, so is what was made for it.
     container.end();
     wait_for_namespaces(&world, 0);
-    until("1", || guarded(&world).to_string());
+    until_said("1", || guarded(&world).to_string());
     let pins = std::fs::read_dir(world.service.pins().unwrap()).unwrap().flatten();
     let walls = pins.filter(|pin| pin.file_name().to_string_lossy().contains("tc_wall"));
     assert_eq!(walls.count(), 0);

@@ -3,28 +3,17 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use enforcer_tests::service::Service;
 use enforcer_tests::sniffer::contains;
 use enforcer_tests::tamper::{Allows, detach};
+use enforcer_tests::wait::{PATIENCE, until};
 
 use crate::world::*;
 
 /// From the change on.
 const NOTICED: Duration = Duration::from_secs(1);
-/// A machine that does other things may be late to look, not late to refuse for good.
-const AT_LAST: Duration = Duration::from_secs(10);
-
-fn wait_for(what: &str, patience: Duration, mut done: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < patience, "{what}: not within {patience:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    begun.elapsed()
-}
-
 fn job(service: &Service, script: &str) -> Child {
     let mut command = service.command(&["run", "--", "sh", "-c", &format!("echo; {script}")]).unwrap();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -59,10 +48,10 @@ fn who_detaches_a_program_is_noticed_and_nobody_tagged_has_a_network_until_someb
     let world = World::new();
     let job = job(&world.service, "exec sleep 300");
     let pins = world.service.pins().unwrap();
-    let mut best = AT_LAST;
+    let mut best = PATIENCE;
     for name in ["connect4", "root_egress", "sock_create"] {
         detach(&pins.join(format!("link_{name}"))).unwrap();
-        let took = wait_for(name, AT_LAST, || world.service.status().unwrap()["mode"] == "deny");
+        let took = until(name, || world.service.status().unwrap()["mode"] == "deny");
         best = best.min(took);
         // The link is there again, and still nobody has a network.
         let status = world.service.status().unwrap();
@@ -95,7 +84,7 @@ fn what_is_denied_stays_so_when_the_service_is_killed_and_comes_back() {
     let mut world = World::new();
     let job = job(&world.service, "exec sleep 300");
     detach(&world.service.pins().unwrap().join("link_connect6")).unwrap();
-    wait_for("denied", AT_LAST, || world.service.status().unwrap()["mode"] == "deny");
+    until("denied", || world.service.status().unwrap()["mode"] == "deny");
     world.service.kill_daemon().unwrap();
     world.service.start_daemon().unwrap();
     let status = world.service.status().unwrap();
@@ -128,12 +117,12 @@ fn by_configuration_jobs_are_frozen_until_somebody_looked() {
     let frozen = |yes: &str| std::fs::read_to_string(group.join("cgroup.events")).unwrap().contains(yes);
     assert!(frozen("frozen 0"));
     detach(&world.service.pins().unwrap().join("link_sendmsg4")).unwrap();
-    wait_for("frozen", AT_LAST, || frozen("frozen 1"));
+    until("frozen", || frozen("frozen 1"));
     let text = world.service.output(&["status"]).unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("are frozen") && text.contains("enforcer reload"), "{text}");
     reload(&world.service);
-    wait_for("thawed", AT_LAST, || frozen("frozen 0"));
+    until("thawed", || frozen("frozen 0"));
     world.service.wait_whole().unwrap();
     end(job);
 }
@@ -144,15 +133,15 @@ fn a_program_that_somebody_attaches_beside_ours_is_reported_by_name() {
     assert!(is_whole(&world.service));
     let stranger = Allows::connect4().unwrap();
     stranger.attach(world.service.cgroup.path(), true).unwrap();
-    wait_for("reported", AT_LAST, || !is_whole(&world.service));
+    until("reported", || !is_whole(&world.service));
     let status = world.service.status().unwrap();
     assert_eq!((&status["foreign"][0]["name"], &status["mode"]), (&"stranger".into(), &"redirect".into()));
     let text = world.service.output(&["status"]).unwrap();
     assert!(String::from_utf8_lossy(&text.stdout).contains("(stranger) is attached to "));
     let log = || std::fs::read_to_string(world.service.log()).unwrap();
-    wait_for("in the log", AT_LAST, || log().contains("a program of somebody else"));
+    until("in the log", || log().contains("a program of somebody else"));
     stranger.detach(world.service.cgroup.path()).unwrap();
-    wait_for("whole again", AT_LAST, || is_whole(&world.service));
+    until("whole again", || is_whole(&world.service));
 }
 
 /// A second service with the same configuration is told who is first.

@@ -49,14 +49,10 @@ impl World {
     /// The service is started by this command.
     pub fn started_by(wrapper: &[&str]) -> Self {
         let cable = Cable::new().unwrap();
-        let listener = cable.peer.run(|| TcpListener::bind((PEER4, TLS_PORT)).unwrap()).unwrap();
-        let upstream = Upstream::serve(listener, NAME, "hello\n".to_owned()).unwrap();
+        let upstream = Upstream::at_peer(&cable, NAME, "hello\n".to_owned()).unwrap();
         answer_everybody(&cable);
         let sniffer = Sniffer::start(&cable).unwrap();
-        let netns = format!("--net=/run/netns/{}", cable.work.name());
-        let names = [(NAME, IpAddr::V4(PEER4))];
-        let wrapper = [&["nsenter", &netns], wrapper].concat();
-        let service = Service::start_by(&wrapper, &names, &upstream.ca_pem, POLICY).unwrap();
+        let service = Service::start_at(&cable, wrapper, NAME, &upstream.ca_pem, POLICY).unwrap();
         let outside = service.cgroup.child("outside").unwrap();
         sniffer.clear().unwrap();
         Self { service, outside, sniffer, upstream, cable }

@@ -5,13 +5,14 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use enforcer_tests::cgroup::Cgroup;
 use enforcer_tests::netns::{Cable, PEER4};
 use enforcer_tests::service::{Service, Upstream};
 use enforcer_tests::sniffer::{Packet, Sniffer, contains};
 use enforcer_tests::traffic::{Log, PAYLOAD, TAGGED_TTL};
+use enforcer_tests::wait::within;
 
 const NAME: &str = "upstream.test";
 const TRAFFIC: &str = env!("CARGO_BIN_EXE_enforcer-traffic");
@@ -66,13 +67,11 @@ impl Drop for Traffic {
 impl World {
     pub fn new() -> Self {
         let cable = Cable::new().unwrap();
-        let listener = cable.peer.run(|| TcpListener::bind((PEER4, PORT_HTTPS)).unwrap()).unwrap();
-        let upstream = Upstream::serve(listener, NAME, "hello\n".to_owned()).unwrap();
+        let upstream = Upstream::at_peer(&cable, NAME, "hello\n".to_owned()).unwrap();
         answer_everybody(&cable);
         let sniffer = Sniffer::start(&cable).unwrap();
         let netns = format!("--net=/run/netns/{}", cable.work.name());
-        let names = [(NAME, IpAddr::V4(PEER4))];
-        let service = Service::start_by(&["nsenter", &netns], &names, &upstream.ca_pem, POLICY).unwrap();
+        let service = Service::start_at(&cable, &[], NAME, &upstream.ca_pem, POLICY).unwrap();
         let outside = service.cgroup.child("outside").unwrap();
         let tagged = Traffic::start(service.command(&["run", "--", TRAFFIC, "tagged"]).unwrap());
         let untagged = Traffic::start(in_cgroup(&netns, outside.path()));
@@ -90,17 +89,13 @@ impl World {
     }
 
     fn wait_for_traffic(&self) {
-        let until = Instant::now() + BEGINS;
         for (log, kinds) in [
             (&self.tagged.log, &["https", "keep-alive", "upload", "dns", "escape"][..]),
             (&self.untagged.log, &["fresh", "long", "datagram"][..]),
         ] {
             for kind in kinds {
-                while !log.has(|it| it.kind == *kind && it.is_ok()) {
-                    let seen = log.all(|it| it.kind == *kind);
-                    assert!(Instant::now() < until, "no {kind}: {:?}", seen.last());
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                let came = within(BEGINS, || log.has(|it| it.kind == *kind && it.is_ok()));
+                assert!(came.is_some(), "no {kind}: {:?}", log.all(|it| it.kind == *kind).last());
             }
         }
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::tls::upstream;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
+
+use super::lenient::Lenient;
 
 #[derive(Deserialize)]
 pub struct Limbo {
@@ -78,46 +78,6 @@ fn seconds(text: &str) -> u64 {
     u64::try_from(days * 86_400 + field(11, 2) * 3600 + field(14, 2) * 60 + field(17, 2)).expect("after 1970")
 }
 
-/// The product's judgement of chains for a server whose key nobody has: limbo has no
-/// key for most of its leaves, so the signature of the handshake counts as good.
-#[derive(Debug)]
-struct Keyless(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for Keyless {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0.verify_server_cert(leaf, chain, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
 #[derive(Debug)]
 struct At(UnixTime);
 
@@ -175,7 +135,11 @@ pub fn client(case: &Case) -> Option<Arc<ClientConfig>> {
     let config = if own_key(case).is_some() {
         builder.with_webpki_verifier(verifier)
     } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Keyless(verifier)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient {
+            verifier,
+            name: None,
+            keyless: true,
+        }))
     };
     Some(Arc::new(config.with_no_client_auth()))
 }

@@ -8,13 +8,12 @@ use enforcer::net::sys::FlowRecord;
 use enforcer::proxy::{FlowSource, Leaf, Leaves, Limits, UpstreamTls, Verifying};
 use enforcer::tls::upstream;
 use rcgen::KeyPair;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::case::{Case, client, server};
+use super::lenient::Lenient;
 use crate::kit::serving::{self, Around, Serving, serve};
 use crate::kit::{self, Authority};
 
@@ -151,46 +150,11 @@ impl Lane {
 
 /// A client that takes the authority's leaf for whatever name it asked for.
 fn believing(authority: &Authority) -> Arc<ClientConfig> {
-    #[derive(Debug)]
-    struct Believing(Arc<WebPkiServerVerifier>);
-    impl ServerCertVerifier for Believing {
-        fn verify_server_cert(
-            &self,
-            leaf: &CertificateDer<'_>,
-            chain: &[CertificateDer<'_>],
-            _name: &ServerName<'_>,
-            ocsp: &[u8],
-            now: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            let name = ServerName::try_from("any.test").unwrap();
-            self.0.verify_server_cert(leaf, chain, &name, ocsp, now)
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            leaf: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            self.0.verify_tls12_signature(message, leaf, signature)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            leaf: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            self.0.verify_tls13_signature(message, leaf, signature)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.supported_verify_schemes()
-        }
-    }
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.clone()).unwrap();
-    let verifier = Believing(upstream::verifier(roots).unwrap());
+    let verifier = upstream::verifier(roots).unwrap();
+    let name = Some(ServerName::try_from("any.test").unwrap());
+    let verifier = Lenient { verifier, name, keyless: false };
     let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     Arc::new(config.with_no_client_auth())
 }

@@ -9,6 +9,7 @@
 mod case;
 mod chains;
 mod lane;
+mod lenient;
 
 use std::collections::BTreeMap;
 use std::path::Path;

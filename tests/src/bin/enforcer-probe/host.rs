@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
+use enforcer_tests::wait::within;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
@@ -49,13 +49,14 @@ fn udp(to: SocketAddr) -> io::Result<String> {
 
 /// The kernel lets go of what is unpinned a moment later.
 fn when_gone(to: SocketAddr) -> io::Result<String> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match udp(to) {
-            Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            done => return done,
+    let mut done = udp(to);
+    within(PATIENCE, || {
+        if done.is_err() {
+            done = udp(to);
         }
-    }
+        done.is_ok()
+    });
+    done
 }
 
 /// Whether this is the child, which is in that cgroup; the parent waits for it.

@@ -23,6 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
 const PAYLOAD: &[u8] = b"PROBE-SECRET";
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PATIENCE_OF_ALL_S: u32 = 60;
@@ -496,16 +498,13 @@ fn bind_socket(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
 fn listen(to: SocketAddr) -> io::Result<String> {
     let listener = TcpListener::bind(to)?;
     println!("ready");
-    listener.set_nonblocking(true)?;
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::time::Instant::now() < deadline {
-        if let Ok((mut stream, from)) = listener.accept() {
-            stream.write_all(PAYLOAD)?;
-            return Ok(format!("accepted {from}"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    let mut comes = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    if nix::poll::poll(&mut comes, PollTimeout::try_from(PATIENCE).unwrap())? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
     }
-    Err(io::ErrorKind::TimedOut.into())
+    let (mut stream, from) = listener.accept()?;
+    stream.write_all(PAYLOAD)?;
+    Ok(format!("accepted {from}"))
 }
 
 /// Talks to a server of its own on loopback, over TCP and UDP.

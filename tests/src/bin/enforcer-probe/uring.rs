@@ -142,14 +142,10 @@ pub fn make_and_talk(to: SocketAddr) -> io::Result<String> {
 /// A SYN with data, by a message.
 pub fn fast_open(to: SocketAddr) -> io::Result<String> {
     let fd = socket(to, libc::SOCK_STREAM, 0)?;
-    let (mut address, length) = raw_address(to);
-    let mut part = part();
-    let message = message(&mut address, length, &mut part);
-    let mut entry = Entry::new(SENDMSG, &fd);
-    entry.pointer(16, &raw const message);
-    entry.put(24, &1_u32.to_ne_bytes());
-    entry.put(28, &libc::MSG_FASTOPEN.to_ne_bytes());
-    Uring::new()?.submit(&entry)?;
+    with_message(&fd, to, |entry| {
+        entry.put(28, &libc::MSG_FASTOPEN.to_ne_bytes());
+        Uring::new()?.submit(entry)
+    })?;
     talk(fd)
 }
 
@@ -162,13 +158,18 @@ pub fn send_connected(fd: &OwnedFd) -> io::Result<()> {
 }
 
 pub fn send_msg(fd: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    with_message(fd, to, |entry| Uring::new()?.submit(entry)).map(drop)
+}
+
+/// An entry that sends the payload there, as long as what it points to is kept.
+fn with_message<T>(fd: &OwnedFd, to: SocketAddr, submit: impl FnOnce(&mut Entry) -> T) -> T {
     let (mut address, length) = raw_address(to);
     let mut part = part();
     let message = message(&mut address, length, &mut part);
     let mut entry = Entry::new(SENDMSG, fd);
     entry.pointer(16, &raw const message);
     entry.put(24, &1_u32.to_ne_bytes());
-    Uring::new()?.submit(&entry).map(drop)
+    submit(&mut entry)
 }
 
 /// Sets one option, and then sends: `device`, `route`, `header`.
@@ -193,14 +194,12 @@ pub fn set_options(to: SocketAddr, what: &str) -> io::Result<String> {
 
 /// Submits datagrams in batches, without end: a single system call makes hundreds.
 pub fn flood(to: SocketAddr) -> io::Result<String> {
-    const ENTRIES: u32 = 1024;
     let fd = socket(to, libc::SOCK_DGRAM, 0)?;
-    let (mut address, length) = raw_address(to);
-    let mut part = part();
-    let message = message(&mut address, length, &mut part);
-    let mut entry = Entry::new(SENDMSG, &fd);
-    entry.pointer(16, &raw const message);
-    entry.put(24, &1_u32.to_ne_bytes());
+    with_message(&fd, to, |entry| again_and_again(entry))
+}
+
+fn again_and_again(entry: &Entry) -> io::Result<String> {
+    const ENTRIES: u32 = 1024;
     let ring = Uring::with(ENTRIES, 0)?;
     println!("ready");
     // SAFETY: as in `submit`; the completions are taken unread.
