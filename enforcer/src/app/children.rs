@@ -63,9 +63,19 @@ impl Daemon {
             *lock(&self.proxy) = None;
             self.nobody_answers();
             self.serve_nobody();
-            if !self.stop.load(Ordering::Acquire) {
-                std::thread::sleep(wait);
+            self.pause_for(wait);
+        }
+    }
+
+    /// Waits before another attempt, unless the service is to end.
+    fn pause_for(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while !self.stop.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
             }
+            std::thread::sleep(left.min(TICK));
         }
     }
 
@@ -115,10 +125,7 @@ impl Daemon {
         if let Some(link) = lock(&self.proxy).take() {
             link.channel.shut();
         }
-        let until = Instant::now() + patience;
-        while Instant::now() < until && matches!(proxy.try_wait(), Ok(None)) {
-            std::thread::sleep(TICK / 10);
-        }
+        ended_within(proxy, patience);
     }
 
     pub(super) fn proxy_user(&self) -> Result<nix::unistd::User> {
@@ -267,6 +274,20 @@ fn end<const N: usize>(children: [&mut Child; N]) {
             tracing::warn!(%error, "a child that does not end");
         }
     }
+}
+
+/// Waits for the end of a child, but not longer than that; whether it came.
+fn ended_within(child: &mut Child, longest: Duration) -> bool {
+    let ends: Vec<OwnedFd> = end_of(child).into_iter().collect();
+    let until = Instant::now() + longest;
+    while matches!(child.try_wait(), Ok(None)) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        wait_for_any(&ends, left.min(TICK));
+    }
+    true
 }
 
 /// What becomes readable when a child ends.

@@ -9,9 +9,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
 
@@ -28,6 +29,8 @@ use crate::admin::request::{MAX_SPEC, RunReply, RunRequest};
 
 /// How long the proxy may take to know a workload.
 const READY: Duration = Duration::from_secs(10);
+/// How long what is killed may take to be gone; after that its end is looked for again and again.
+const GONE: Duration = Duration::from_secs(2);
 /// The longest name of a job, in bytes.
 const MAX_NAME: usize = 64;
 /// The longest name of a command that is recorded, in bytes.
@@ -235,19 +238,40 @@ impl<'a> Job<'a> {
     /// call comes to its end before that, and may send something until then.
     fn end(&self, exit_code: Option<i32>) {
         kill_all(&self.path);
-        for _ in 0..200 {
-            match remove_cgroup(&self.path) {
-                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, cgroup = %self.path.display(), "the cgroup of a job stays");
-                    break;
-                }
-                Ok(()) => return self.daemon.forget(self.tag, self.cgroup, exit_code),
+        let removed = wait_empty(&self.path, GONE).and_then(|()| remove_cgroup(&self.path));
+        match removed {
+            Ok(()) => return self.daemon.forget(self.tag, self.cgroup, exit_code),
+            // Something in it takes long to die, or somebody has come.
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+            Err(error) => {
+                tracing::warn!(%error, cgroup = %self.path.display(), "the cgroup of a job stays");
             }
         }
         self.daemon.end_later(self.tag, self.cgroup, self.path.clone());
+    }
+}
+
+/// Waits until nobody is in a cgroup or below it; busy is who is not within the time.
+fn wait_empty(cgroup: &Path, longest: Duration) -> std::io::Result<()> {
+    let mut events = File::open(cgroup.join("cgroup.events"))?;
+    let until = Instant::now() + longest;
+    loop {
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(());
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::ResourceBusy.into());
+        }
+        // The kernel says so of what has changed since it was read.
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], left) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

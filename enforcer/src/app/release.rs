@@ -28,6 +28,8 @@ use super::scopes::LABEL;
 /// How often the processes of a cgroup are moved out of it, before it stays: one
 /// may start others meanwhile.
 const MOVES: usize = 100;
+/// Between two of them.
+const BETWEEN_MOVES: Duration = Duration::from_millis(10);
 
 /// A workload whose enforcement is lifted for a while.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -235,7 +237,7 @@ fn empty(path: &Path, target: &Path) -> io::Result<()> {
         }
         match fs::remove_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(BETWEEN_MOVES);
             }
             other => return other,
         }

@@ -60,6 +60,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 const LIFTED: &str = "enforcement is lifted";
 /// How long the service may take to lift everything: its sessions come to their end.
 const LIFTS: Duration = Duration::from_secs(30);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The folder of the sockets is the last thing that it removes.
 fn wait_lifted(config: &Config) -> miette::Result<()> {
@@ -68,7 +70,7 @@ fn wait_lifted(config: &Config) -> miette::Result<()> {
         if Instant::now() > until {
             return Err(miette!("the service was told to, and is not done; its log says why"));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }

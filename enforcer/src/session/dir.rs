@@ -14,6 +14,8 @@ const RESERVE: usize = 32 << 10;
 const RESERVE_NAME: &str = "reserve";
 /// How long a recording waits for the process before it to let go of the folder.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts: the kernel tells nobody whose turn it is without blocking them.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The name of a segment: its number, and the boot that it was begun in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,7 +72,7 @@ impl Dir {
             match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(()),
                 Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(20));
+                    std::thread::sleep(LOCK_AGAIN);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(io::Error::other("another process is recording there"));

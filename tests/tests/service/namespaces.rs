@@ -388,7 +388,7 @@ impl Container {
 
     /// Whether something that passes no hook comes out of it.
     fn wait_for(&self, what: &str) {
-        until(what, || {
+        until_said(what, || {
             self.frames.send(Ipv4Addr::new(10, 78, 0, 2), Self::HOST, PAYLOAD).unwrap();
             if self.host.recv(&mut [0; 64]).is_ok() { "arrives" } else { "dropped" }.to_owned()
         });
@@ -447,7 +447,7 @@ fn a_wall_is_lifted_for_others_while_there_is_no_proxy() {
     std::fs::rename(&recording, &aside).unwrap();
     std::fs::write(&recording, "").unwrap();
     world.service.kill_proxy().unwrap();
-    until("null", || world.service.status().unwrap()["proxy_pid"].to_string());
+    until_said("null", || world.service.status().unwrap()["proxy_pid"].to_string());
     container.with_another();
     assert_eq!(world.service.status().unwrap()["proxy_pid"].as_i64(), None, "the test proves nothing");
     std::fs::remove_file(&recording).unwrap();
