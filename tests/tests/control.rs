@@ -204,7 +204,7 @@ fn the_last_good_policy_outlives_the_proxy_and_status_says_that_the_files_are_wr
     );
     let proxy = status["proxy_pid"].clone();
     service.kill_proxy().unwrap();
-    wait_until("no other proxy has begun", || {
+    until("another proxy begins", || {
         service.status().is_ok_and(|it| it["proxy_pid"].is_u64() && it["proxy_pid"] != proxy && told(&it))
     });
     assert_eq!(service.status().unwrap()["proxy"]["policy"], hash);
