@@ -278,11 +278,11 @@ impl Kernel {
             }
             _ => map_error("TAGS")(error),
         })?;
-        if !cgroup::holds(&self.config.jobs, path)? {
-            if let Err(error) = self.packet.attach(&self.pins, id, path) {
-                self.look_at_the_root()?;
-                return Err(error);
-            }
+        if !cgroup::holds(&self.config.jobs, path)?
+            && let Err(error) = self.packet.attach(&self.pins, id, path)
+        {
+            self.look_at_the_root()?;
+            return Err(error);
         }
         // Last: a workload that forks without end can make it fail.
         self.lsm.bind_all(path)?;
