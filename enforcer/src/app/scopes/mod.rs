@@ -206,7 +206,7 @@ impl Daemon {
                 tracing::debug!(%error, "the watch over scopes has the priority of all others");
             }
             let (mut ticked, mut scanned, mut took) = (Instant::now(), Instant::now(), Duration::ZERO);
-            let (mut fd, mut unwatched) = (None, None);
+            let (mut fd, mut unwatched) = (lock(&daemon.scopes).watcher.descriptor(), None);
             while !daemon.stop.load(Ordering::Acquire) {
                 let rescan = if unwatched.is_some() { inotify::pause_after(took) } else { RESCAN };
                 let patience = TICK.saturating_sub(ticked.elapsed()).min(rescan);
