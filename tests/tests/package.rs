@@ -12,23 +12,11 @@ fn dist(name: &str) -> PathBuf {
     Path::new(DIST).join(name)
 }
 
+/// That it names every setting with its default is a test beside the settings.
 #[test]
-fn the_shipped_configuration_holds_and_names_every_setting() {
-    let text = std::fs::read_to_string(dist("config.toml")).unwrap();
+fn the_shipped_configuration_holds() {
     let shipped = enforcer::app::config::Config::load(&dist("config.toml")).unwrap();
     assert_eq!(shipped.cgroup.own, Path::new("/system.slice/enforcer.service/own"));
-    // What is commented out is the default: taken in, nothing changes.
-    let all: String = text
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
-        .filter(|line| !line.starts_with("\"git.internal\"") && !line.starts_with("ca_file"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.toml");
-    std::fs::write(&path, all).unwrap();
-    let spoken = enforcer::app::config::Config::load(&path).unwrap();
-    assert_eq!(format!("{spoken:?}"), format!("{shipped:?}"));
 }
 
 #[test]

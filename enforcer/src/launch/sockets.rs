@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::daemons::{self, OF_USERS, RUN};
 use super::{LaunchError, step};
 
+/// How often one is covered that goes and comes again while that is done.
+const TRIES: usize = 8;
 /// The most sockets outside of /run that are covered for a job.
 pub const MAX_COVERED: usize = 4096;
 /// The most entries of one folder of /run that are looked at, with those below it. One with
@@ -212,27 +214,40 @@ impl View<'_> {
         }
         let mut shared = BTreeSet::new();
         for socket in sockets {
-            // With its folder, or under another name.
-            let Some(opened) = there(&socket, FileKind::Socket)? else { continue };
             let folder = socket.parent().filter(|folder| !cwd.starts_with(folder));
             // A folder with other files is looked at once, however many sockets are in it.
             let folder = folder.filter(|folder| shared.insert(folder.to_path_buf()));
-            let done = match folder.map(private).transpose()?.flatten() {
-                Some((opened, options)) => {
-                    let folder = folder.unwrap_or(&socket);
-                    cover_folder(&opened, folder, options)?;
-                    folder.to_path_buf()
-                }
-                None => {
-                    cover(blank, &opened, &socket)?;
-                    socket
+            let mut tries = 1;
+            let done = loop {
+                match cover_one(blank, &socket, folder) {
+                    // It went meanwhile, and may have come again.
+                    Err(LaunchError::Step { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound && tries < TRIES =>
+                    {
+                        tries += 1;
+                    }
+                    done => break done?,
                 }
             };
-            self.hidden.covered.insert(done);
+            self.hidden.covered.extend(done);
             within(self.hidden.covered.len())?;
         }
         Ok(())
     }
+}
+
+/// Covers a socket, or its folder if that has nothing else: what was covered.
+fn cover_one(blank: &Path, socket: &Path, folder: Option<&Path>) -> Result<Option<PathBuf>, LaunchError> {
+    // With its folder, or under another name.
+    let Some(opened) = there(socket, FileKind::Socket)? else { return Ok(None) };
+    if let Some(folder) = folder
+        && let Some((opened, options)) = private(folder)?
+    {
+        cover_folder(&opened, folder, options)?;
+        return Ok(Some(folder.to_path_buf()));
+    }
+    cover(blank, &opened, socket)?;
+    Ok(Some(socket.to_path_buf()))
 }
 
 fn within(covered: usize) -> Result<(), LaunchError> {
@@ -336,7 +351,9 @@ fn private(folder: &Path) -> Result<Option<(OwnedFd, String)>, LaunchError> {
     let doing = format!("hiding {}", folder.display());
     let place = behind(&opened);
     let meta = step(&doing, place.metadata())?;
-    if meta.mode() & STICKY != 0 && folder.components().count() <= 2 {
+    // Where everybody puts his files, as in /var/tmp; not as in /tmp/.X11-unix.
+    let named = folder.file_name().is_some_and(|name| name.as_bytes().first() == Some(&b'.'));
+    if meta.mode() & STICKY != 0 && !named {
         return Ok(None);
     }
     for entry in step(&doing, fs::read_dir(&place))? {

@@ -125,8 +125,16 @@ impl Daemon {
         self.end_earlier(scopes)
     }
 
-    /// What is left of those that were tagged before is meant by nobody.
+    /// What is left of those that were tagged before is meant by nobody. While somebody's
+    /// name cannot be looked up nobody knows that, and they keep their tags.
     pub(super) fn end_earlier(&self, scopes: &mut Scopes) -> usize {
+        if !scopes.earlier.is_empty()
+            && let Some(known) = scopes.known.iter().find(|known| !known.problems.is_empty())
+        {
+            let (scope, kept) = (known.scope.name(), scopes.earlier.len());
+            tracing::warn!(scope, kept, "cgroups stay tagged until it is known whom the scope means");
+            return 0;
+        }
         let earlier = mem::take(&mut scopes.earlier);
         earlier.values().for_each(|it| self.end_match(&it.note));
         earlier.len()

@@ -221,6 +221,8 @@ impl Daemon {
                     let begun = Instant::now();
                     scopes.watcher.open();
                     daemon.scan(&mut scopes);
+                    // Who waited for a name that could not be looked up.
+                    daemon.end_earlier(&mut scopes);
                     (scanned, took) = (Instant::now(), begun.elapsed());
                 }
                 fd = fd.or_else(|| scopes.watcher.descriptor());

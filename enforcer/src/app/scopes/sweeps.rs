@@ -8,7 +8,7 @@
 //!                 └──┘
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,18 +67,30 @@ impl Sweep {
     }
 }
 
-/// Which matches are to be swept when, the longest waiting first.
+/// Which matches are to be swept when, the longest waiting first; each stands there once.
 #[derive(Debug, Default)]
-pub(super) struct Queue(BTreeSet<(Instant, u64)>);
+pub(super) struct Queue {
+    order: BTreeSet<(Instant, u64)>,
+    due: HashMap<u64, Instant>,
+}
 
 impl Queue {
+    /// Of two times the earlier counts.
     pub fn push(&mut self, due: Instant, cgroup: u64) {
-        self.0.insert((due, cgroup));
+        match self.due.get(&cgroup) {
+            Some(earlier) if *earlier <= due => return,
+            Some(later) => self.order.remove(&(*later, cgroup)),
+            None => false,
+        };
+        self.order.insert((due, cgroup));
+        self.due.insert(cgroup, due);
     }
 
     fn pop(&mut self, now: Instant) -> Option<u64> {
-        self.0.first().filter(|(due, _)| *due <= now)?;
-        self.0.pop_first().map(|(_, cgroup)| cgroup)
+        self.order.first().filter(|(due, _)| *due <= now)?;
+        let (_, cgroup) = self.order.pop_first()?;
+        self.due.remove(&cgroup);
+        Some(cgroup)
     }
 }
 
@@ -211,6 +223,11 @@ mod tests {
         let soon = now + Duration::from_millis(1);
         assert_eq!((queue.pop(soon), queue.pop(soon), queue.pop(soon)), (Some(3), Some(2), None));
         assert_eq!(queue.pop(now + TICK), Some(1));
+        // Twice is once, and the earlier time counts.
+        for due in [now + TICK, now, now + TICK] {
+            queue.push(due, 4);
+        }
+        assert_eq!((queue.pop(now), queue.pop(now + TICK)), (Some(4), None));
     }
 
     #[test]

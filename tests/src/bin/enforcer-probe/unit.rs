@@ -52,6 +52,7 @@ pub fn enter(folder: &Path) -> io::Result<()> {
     for (key, value) in settings {
         match key {
             "InaccessiblePaths" => hide(value.trim_start_matches('-'), folder)?,
+            "BindReadOnlyPaths" => show_read_only(value)?,
             "ProtectControlGroups" => read_only_cgroups()?,
             "CapabilityBoundingSet" => bounding(value.trim_start_matches('~'))?,
             "RestrictAddressFamilies" => {
@@ -59,6 +60,8 @@ pub fn enter(folder: &Path) -> io::Result<()> {
             }
             "SystemCallFilter" => filter.calls = calls(value.strip_prefix('~').unwrap()),
             "SystemCallArchitectures" => filter.native = value == "native",
+            // At a boot: the service is there already.
+            "After" | "Wants" => {}
             // Below, and by the suite, which puts its helpers elsewhere.
             "NoNewPrivileges" | "PrivateNetwork" => assert_eq!(value, "yes"),
             other => panic!("how is {other} applied?"),
@@ -95,6 +98,18 @@ fn hide(path: &str, folder: &Path) -> io::Result<()> {
         }
         Ok(_) => Ok(mount(Some(&folder.join("nothing")), path, none, MsFlags::MS_BIND, none)?),
     }
+}
+
+/// `-SOURCE:PLACE`: none where there is no such source.
+fn show_read_only(value: &str) -> io::Result<()> {
+    let (source, place) = value.trim_start_matches('-').split_once(':').unwrap();
+    let none = None::<&str>;
+    if value.starts_with('-') && !Path::new(source).exists() {
+        return Ok(());
+    }
+    mount(Some(source), place, none, MsFlags::MS_BIND, none)?;
+    mount(none, place, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
+    Ok(())
 }
 
 fn read_only_cgroups() -> io::Result<()> {
