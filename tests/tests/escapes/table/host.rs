@@ -28,7 +28,7 @@ pub const ALL: &[Technique] = &[
     tech("late-tag-tcp", &["tcp", P4, "wait"], "R.RRRR").scene(Scene::Late),
     tech("late-tag-udp", &["udp-sendto", P4, "wait"], "H.HHHH").scene(Scene::Late),
     tech("late-tag-device", &["bindtodevice", P4, "wait"], "H.HHHH").scene(Scene::Late),
-    tech("late-tag-connected", &["connected-wait", P4], "L.CLCL").on("lsm", "H.HHHH").scene(Scene::Late),
+    tech("late-tag-connected", &["connected-wait", P4], "L.CLCL").on("lsm", "H.CHCH").scene(Scene::Late),
     tech("steal-connected", &["steal-connected", P4, "$0", "$1"], "KKKKKL").on("lsm", "KKKKKH").scene(VICTIM),
     tech("steal-fresh", &["steal-fresh", P4, "$0", "$2"], "KKKKKR").on("lsm", "KKKKKH").scene(VICTIM),
     tech("steal-connected-same-user", &["steal-connected", P4, "$0", "$1"], "LKKKKL")
