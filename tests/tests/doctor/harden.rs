@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use enforcer::app::doctor::harden::{HardenError, Plan, Wishes};
 use enforcer::app::doctor::{Level, State, Unit};
 
-use crate::fake::{Fake, UNIT, with};
+use enforcer_tests::fake::{Fake, UNIT, with};
 
 const FILE: &str = "/etc/systemd/system/runner.service.d/50-enforcer.conf";
 const BARE: &str =
@@ -154,7 +154,7 @@ fn a_unit_waits_for_the_service_and_sees_its_roots() {
     assert!(of_unit.contains("After=enforcer.service\n") && of_unit.contains("Wants=enforcer.service\n"));
     let report = fake.report(Level::HostRoot);
     for id in ["boot-order", "trust-store"] {
-        assert_eq!(crate::fake::finding(&report, id).state, State::Good, "{id}");
+        assert_eq!(enforcer_tests::fake::finding(&report, id).state, State::Good, "{id}");
     }
     assert!(plan(&fake).is_done());
     // Other units that are waited for, and settings that come later, are no hindrance.

@@ -1,15 +1,14 @@
 //! `enforcer doctor`: each check on a host where it holds and on one where it does not.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod fake;
 mod harden;
 
 use std::process::{Command, Stdio};
 
 use enforcer::app::config::Config;
 use enforcer::app::doctor::{BEYOND, CHECKS, Grade, Level, Report, State};
+use enforcer_tests::fake::{CI, Fake, finding, with};
 use enforcer_tests::service::{Service, Upstream};
-use fake::{CI, Fake, finding, with};
 use serde_json::json;
 
 /// Takes away what this check looks for, and no more.

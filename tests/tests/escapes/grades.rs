@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use enforcer::app::doctor::{Level as Graded, Report, TECHNIQUES as KNOWN};
 
 use crate::arena::State;
-use crate::fake::Fake;
 use crate::outcome::{Level, Outcome};
 use crate::table::TECHNIQUES;
+use enforcer_tests::fake::Fake;
 
 /// Kernels, and whether the second tier is there.
 const TIERS: [(&str, bool); 3] = [("6.18", false), ("6.12", true), ("6.1", true)];
@@ -63,7 +63,7 @@ fn graded(level: Level, lsm: bool) -> (Graded, Report) {
     match level.name() {
         "user" => {
             fake.unit("[Service]\nUser=ci\nNoNewPrivileges=yes\nStandardInput=socket\n");
-            fake.process(99, crate::fake::CI, "tmux", "/user.slice/user-1000.slice/session-1.scope");
+            fake.process(99, enforcer_tests::fake::CI, "tmux", "/user.slice/user-1000.slice/session-1.scope");
             (Graded::Unprivileged, fake.report(Graded::Unprivileged))
         }
         "launched" => (Graded::Unprivileged, fake.run_report(None)),

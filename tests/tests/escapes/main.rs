@@ -14,9 +14,6 @@
 mod arena;
 mod committed;
 mod grades;
-#[allow(dead_code, reason = "the suite of doctor uses all of it")]
-#[path = "../doctor/fake.rs"]
-mod fake;
 mod outcome;
 mod reload;
 mod scene;

@@ -1,4 +1,5 @@
 //! Hosts that are made of files, with one unit that runs jobs of a user `ci`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
