@@ -89,6 +89,16 @@ fn what_is_denied_stays_so_when_the_service_is_killed_and_comes_back() {
     world.service.start_daemon().unwrap();
     let status = world.service.status().unwrap();
     assert!(status["healthy"] == false && status["tampered"].is_string(), "{status:#}");
+    // A signal has all read again, and is no operator who has looked at it.
+    let config = world.service.dir.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}[[scope]]\nname = \"later\"\ncgroup = \"/nobody\"\n")).unwrap();
+    let daemon = nix::unistd::Pid::from_raw(world.service.daemon_pid().unwrap());
+    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGHUP).unwrap();
+    let scopes = || world.service.output(&["scope", "ls", "-o", "json"]).unwrap().stdout;
+    until("the scope", || contains(&scopes(), b"later"));
+    let status = world.service.status().unwrap();
+    assert!(status["mode"] == "deny" && status["tampered"].is_string(), "{status:#}");
     assert!(world.tagged(&format!("{PROBE} tcp 10.77.0.2:4444")).starts_with(REFUSED));
     reload(&world.service);
     world.service.wait_whole().unwrap();
