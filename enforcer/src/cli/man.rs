@@ -20,10 +20,10 @@ pub struct Cmd {
 const REST: &str = r#".SH "EXIT STATUS"
 .TP
 \fB0\fR
-Done; for \fBstatus\fR, \fBdoctor\fR, \fBscope ls\fR, \fBscope harden\fR and \fBsessions verify\fR: all is well.
+Done; for \fBstatus\fR, \fBdoctor\fR, \fBscope ls\fR, \fBscope harden\fR and \fBsessions verify\fR: all is well; for \fBmask test\fR: nothing would be masked.
 .TP
 \fB1\fR
-It failed, or what was looked at is not well: enforcement is not whole, something is missing on the host, a scope is not enforced, a test of a policy failed, a recording was changed.
+It failed, or what was looked at is not well: enforcement is not whole, something is missing on the host, a scope is not enforced, a test of a policy failed, a recording was changed, \fBmask test\fR found something.
 .TP
 \fB2\fR
 The arguments are wrong, or it cannot be told: the recording cannot be read, policies do not load, \fBdoctor\fR or \fBscope harden\fR failed.

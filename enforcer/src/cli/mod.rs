@@ -7,6 +7,7 @@ mod harden;
 mod holder;
 mod launch_exec;
 mod man;
+mod mask;
 mod out;
 mod policy;
 mod proxy;
@@ -51,6 +52,7 @@ enum Verb {
     Scope(scope::Cmd),
     Sessions(sessions::Cmd),
     Policy(policy::Cmd),
+    Mask(mask::Cmd),
     Reload(reload::Cmd),
     Release(release::Cmd),
     Daemon(daemon::Cmd),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Scope(cmd) => cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
+        Verb::Mask(cmd) => cmd.run(),
         Verb::Reload(cmd) => cmd.run(&config),
         Verb::Release(cmd) => cmd.run(&config),
         Verb::Daemon(cmd) => cmd.run(&config),
@@ -147,6 +150,7 @@ mod tests {
             ("release", &["Jobs that run go on without enforcement", "comes back by itself", "Examples:"]),
             ("daemon", &["It needs root", "release --all"]),
             ("scope", &["need no `enforcer run`", "scope=NAME"]),
+            ("mask", &["what would be masked", "test", "list"]),
             ("doctor", &["Exit code: 0", "Examples:"]),
         ] {
             let text = help(verb);

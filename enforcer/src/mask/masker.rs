@@ -65,6 +65,10 @@ impl Masker {
         Self::new(&Selection::All, &[])
     }
 
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        self.0.clone()
+    }
+
     /// Whether nothing is ever replaced.
     pub fn is_noop(&self) -> bool {
         self.0.is_noop()

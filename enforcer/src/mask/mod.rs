@@ -13,7 +13,9 @@ mod check;
 mod detectors;
 mod error;
 mod exact;
+mod explain;
 mod filter;
+pub mod json;
 mod masker;
 mod rule;
 mod selection;
@@ -24,6 +26,7 @@ mod types;
 
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
+pub use explain::{Explained, Known, Listed, listed};
 pub use masker::Masker;
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
 pub use selection::{SET_EXACT, SET_PII, SET_SECRETS, Selection};

@@ -89,6 +89,16 @@ impl StreamMasker {
         Ok((self.emit(value), self.findings))
     }
 
+    /// Everything in a whole value that is to be masked, overlapping or not, in its order.
+    pub(super) fn ranges(mut self, value: &[u8]) -> Result<Vec<(usize, usize, Target)>, MaskError> {
+        self.advance(value, true)?;
+        let offset = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+        let mut ranges: Vec<_> =
+            self.scan.ranges.iter().map(|r| (offset(r.start), offset(r.end), r.target)).collect();
+        ranges.sort_unstable_by_key(|(start, end, target)| (*start, *target, *end));
+        Ok(ranges)
+    }
+
     /// How many bytes are held back now.
     pub fn held(&self) -> usize {
         self.held.len()

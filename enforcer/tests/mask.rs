@@ -1,0 +1,68 @@
+//! `enforcer mask`, as an operator calls it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn enforcer(args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_enforcer"));
+    command.args(args).env("A_PASSWORD", "correct horse battery");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command whose arguments are wrong does not read.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_text_is_tested_and_no_secret_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("deploy");
+    fs::write(&file, "of-the-operator\n").unwrap();
+    let secret = format!("DEPLOY={}", file.display());
+    let args = ["mask", "test", "-", "--secret", &secret, "--secret-env", "A_PASSWORD"];
+    let input =
+        "{\"a\": [\"of-the-operator\"],\n \"b\": \"correct horse battery\", \"c\": \"me@example.org\"}";
+    let out = enforcer(&args, input);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{text}");
+    assert!(text.contains("-:1:9  DEPLOY  by exact:DEPLOY") && text.contains("$.a[0]"), "{text}");
+    assert!(text.contains("-:2:8  A_PASSWORD") && text.contains("1 EMAIL"), "{text}");
+
+    let out = enforcer(&[&args[..], &["-o", "json"]].concat(), input);
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(json["findings"][1]["line"], 2);
+    assert_eq!(json["counts"]["DEPLOY"], 1);
+    for shown in [text, json.to_string()] {
+        assert!(!shown.contains("operator") && !shown.contains("horse") && !shown.contains("me@"), "{shown}");
+    }
+
+    let out = enforcer(&["mask", "test", "-", "--select", "secrets"], input);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("nothing would be masked"));
+    let out = enforcer(&["mask", "test", "-", "--exit-zero"], input);
+    assert_eq!(out.status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_tested_has_another_exit_code() {
+    for (args, why) in [
+        (&["-", "--select", "SECRETZ"][..], "known sets"),
+        (&["/nonexistent"], "/nonexistent"),
+        (&["-", "--secret", "NAME"], "NAME=FILE"),
+        (&["-", "--secret-env", "NOT_THERE"], "no such environment variable"),
+    ] {
+        let out = enforcer(&[&["mask", "test"], args].concat(), "x");
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn detectors_are_listed() {
+    let out = enforcer(&["mask", "list"], "");
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.lines().any(|line| line.contains("secrets") && line.contains("GITHUB_TOKEN")), "{text}");
+}
