@@ -2,6 +2,83 @@
 
 use base64::Engine as _;
 
+/// A check that a detector can name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Check {
+    /// Holds for everything.
+    None,
+    /// Letters and digits, and an entropy of at least 3 bits a byte.
+    Random,
+    /// Shannon entropy of at least this many bits a byte.
+    Entropy(f32),
+    /// At least one digit.
+    Digit,
+    /// At least one letter.
+    Letter,
+    /// No placeholder: not one byte over and over, no `xxxx`, no `your_key`.
+    Real,
+    /// The check digit of payment cards.
+    Luhn,
+    /// The check of IBANs.
+    Mod97,
+    /// `user:password` in base64.
+    Basic,
+}
+
+impl Check {
+    /// The check of a name as it stands in a file: `random`, `entropy:3.5`, `luhn`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "random" => Self::Random,
+            "digit" => Self::Digit,
+            "letter" => Self::Letter,
+            "real" => Self::Real,
+            "luhn" => Self::Luhn,
+            "mod97" => Self::Mod97,
+            "basic" => Self::Basic,
+            _ => {
+                let bits: f32 = name.strip_prefix("entropy:")?.parse().ok()?;
+                (0.0..=8.0).contains(&bits).then_some(Self::Entropy(bits))?
+            }
+        })
+    }
+
+    /// Whether a value passes.
+    pub(super) fn holds(self, value: &[u8]) -> bool {
+        match self {
+            Self::None => true,
+            Self::Random => random(value),
+            Self::Entropy(bits) => entropy(value) >= f64::from(bits),
+            Self::Digit => value.iter().any(u8::is_ascii_digit),
+            Self::Letter => value.iter().any(u8::is_ascii_alphabetic),
+            Self::Real => real(value),
+            Self::Luhn => luhn(value),
+            Self::Mod97 => iban(value),
+            Self::Basic => basic(value),
+        }
+    }
+}
+
+/// Whether a value is no placeholder: people write one byte over and over, or say what belongs there.
+pub(super) fn real(value: &[u8]) -> bool {
+    const WORDS: [&[u8]; 12] = [
+        b"xxxx",
+        b"****",
+        b"....",
+        b"your_",
+        b"your-",
+        b"yourkey",
+        b"yourtoken",
+        b"placeholder",
+        b"changeme",
+        b"_here",
+        b"-here",
+        b"redacted",
+    ];
+    let lower = value.to_ascii_lowercase();
+    entropy(value) >= 2.0 && !WORDS.iter().any(|word| memchr::memmem::find(&lower, word).is_some())
+}
+
 /// The share of distinct bytes and digits that random tokens have and words have not.
 pub(super) fn random(value: &[u8]) -> bool {
     value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic) && entropy(value) >= 3.0
@@ -68,6 +145,9 @@ mod tests {
         assert!(luhn(b"4111 1111 1111 1111") && !luhn(b"4111 1111 1111 1112"));
         assert!(iban(b"GB82 WEST 1234 5698 7654 32") && !iban(b"GB82 WEST 1234 5698 7654 33"));
         assert!(basic(b"QWxhZGRpbjpvcGVuIHNlc2FtZQ==") && !basic(b"understanding"));
+        assert_eq!(Check::parse("entropy:3.5"), Some(Check::Entropy(3.5)));
+        assert!(Check::parse("entropy:9").is_none() && Check::parse("other").is_none());
+        assert!(!real(b"xxxxxxxxxxxxxxxxxxxx1") && real(b"a1b2c3d4"));
         assert!(random(b"a1b2c3d4e5f6g7h8") && !random(b"aaaaaaaaaaaaaaa1"));
     }
 }

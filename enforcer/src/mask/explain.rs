@@ -46,7 +46,7 @@ pub struct Listed {
 /// All built-in detectors; of several for one entity and set, one.
 pub fn listed() -> Vec<Listed> {
     let mut listed: Vec<Listed> =
-        detectors::all().map(|d| Listed { entity: d.entity.to_owned(), set: d.set.to_owned() }).collect();
+        detectors::all().map(|d| Listed { entity: d.entity.to_string(), set: d.set.to_string() }).collect();
     listed.sort_by(|a, b| (&a.set, &a.entity).cmp(&(&b.set, &b.entity)));
     listed.dedup_by(|a, b| (&a.set, &a.entity) == (&b.set, &b.entity));
     listed

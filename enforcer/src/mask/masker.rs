@@ -47,7 +47,7 @@ impl Masker {
         let mut rules = Vec::new();
         if !selection.is_none() {
             for rule in rule::builtin()? {
-                if selection.has_detector(rule.detector.set, rule.detector.entity) {
+                if selection.has_detector(&rule.detector.set, &rule.detector.entity) {
                     rules.push(rule.clone());
                 }
             }
@@ -180,8 +180,8 @@ impl Plan {
             if let Trigger::Run(starts, follows) = rule.detector.trigger {
                 let bit = 1 << runs.targets.len();
                 for byte in 0..=255_u8 {
-                    runs.starts[usize::from(byte)] |= if starts(byte) { bit } else { 0 };
-                    runs.follows[usize::from(byte)] |= if follows(byte) { bit } else { 0 };
+                    runs.starts[usize::from(byte)] |= if starts.has(byte) { bit } else { 0 };
+                    runs.follows[usize::from(byte)] |= if follows.has(byte) { bit } else { 0 };
                 }
                 for second in &rule.seconds {
                     runs.seconds[usize::from(*second)] |= bit;

@@ -9,6 +9,7 @@
 //! `docs/masking.md` says what is promised and what is not. No I/O here, and no value in
 //! any error or finding.
 
+mod byteset;
 mod check;
 mod detectors;
 mod error;
@@ -19,6 +20,7 @@ pub mod json;
 mod masker;
 mod rule;
 mod selection;
+mod shape;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! A detector as it is written down, and the rule that is compiled from it.
 //!
-//! A rule runs anchored at one position that the prefilter named, as a dense DFA whose
-//! state is one number: it can stop at the end of a chunk and go on with the next one.
+//! A rule runs anchored at one position that the prefilter named, as a shape or a dense DFA
+//! whose state is one number: it can stop at the end of a chunk and go on with the next one.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use regex_automata::{
     Anchored, Input,
@@ -16,7 +19,9 @@ use regex_syntax::hir::{
     literal::{ExtractKind, Extractor},
 };
 
-use super::{detectors, error::MaskError, filter::WINDOW, types::Entity};
+use super::{
+    byteset::ByteSet, check::Check, detectors, error::MaskError, filter::WINDOW, shape::Shape, types::Entity,
+};
 
 /// The longest match that a bounded pattern may have; it is also the most that a stream
 /// is held back for one.
@@ -30,67 +35,159 @@ const WINDOWS_MAX: usize = 4096;
 /// A compiled pattern may take this much memory.
 const DFA_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// A class of bytes.
-pub type Class = fn(u8) -> bool;
-
 /// Where a pattern is tried.
 #[derive(Clone, Copy, Debug)]
 pub enum Trigger {
-    /// Where its own first four bytes stand; they are taken from the pattern.
+    /// Where its own first bytes stand; they are taken from the pattern.
     Prefix,
     /// Wherever a byte of the first class does not follow one of the second: for
     /// patterns without a fixed beginning. Costs time on every byte.
-    Run(Class, Class),
+    Run(ByteSet, ByteSet),
 }
 
-/// One detector, as written in `detectors`.
-#[derive(Clone, Copy, Debug)]
+/// Texts in pieces that are joined when they are used.
+pub type Examples = &'static [&'static [&'static str]];
+
+/// One detector, as written in `detectors` or in an operator's file.
+#[derive(Clone, Debug)]
 pub struct Detector {
+    /// The name of the rule, in lower case with dashes: `github-pat`.
+    pub rule: Cow<'static, str>,
     /// The entity; several detectors may share one.
-    pub entity: &'static str,
-    /// The set: `secrets` or `pii`.
-    pub set: &'static str,
+    pub entity: Cow<'static, str>,
+    /// The set: `secrets`, `pii`, ...
+    pub set: Cow<'static, str>,
     /// A byte regex; a group named `secret` is what is masked, or else the whole match.
-    pub pattern: &'static str,
+    pub pattern: Cow<'static, str>,
+    /// How sure a match is, from 0 to 1.
+    pub confidence: f32,
     /// Where it is tried.
     pub trigger: Trigger,
     /// A run is followed by this byte within [`PIVOT_MAX_BYTES`], or it is no match.
     pub pivot: Option<u8>,
     /// The byte before the match must not be one of these (escapes are seen through).
-    pub not_after: Option<Class>,
+    pub not_after: Option<ByteSet>,
     /// The byte after the match must not be one of these.
-    pub not_before: Option<Class>,
-    /// A check of the secret part: checksum, entropy, character classes.
-    pub check: Option<Class2>,
+    pub not_before: Option<ByteSet>,
+    /// Checks of the secret part: checksum, entropy, character classes. All must hold.
+    pub checks: [Check; CHECKS_MAX],
     /// Once begun, masked until the pattern ends, without a bound on the pattern.
     pub swallow: bool,
-    /// Texts that must be masked, in pieces that are joined when the tests run.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tests read it"))]
-    pub examples: &'static [&'static [&'static str]],
-    /// Texts that must stay as they are, in pieces.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tests read it"))]
-    pub counter: &'static [&'static [&'static str]],
+    /// Texts that must be masked.
+    pub examples: Examples,
+    /// Texts that must stay as they are.
+    pub counter: Examples,
 }
 
-/// A check of a whole value.
-pub type Class2 = fn(&[u8]) -> bool;
+/// How many checks a detector can have.
+pub const CHECKS_MAX: usize = 3;
 
 impl Detector {
-    /// A detector without conditions, to be completed by struct update.
-    pub const fn new(set: &'static str, entity: &'static str, pattern: &'static str) -> Self {
+    /// A detector without conditions, to be completed by the methods below.
+    pub const fn new(
+        rule: Cow<'static, str>,
+        entity: Cow<'static, str>,
+        set: Cow<'static, str>,
+        pattern: Cow<'static, str>,
+    ) -> Self {
         Self {
+            rule,
             entity,
             set,
             pattern,
+            confidence: 0.9,
             trigger: Trigger::Prefix,
             pivot: None,
             not_after: None,
             not_before: None,
-            check: None,
+            checks: [Check::None; CHECKS_MAX],
             swallow: false,
             examples: &[],
             counter: &[],
         }
+    }
+
+    /// A built-in one.
+    pub(super) const fn fixed(
+        rule: &'static str,
+        entity: &'static str,
+        set: &'static str,
+        pattern: &'static str,
+    ) -> Self {
+        let (rule, entity) = (Cow::Borrowed(rule), Cow::Borrowed(entity));
+        Self::new(rule, entity, Cow::Borrowed(set), Cow::Borrowed(pattern))
+    }
+
+    /// How sure a match is.
+    #[must_use]
+    pub const fn sure(mut self, confidence: f32) -> Self {
+        self.confidence = confidence;
+        self
+    }
+
+    /// Tried at runs instead of at its first bytes.
+    #[must_use]
+    pub const fn at_runs(mut self, starts: ByteSet, follows: ByteSet, pivot: Option<u8>) -> Self {
+        self.trigger = Trigger::Run(starts, follows);
+        self.pivot = pivot;
+        self
+    }
+
+    /// Does not begin behind one of these bytes.
+    #[must_use]
+    pub const fn not_after(mut self, class: ByteSet) -> Self {
+        self.not_after = Some(class);
+        self
+    }
+
+    /// Does not end before one of these bytes.
+    #[must_use]
+    pub const fn not_before(mut self, class: ByteSet) -> Self {
+        self.not_before = Some(class);
+        self
+    }
+
+    /// Stands between bytes that are not of this class.
+    #[must_use]
+    pub const fn between(self, class: ByteSet) -> Self {
+        self.not_after(class).not_before(class)
+    }
+
+    /// One more check; more than [`CHECKS_MAX`] do not fit, and a test of the tables says so.
+    #[must_use]
+    pub const fn check(mut self, check: Check) -> Self {
+        let mut at = 0;
+        while !matches!(self.checks[at], Check::None) {
+            at += 1;
+        }
+        self.checks[at] = check;
+        self
+    }
+
+    /// Masked from its beginning on until it ends.
+    #[must_use]
+    pub const fn swallowing(mut self) -> Self {
+        self.swallow = true;
+        self
+    }
+
+    /// Texts that must be masked.
+    #[must_use]
+    pub const fn yes(mut self, examples: Examples) -> Self {
+        self.examples = examples;
+        self
+    }
+
+    /// Texts that must stay.
+    #[must_use]
+    pub const fn no(mut self, counter: Examples) -> Self {
+        self.counter = counter;
+        self
+    }
+
+    /// Whether the value has to be seen whole before it is decided.
+    fn checked(&self) -> bool {
+        self.checks.iter().any(|check| *check != Check::None)
     }
 }
 
@@ -104,15 +201,21 @@ pub(super) struct Rule {
     pub(super) seconds: Vec<u8>,
     /// The longest match in bytes; none for a swallowing rule.
     pub(super) longest: Option<usize>,
-    dfa: dense::DFA<Vec<u32>>,
-    captures: Option<meta::Regex>,
+    matcher: Matcher,
+}
+
+/// How a rule goes over bytes.
+#[derive(Debug)]
+enum Matcher {
+    Shape(Shape),
+    Dfa(Box<dense::DFA<Vec<u32>>>, Option<meta::Regex>),
 }
 
 /// How far a rule came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
-    /// The state of the automaton.
-    pub(super) state: StateID,
+    /// The state of the matcher.
+    pub(super) state: u32,
     /// Where the longest match so far ends, as an offset into the same bytes as the input.
     pub(super) end: Option<usize>,
     /// Nothing that follows can change `end`.
@@ -122,43 +225,25 @@ pub(super) struct Progress {
 impl Rule {
     /// Checks and compiles one detector.
     pub(super) fn compile(detector: &Detector) -> Result<Self, MaskError> {
-        let fail = |reason: String| MaskError::Pattern { entity: detector.entity.to_owned(), reason };
-        let syntax = regex_automata::util::syntax::Config::new().unicode(false).utf8(false);
+        let fail = |reason: String| MaskError::Pattern { entity: detector.rule.to_string(), reason };
         let hir = regex_syntax::ParserBuilder::new()
             .unicode(false)
             .utf8(false)
             .build()
-            .parse(detector.pattern)
+            .parse(&detector.pattern)
             .map_err(|e| fail(e.to_string()))?;
         let longest = bounds(detector, &hir).map_err(fail)?;
         let windows = match detector.trigger {
             Trigger::Prefix => windows(&hir).map_err(fail)?,
             Trigger::Run(..) => Vec::new(),
         };
-        let dfa = dense::Builder::new()
-            .syntax(syntax)
-            .configure(
-                dense::Config::new()
-                    .start_kind(StartKind::Anchored)
-                    .dfa_size_limit(Some(DFA_MAX_BYTES))
-                    .determinize_size_limit(Some(4 * DFA_MAX_BYTES)),
-            )
-            .thompson(regex_automata::nfa::thompson::Config::new().utf8(false))
-            .build(detector.pattern)
-            .map_err(|e| fail(e.to_string()))?;
-        let captures = if detector.pattern.contains("(?<secret>") {
-            let regex = meta::Builder::new()
-                .syntax(syntax)
-                .configure(meta::Config::new().utf8_empty(false))
-                .build(detector.pattern)
-                .map_err(|e| fail(e.to_string()))?;
-            Some(regex)
-        } else {
-            None
+        let matcher = match Shape::new(&hir) {
+            Some(shape) => Matcher::Shape(shape),
+            None => automaton(&detector.pattern).map_err(fail)?,
         };
-        let entity = Entity::new(detector.entity);
+        let entity = Entity::new(&detector.entity);
         let seconds = Vec::new();
-        let mut rule = Self { detector: *detector, entity, windows, seconds, longest, dfa, captures };
+        let mut rule = Self { detector: detector.clone(), entity, windows, seconds, longest, matcher };
         rule.seconds = rule.second_bytes();
         Ok(rule)
     }
@@ -167,7 +252,7 @@ impl Rule {
         let (Trigger::Run(starts, _), Some(start)) = (self.detector.trigger, self.start()) else {
             return Vec::new();
         };
-        let firsts: Vec<u8> = (0..=255).filter(|b| starts(*b)).collect();
+        let firsts: Vec<u8> = (0..=255).filter(|b| starts.has(*b)).collect();
         let lives = |second| firsts.iter().any(|first| !self.run(&[*first, second], 0, start, false).over);
         (0..=255).filter(|second| lives(*second)).collect()
     }
@@ -175,55 +260,105 @@ impl Rule {
     /// Whether a match is final as soon as it is one, so that what precedes its end need
     /// not wait for the rest.
     pub(super) fn commits(&self) -> bool {
-        self.captures.is_none() && self.detector.check.is_none() && self.detector.not_before.is_none()
+        let group = match &self.matcher {
+            Matcher::Shape(shape) => shape.has_group(),
+            Matcher::Dfa(_, captures) => captures.is_some(),
+        };
+        !group && !self.detector.checked() && self.detector.not_before.is_none()
     }
 
     /// The state before the first byte.
-    pub(super) fn start(&self) -> Option<StateID> {
-        // There are no look-arounds in a pattern, so the byte before makes no difference.
-        self.dfa.start_state(&start::Config::new().anchored(Anchored::Yes)).ok()
+    pub(super) fn start(&self) -> Option<u32> {
+        match &self.matcher {
+            Matcher::Shape(_) => Some(Shape::START),
+            // There are no look-arounds in a pattern, so the byte before makes no difference.
+            Matcher::Dfa(dfa, _) => {
+                let config = start::Config::new().anchored(Anchored::Yes);
+                dfa.start_state(&config).ok().map(|state| state.as_u32())
+            }
+        }
     }
 
     /// Goes on with `hay[from..]`. `last` says that nothing follows.
-    pub(super) fn run(&self, hay: &[u8], from: usize, mut state: StateID, last: bool) -> Progress {
-        let mut end = None;
-        for (at, &byte) in hay.iter().enumerate().skip(from) {
-            state = self.dfa.next_state(state, byte);
-            if self.dfa.is_special_state(state) {
-                if self.dfa.is_match_state(state) {
-                    end = Some(at);
-                } else if self.dfa.is_dead_state(state) || self.dfa.is_quit_state(state) {
-                    return Progress { state, end, over: true };
-                }
+    pub(super) fn run(&self, hay: &[u8], from: usize, state: u32, last: bool) -> Progress {
+        match &self.matcher {
+            Matcher::Shape(shape) => {
+                let (state, end, over) = shape.run(hay, from, state);
+                Progress { state, end, over: over || last }
             }
+            Matcher::Dfa(dfa, _) => run_dfa(dfa, hay, from, state, last),
         }
-        // A match is seen one byte late; at the end of what there is, ask for it.
-        if self.dfa.is_match_state(self.dfa.next_eoi_state(state)) {
-            end = Some(hay.len());
-        }
-        Progress { state, end, over: last }
     }
 
     /// The part of `hay[start..end]` to be masked, if the conditions hold.
     pub(super) fn verify(&self, hay: &[u8], start: usize, end: usize) -> Option<(usize, usize)> {
         if let (Some(class), Some(&next)) = (self.detector.not_before, hay.get(end))
-            && class(next)
+            && class.has(next)
         {
             return None;
         }
-        let (from, to) = match &self.captures {
-            None => (start, end),
-            Some(regex) => {
+        let (from, to) = match &self.matcher {
+            Matcher::Shape(shape) if shape.has_group() => shape.group(hay, start, end)?,
+            Matcher::Dfa(_, Some(regex)) => {
                 let mut groups = regex.create_captures();
                 let input = Input::new(hay).range(start..end).anchored(Anchored::Yes);
                 regex.captures(input, &mut groups);
                 let secret = groups.get_group_by_name("secret")?;
                 (secret.start, secret.end)
             }
+            _ => (start, end),
         };
-        let holds = from < to && self.detector.check.is_none_or(|check| check(&hay[from..to]));
+        let holds = from < to && self.detector.checks.iter().all(|check| check.holds(&hay[from..to]));
         holds.then_some((from, to))
     }
+}
+
+fn run_dfa(dfa: &dense::DFA<Vec<u32>>, hay: &[u8], from: usize, state: u32, last: bool) -> Progress {
+    let mut end = None;
+    // The number is one that this automaton gave out; any other begins dead.
+    let mut state = StateID::new(state as usize).unwrap_or(StateID::ZERO);
+    for (at, &byte) in hay.iter().enumerate().skip(from) {
+        state = dfa.next_state(state, byte);
+        if dfa.is_special_state(state) {
+            if dfa.is_match_state(state) {
+                end = Some(at);
+            } else if dfa.is_dead_state(state) || dfa.is_quit_state(state) {
+                return Progress { state: state.as_u32(), end, over: true };
+            }
+        }
+    }
+    // A match is seen one byte late; at the end of what there is, ask for it.
+    if dfa.is_match_state(dfa.next_eoi_state(state)) {
+        end = Some(hay.len());
+    }
+    Progress { state: state.as_u32(), end, over: last }
+}
+
+/// An automaton, for what is no shape.
+fn automaton(pattern: &str) -> Result<Matcher, String> {
+    let syntax = regex_automata::util::syntax::Config::new().unicode(false).utf8(false);
+    let dfa = dense::Builder::new()
+        .syntax(syntax)
+        .configure(
+            dense::Config::new()
+                .start_kind(StartKind::Anchored)
+                .dfa_size_limit(Some(DFA_MAX_BYTES))
+                .determinize_size_limit(Some(4 * DFA_MAX_BYTES)),
+        )
+        .thompson(regex_automata::nfa::thompson::Config::new().utf8(false))
+        .build(pattern)
+        .map_err(|e| e.to_string())?;
+    let captures = if pattern.contains("(?<secret>") {
+        let regex = meta::Builder::new()
+            .syntax(syntax)
+            .configure(meta::Config::new().utf8_empty(false))
+            .build(pattern)
+            .map_err(|e| e.to_string())?;
+        Some(regex)
+    } else {
+        None
+    };
+    Ok(Matcher::Dfa(Box::new(dfa), captures))
 }
 
 /// All built-in rules, compiled once in the life of the process.
@@ -244,10 +379,12 @@ fn bounds(detector: &Detector, hir: &Hir) -> Result<Option<usize>, String> {
     if properties.minimum_len().unwrap_or(0) < WINDOW {
         return Err(format!("its shortest match is shorter than {WINDOW} bytes"));
     }
+    if !(0.0..=1.0).contains(&detector.confidence) {
+        return Err(format!("its confidence is {}, and must be between 0 and 1", detector.confidence));
+    }
     if detector.swallow {
-        let conditions = detector.check.is_some()
-            || detector.not_before.is_some()
-            || detector.pattern.contains("(?<secret>");
+        let conditions =
+            detector.checked() || detector.not_before.is_some() || detector.pattern.contains("(?<secret>");
         return if conditions {
             Err("what swallows can have no condition on its end".to_owned())
         } else {
@@ -291,7 +428,7 @@ mod tests {
     use super::*;
 
     fn load(pattern: &'static str) -> Result<Rule, MaskError> {
-        Rule::compile(&Detector::new("secrets", "TEST", pattern))
+        Rule::compile(&Detector::fixed("TEST", "TEST", "secrets", pattern))
     }
 
     #[test]

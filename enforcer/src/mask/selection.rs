@@ -103,7 +103,7 @@ fn known(name: &str) -> bool {
 }
 
 fn unknown(name: &str) -> MaskError {
-    let entities: BTreeSet<&str> = detectors::all().map(|d| d.entity).collect();
+    let entities: BTreeSet<&str> = detectors::all().map(|d| d.entity.as_ref()).collect();
     MaskError::UnknownName {
         name: name.to_owned(),
         sets: format!("all, {SET_SECRETS}, {SET_PII}, {SET_EXACT}, {EXACT_PREFIX}NAME"),

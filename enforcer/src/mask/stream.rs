@@ -17,9 +17,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use regex_automata::util::primitives::StateID;
 
 use super::{
+    byteset::ByteSet,
     error::MaskError,
     filter::{Target, WINDOW},
     masker::Plan,
@@ -127,7 +127,7 @@ struct Open {
     start: u64,
     /// Position of the next byte to look at.
     at: u64,
-    state: StateID,
+    state: u32,
     end: Option<u64>,
     /// The first byte that has to wait for this candidate.
     hold: u64,
@@ -252,7 +252,7 @@ impl Scan {
     ) -> Result<(), MaskError> {
         let start = self.base + at as u64;
         let state = match target {
-            Target::Literal(_) => StateID::ZERO,
+            Target::Literal(_) => 0,
             Target::Rule(index) => {
                 let rule = plan.rule(index);
                 // What begins in a value that is swallowed is masked with it.
@@ -431,15 +431,15 @@ fn at_before(behind: &[u8; BEHIND], data: &[u8], at: usize) -> u8 {
 
 /// Whether what stands before allows a beginning: no byte of the class, or one that is part of
 /// an escape (`\n`, `%3D`, `\u003d`), which stands for something else.
-fn boundary(behind: &[u8; BEHIND], first: u8, class: fn(u8) -> bool) -> bool {
+fn boundary(behind: &[u8; BEHIND], first: u8, class: ByteSet) -> bool {
     let hex = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_hexdigit);
     let [a, b, c1, c2, d, e] = *behind;
     if e == b'\\' {
         // The byte at hand is itself the letter of an escape, or a plain backslash stands before it.
-        return !matches!(first, b'n' | b'r' | b't' | b'b' | b'f' | b'u') && !class(b'\\');
+        return !matches!(first, b'n' | b'r' | b't' | b'b' | b'f' | b'u') && !class.has(b'\\');
     }
     let after_letter = d == b'\\' && matches!(e, b'n' | b'r' | b't' | b'b' | b'f');
     let after_percent = c2 == b'%' && hex(&[d, e]);
     let after_unicode = a == b'\\' && b == b'u' && hex(&[c1, c2, d, e]);
-    after_letter || after_percent || after_unicode || !class(e)
+    after_letter || after_percent || after_unicode || !class.has(e)
 }

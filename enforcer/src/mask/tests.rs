@@ -87,7 +87,7 @@ fn in_chunks(masker: &Masker, text: &[u8], cuts: impl IntoIterator<Item = usize>
 fn examples_are_masked_and_counter_examples_are_not() {
     let builtin = Masker::builtin_all().unwrap();
     for detector in detectors::all() {
-        let only = Masker::new(&Selection::parse([detector.entity]).unwrap(), &[]).unwrap();
+        let only = Masker::new(&Selection::parse([&detector.entity]).unwrap(), &[]).unwrap();
         assert!(!detector.examples.is_empty(), "{}", detector.entity);
         for example in detector.examples {
             let text = format!("x={}\" end", join(example));
