@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod fake;
 pub mod frame;
 pub mod kernel;
+pub mod llm;
 pub mod netns;
 pub mod search;
 pub mod service;

@@ -46,7 +46,7 @@ impl Upstream {
 
     /// Serves `name` on this listener, which may belong to another network namespace.
     pub fn serve(listener: TcpListener, name: &str, answer: String) -> Result<Self> {
-        let (config, ca_pem) = certified(name)?;
+        let (config, ca_pem) = certified(&[name])?;
         let config = Arc::new(config);
         let address = listener.local_addr()?;
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -115,6 +115,17 @@ impl Service {
     /// Starts it by way of another program that becomes it (as `nsenter` and
     /// `unshare` do), with these names.
     pub fn start_by(wrapper: &[&str], names: &[(&str, IpAddr)], ca_pem: &str, policy: &str) -> Result<Self> {
+        Self::start_with(wrapper, names, ca_pem, policy, &[])
+    }
+
+    /// The same with values that are registered as secrets, each under its name.
+    pub fn start_with(
+        wrapper: &[&str],
+        names: &[(&str, IpAddr)],
+        ca_pem: &str,
+        policy: &str,
+        secrets: &[(&str, &str)],
+    ) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "these tests need root");
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         crate::signals::as_in_the_foreground()?;
@@ -124,6 +135,12 @@ impl Service {
         let cgroup = Cgroup::at_root(&group)?;
         std::fs::create_dir(dir.path().join("policies"))?;
         std::fs::write(dir.path().join("policies/test.yaml"), policy)?;
+        if !secrets.is_empty() {
+            std::fs::create_dir(dir.path().join("secrets.d"))?;
+        }
+        for (name, value) in secrets {
+            std::fs::write(dir.path().join("secrets.d").join(name), value)?;
+        }
         std::fs::write(dir.path().join("upstream.pem"), ca_pem)?;
         let path = dir.path().display();
         let ports = free_ports()?;

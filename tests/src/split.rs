@@ -87,7 +87,7 @@ pub struct Servers {
 impl Servers {
     /// Serves `name` on loopback addresses that are not the proxy's.
     pub fn start(name: &str, content: Content) -> Result<Self> {
-        let (mut tls, ca_pem) = certificate(name)?;
+        let (mut tls, ca_pem) = certificate(&[name])?;
         let content = Arc::new(content);
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let h2 = start_h2(Arc::new(tls.clone()), Arc::clone(&content))?;

@@ -42,19 +42,11 @@ pub fn install() -> Result<()> {
             .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
             .arg(source.join("python/requirements.txt")))
     })?;
-    once("Node clients", &source.join("node/package.json"), &target.join("node"), |folder| {
-        for name in ["package.json", "probe.mjs"] {
-            fs::copy(source.join("node").join(name), folder.join(name))?;
-        }
-        run(Command::new("npm").current_dir(folder).args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--loglevel=error",
-        ]))
-    })?;
+    node_modules("Node clients", "node")?;
     // The modules are found from where the program stands.
-    fs::copy(source.join("node/probe.mjs"), target.join("node/probe.mjs"))?;
+    for name in ["probe.mjs", "sdk.mjs"] {
+        fs::copy(source.join("node").join(name), target.join("node").join(name))?;
+    }
     once("Go client", &source.join("go/main.go"), &target.join("go"), |folder| {
         run(Command::new("go")
             .env("GO111MODULE", "off")
@@ -63,6 +55,24 @@ pub fn install() -> Result<()> {
             .args(["build", "-o"])
             .arg(folder.join("probe"))
             .arg(source.join("go/main.go")))
+    })
+}
+
+/// Installs the coding agents that tests drive, which are large.
+pub fn install_agents() -> Result<()> {
+    node_modules("coding agents (1.2 GB)", "agents")
+}
+
+fn node_modules(what: &str, name: &str) -> Result<()> {
+    let source = root().join("tests/clients").join(name).join("package.json");
+    once(what, &source, &root().join("target/clients").join(name), |folder| {
+        fs::copy(&source, folder.join("package.json"))?;
+        run(Command::new("npm").current_dir(folder).args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ]))
     })
 }
 

@@ -72,9 +72,10 @@ pub fn with_clients() -> Result<()> {
     clients::install()
 }
 
-/// The same, and what the container tests need.
+/// The same, and what the tests of agents and of containers need.
 pub fn for_tests() -> Result<()> {
     with_clients()?;
+    clients::install_agents()?;
     containers::install()
 }
 

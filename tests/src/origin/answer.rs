@@ -30,21 +30,21 @@ impl http_body::Body for Fed {
     }
 }
 
-pub(super) fn full(kind: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn full(kind: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
     response
 }
 
-pub(super) fn status(status: StatusCode) -> Response<Body> {
+pub(crate) fn status(status: StatusCode) -> Response<Body> {
     let mut response = full("text/plain", "");
     *response.status_mut() = status;
     response
 }
 
 /// Frames one after the other, so that each is on the wire before the next is made.
-pub(super) fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Body> {
+pub(crate) fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Body> {
     let (to, from) = mpsc::channel(1);
     tokio::spawn(async move {
         for frame in frames {
@@ -57,7 +57,7 @@ pub(super) fn fed(kind: &'static str, frames: Vec<Frame<Bytes>>) -> Response<Bod
     from_channel(kind, from)
 }
 
-pub(super) fn from_channel(kind: &'static str, from: mpsc::Receiver<Frame<Bytes>>) -> Response<Body> {
+pub(crate) fn from_channel(kind: &'static str, from: mpsc::Receiver<Frame<Bytes>>) -> Response<Body> {
     let mut response = Response::new(Fed(from).boxed_unsync());
     response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
     response
@@ -159,18 +159,10 @@ fn anthropic(token: &str) -> Vec<(Option<&'static str>, String)> {
     ]
 }
 
-/// Says the token, then sends every message back (RFC 6455).
+/// Says the token, then sends every message back.
 fn websocket(request: &mut Request<Incoming>, content: &Content) -> Response<Body> {
-    let Some(key) = request.headers().get("sec-websocket-key").cloned() else {
-        return status(StatusCode::BAD_REQUEST);
-    };
-    let upgrade = hyper::upgrade::on(request);
     let greeting = format!("the token is {}.", content.token);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
-        let io = TokioIo::new(upgraded);
-        let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
+    upgraded(request, move |mut socket| async move {
         if socket.send(greeting.into()).await.is_err() {
             return;
         }
@@ -179,6 +171,29 @@ fn websocket(request: &mut Request<Incoming>, content: &Content) -> Response<Bod
                 break;
             }
         }
+    })
+}
+
+/// A connection that goes on with messages.
+pub(crate) type Socket = tokio_tungstenite::WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// Takes the connection for messages (RFC 6455, section 4.2.2).
+pub(crate) fn upgraded<F>(
+    request: &mut Request<Incoming>,
+    talk: impl FnOnce(Socket) -> F + Send + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Some(key) = request.headers().get("sec-websocket-key").cloned() else {
+        return status(StatusCode::BAD_REQUEST);
+    };
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
+        let io = TokioIo::new(upgraded);
+        talk(tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await).await;
     });
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);

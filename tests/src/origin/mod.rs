@@ -2,7 +2,7 @@
 //! HTTP/2 over TLS, event streams of LLM APIs, WebSocket, gRPC, git, and the files of
 //! package indexes.
 
-mod answer;
+pub(crate) mod answer;
 mod git;
 mod stream;
 
@@ -83,26 +83,20 @@ impl Origin {
 
     /// The same at a given address.
     pub fn start_at(address: &str, name: &str, content: Content) -> Result<Self> {
-        let (tls, ca_pem) = certificate(name)?;
-        let listener = std::net::TcpListener::bind(address).with_context(|| address.to_owned())?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+        let (tls, ca_pem) = certificate(&[name])?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let next = Arc::new(tokio::sync::Semaphore::new(0));
-        let (noted, site, tls) = (Arc::clone(&seen), Arc::new(Site { content, next }), Arc::new(tls));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || {
-            runtime.block_on(async move {
-                let Ok(listener) = TcpListener::from_std(listener) else { return };
-                while let Ok((stream, _)) = listener.accept().await {
-                    let (tls, site, noted) = (Arc::clone(&tls), Arc::clone(&site), Arc::clone(&noted));
-                    tokio::spawn(async move {
-                        // Why a client did not come further is seen at the client.
-                        serve(stream, tls, site, noted).await.ok();
-                    });
-                }
-            });
-        });
+        let (noted, site) = (Arc::clone(&seen), Arc::new(Site { content, next }));
+        let address = listen(address, tls, move |request, h2| {
+            let line = Seen {
+                method: request.method().to_string(),
+                target: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+                h2,
+            };
+            noted.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            let site = Arc::clone(&site);
+            async move { answer::answer(request, &site).await }
+        })?;
         Ok(Self { address, ca_pem, seen })
     }
 
@@ -113,19 +107,20 @@ impl Origin {
 }
 
 /// Both versions of HTTP are offered; the other half is the root of the certificate.
-pub(crate) fn certificate(name: &str) -> Result<(rustls::ServerConfig, String)> {
-    let (mut tls, ca_pem) = certified(name)?;
+pub(crate) fn certificate(names: &[&str]) -> Result<(rustls::ServerConfig, String)> {
+    let (mut tls, ca_pem) = certified(names)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok((tls, ca_pem))
 }
 
 /// The same without a protocol by name.
-pub(crate) fn certified(name: &str) -> Result<(rustls::ServerConfig, String)> {
+pub(crate) fn certified(names: &[&str]) -> Result<(rustls::ServerConfig, String)> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names)?.signed_by(&key, &ca)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let tls = rustls::ServerConfig::builder()
         .with_no_client_auth()
@@ -133,24 +128,44 @@ pub(crate) fn certified(name: &str) -> Result<(rustls::ServerConfig, String)> {
     Ok((tls, ca.pem()))
 }
 
-async fn serve(
-    stream: TcpStream,
-    tls: Arc<rustls::ServerConfig>,
-    site: Arc<Site>,
-    seen: Arc<Mutex<Vec<Seen>>>,
-) -> Result<()> {
+/// Serves HTTP over TLS at an address until the process ends; the handler is told whether
+/// a request came by HTTP/2.
+pub(crate) fn listen<H, F>(address: &str, tls: rustls::ServerConfig, handler: H) -> Result<SocketAddr>
+where
+    H: Fn(Request<Incoming>, bool) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = std::net::TcpListener::bind(address).with_context(|| address.to_owned())?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let (tls, handler) = (Arc::new(tls), Arc::new(handler));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            let Ok(listener) = TcpListener::from_std(listener) else { return };
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, handler) = (Arc::clone(&tls), Arc::clone(&handler));
+                tokio::spawn(async move {
+                    // Why a client did not come further is seen at the client.
+                    serve(stream, tls, handler).await.ok();
+                });
+            }
+        });
+    });
+    Ok(address)
+}
+
+async fn serve<H, F>(stream: TcpStream, tls: Arc<rustls::ServerConfig>, handler: Arc<H>) -> Result<()>
+where
+    H: Fn(Request<Incoming>, bool) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     stream.set_nodelay(true)?;
     let stream = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await.context("handshake")?;
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let line = Seen {
-            method: request.method().to_string(),
-            target: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
-            h2,
-        };
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        let site = Arc::clone(&site);
-        async move { Ok::<Response<Body>, Infallible>(answer::answer(request, &site).await) }
+        let answered = handler(request, h2);
+        async move { Ok::<Response<Body>, Infallible>(answered.await) }
     });
     let io = TokioIo::new(stream);
     // How a client leaves is its own affair.

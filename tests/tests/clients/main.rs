@@ -5,6 +5,7 @@
 //! `CLIENTS`; `ENFORCER_WRITE_TABLE=1` writes the table anew.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod llm;
 mod matrix;
 mod packages;
 mod streams;

@@ -130,12 +130,12 @@ pub fn clients(name: &str) -> PathBuf {
 }
 
 /// Node as nodejs.org builds it: with roots of its own, which Debian's has not.
-fn node() -> PathBuf {
+pub fn node() -> PathBuf {
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     installed(&format!("node/node_modules/node-linux-{arch}/bin/node"))
 }
 
 /// What `cargo xtask setup` installed.
-fn installed(name: &str) -> PathBuf {
+pub fn installed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(name)
 }
