@@ -11,6 +11,7 @@
 
 mod byteset;
 mod check;
+mod context;
 mod detectors;
 mod error;
 mod exact;

@@ -1,0 +1,132 @@
+//! What stands before a value: an operator, and a name on the left of it.
+
+/// How many bytes of the label are looked at.
+const LABEL_MAX: usize = 160;
+
+/// What joins the name and the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Join {
+    /// White space, or a dash.
+    Space,
+    /// An operator: `=`, `:`, `=>`, a comma between arguments, the end of a tag.
+    Operator,
+}
+
+/// The text on the left of a value, in lower case and without separators.
+pub(super) struct Label {
+    pub(super) join: Join,
+    text: [u8; LABEL_MAX],
+    /// Whether a word begins at a byte of the text.
+    begins: [bool; LABEL_MAX],
+    len: usize,
+}
+
+const fn space(b: u8) -> bool {
+    matches!(b, b' ' | b'\t')
+}
+
+const fn quote(b: u8) -> bool {
+    matches!(b, b'"' | b'\'' | b'`')
+}
+
+impl Label {
+    /// Reads `before` from its end. None if nothing there can be the name of a value.
+    pub(super) fn read(before: &[u8]) -> Option<Self> {
+        let (join, end) = joined(before)?;
+        let line = name(&before[..end]);
+        if line.is_empty() {
+            return None;
+        }
+        let mut label = Self { join, text: [0; LABEL_MAX], begins: [false; LABEL_MAX], len: 0 };
+        let mut last = b' ';
+        for &b in &line[line.len().saturating_sub(LABEL_MAX)..] {
+            if b.is_ascii_alphanumeric() {
+                label.text[label.len] = b.to_ascii_lowercase();
+                label.begins[label.len] = !last.is_ascii_alphanumeric()
+                    || (last.is_ascii_lowercase() && b.is_ascii_uppercase())
+                    || (last.is_ascii_uppercase() && b.is_ascii_lowercase() && label.len > 0);
+                label.len += 1;
+            }
+            last = b;
+        }
+        (label.len > 0).then_some(label)
+    }
+
+    /// The text.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+
+    /// Whether a word begins at an offset, or the text ends there.
+    pub(super) fn begins(&self, at: usize) -> bool {
+        at >= self.len || self.begins[at]
+    }
+}
+
+/// The operator at the end of `before`, and where what is on its left ends.
+fn joined(before: &[u8]) -> Option<(Join, usize)> {
+    let back = |mut end: usize, most: usize, what: &dyn Fn(u8) -> bool| {
+        let least = end.saturating_sub(most);
+        while end > least && what(before[end - 1]) {
+            end -= 1;
+        }
+        end
+    };
+    let opened =
+        back(before.len(), 12, &|b| space(b) || quote(b) || matches!(b, b'(' | b'[' | b'{' | b'\\' | b'$'));
+    // A value can stand on the line behind its tag or its key.
+    let wrapped = back(opened, 40, &|b| space(b) || quote(b) || matches!(b, b'\n' | b'\r'));
+    let from = match before[..wrapped].last() {
+        Some(b'>' | b':' | b'=') => wrapped,
+        _ => opened,
+    };
+    let operator = back(from, 5, &|b| matches!(b, b'=' | b':' | b'>' | b'<' | b',' | b'|' | b'?' | b'!'));
+    if operator < from {
+        // `#{`, `<<` and comparisons say nothing about a value.
+        let found = &before[operator..from];
+        if found == b"<" || found == b"!=" || found == b"==" || found == b"===" || found == b"!==" {
+            return None;
+        }
+        let end = back(operator, 8, &|b| space(b) || quote(b) || matches!(b, b')' | b']' | b'.' | b'\\'));
+        return Some((Join::Operator, end));
+    }
+    let end = back(before.len(), 4, &|b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'('));
+    (end < before.len()).then_some((Join::Space, end))
+}
+
+/// The part of the line on which a name can stand.
+fn name(left: &[u8]) -> &[u8] {
+    let begin = left.iter().rposition(|b| matches!(b, b'\n' | b'\r' | b';' | b'{' | b'}' | b'&' | b'?'));
+    let line = begin.map_or(left, |at| &left[at + 1..]);
+    // The name of a variable in quotes of a call: the call itself says nothing.
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(before: &str) -> Option<(Join, String)> {
+        let label = Label::read(before.as_bytes())?;
+        Some((label.join, String::from_utf8(label.text().to_vec()).unwrap()))
+    }
+
+    #[test]
+    fn the_name_and_the_operator_are_found() {
+        for (before, name) in [
+            ("x; String apiToken = \"", "stringapitoken"),
+            ("{\"api_token\": \"", "apitoken"),
+            ("System.setProperty(\"API_TOKEN\", \"", "systemsetpropertyapitoken"),
+            ("<apiToken>\n    ", "apitoken"),
+            ("api-token ?= '", "apitoken"),
+            ("{\n  \"apiToken\" => `", "apitoken"),
+        ] {
+            let (join, text) = read(before).unwrap();
+            assert_eq!(join, Join::Operator, "{before}");
+            assert!(text.ends_with(name.trim_start_matches("<")), "{before}: {text}");
+        }
+        assert_eq!(read("box SECRET "), Some((Join::Space, "boxsecret".to_owned())));
+        assert_eq!(read("if token == \""), None);
+        assert_eq!(read("token\n"), None);
+    }
+}

@@ -1,0 +1,390 @@
+//! Values without a form of their own that stand behind the name of a vendor or of a secret.
+//!
+//! A search for such names would stop at every second line, so it goes the other way round:
+//! the scanner finds runs of token characters, and here it is asked what stands before them.
+
+mod label;
+mod value;
+mod vendors;
+
+use std::sync::OnceLock;
+
+use self::{
+    label::{Join, Label},
+    value::Form,
+    vendors::{COMMON, GROUPS, OPEN},
+};
+
+/// How many bytes before a run are wanted.
+pub(super) const LOOK_BEHIND: usize = 128;
+/// The shortest run that is asked about.
+pub(super) const RUN_MIN: usize = 12;
+/// The longest that can be a secret.
+pub(super) const RUN_MAX: usize = 1280;
+/// A name within the run itself (`token=...`) ends within this many bytes.
+const NAME_MAX: usize = 64;
+/// Values without a vendor are at least this long.
+const GENERIC_MIN: usize = 16;
+/// And at most.
+const GENERIC_MAX: usize = 256;
+
+/// The rules that are known by what stands before a value, with their entities.
+pub(super) const RULES: [(&str, &str); 2] =
+    [("vendor-credential", "VENDOR_CREDENTIAL"), ("generic-credential", "GENERIC_CREDENTIAL")];
+
+/// What part of a run is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ContextHit {
+    /// Index into [`RULES`].
+    pub(super) rule: u16,
+    /// Offset of its first byte in the run.
+    pub(super) from: usize,
+    /// Offset of the byte behind it.
+    pub(super) to: usize,
+}
+
+/// A vendor that was found in a label.
+#[derive(Clone, Copy, Debug)]
+struct Vendor {
+    name: &'static str,
+    common: bool,
+    /// Some groups, or none for a vendor of many forms.
+    groups: [u8; 4],
+    count: u8,
+}
+
+/// The names of all vendors, by their first two bytes.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    vendors: Vec<Vendor>,
+    by_start: Vec<Vec<u16>>,
+}
+
+/// A word for a credential in a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Word {
+    /// Where it begins.
+    from: usize,
+    /// Where it ends.
+    to: usize,
+    /// Whether it can be nothing else.
+    strong: bool,
+}
+
+/// Words for credentials; `key` and `auth` mean other things, too.
+const WORDS: [(&str, bool); 24] = [
+    ("apikey", true),
+    ("apitoken", true),
+    ("accesskey", true),
+    ("accesstoken", true),
+    ("authtoken", true),
+    ("authkey", true),
+    ("privatekey", true),
+    ("secretkey", true),
+    ("clientsecret", true),
+    ("signingkey", true),
+    ("encryptionkey", true),
+    ("masterkey", true),
+    ("password", true),
+    ("passwd", true),
+    ("passphrase", true),
+    ("secret", true),
+    ("token", true),
+    ("credentials", true),
+    ("credential", true),
+    ("creds", true),
+    ("auth", false),
+    ("access", false),
+    ("private", false),
+    ("key", false),
+];
+
+/// What behind a word says that the value is something else: an id, a name, a place, a hash.
+const NOT_VALUES: [&str; 40] = [
+    "id",
+    "ids",
+    "name",
+    "names",
+    "url",
+    "uri",
+    "path",
+    "file",
+    "dir",
+    "type",
+    "kind",
+    "length",
+    "len",
+    "size",
+    "version",
+    "hash",
+    "checksum",
+    "sha",
+    "sha1",
+    "sha256",
+    "md5",
+    "digest",
+    "fingerprint",
+    "thumbprint",
+    "count",
+    "limit",
+    "expiry",
+    "expires",
+    "class",
+    "field",
+    "column",
+    "header",
+    "prefix",
+    "suffix",
+    "format",
+    "endpoint",
+    "host",
+    "usage",
+    "index",
+    "label",
+];
+
+/// What before a word says that the value may be seen by all.
+const PUBLIC: [&str; 16] = [
+    "public",
+    "pub",
+    "csrf",
+    "xsrf",
+    "site",
+    "primary",
+    "foreign",
+    "sort",
+    "cache",
+    "partition",
+    "object",
+    "bucket",
+    "translation",
+    "commit",
+    "dedup",
+    "idempotency",
+];
+
+impl Contexts {
+    /// The tables, made once in the life of the process.
+    pub(super) fn get() -> &'static Self {
+        static CONTEXTS: OnceLock<Contexts> = OnceLock::new();
+        CONTEXTS.get_or_init(Self::new)
+    }
+
+    fn new() -> Self {
+        let mut vendors: Vec<Vendor> = Vec::new();
+        let mut add = |name: &'static str, group: Option<u8>| {
+            let at = vendors.iter().position(|v| v.name == name).unwrap_or_else(|| {
+                let common = COMMON.split(' ').any(|c| c == name);
+                vendors.push(Vendor { name, common, groups: [0; 4], count: 0 });
+                vendors.len() - 1
+            });
+            let vendor = &mut vendors[at];
+            if let (Some(group), Some(slot)) = (group, vendor.groups.get_mut(usize::from(vendor.count))) {
+                *slot = group;
+                vendor.count += 1;
+            }
+        };
+        for (group, entry) in (0..).zip(GROUPS) {
+            entry.names.split(' ').for_each(|name| add(name, Some(group)));
+        }
+        OPEN.split(' ').for_each(|name| add(name, None));
+        let mut by_start = vec![Vec::new(); 36 * 36];
+        for (index, vendor) in (0..).zip(&vendors) {
+            by_start[start(vendor.name.as_bytes(), 0)].push(index);
+        }
+        Self { vendors, by_start }
+    }
+
+    /// What part of a run is a secret. `before` are up to [`LOOK_BEHIND`] bytes before it,
+    /// `after` up to 16 behind it.
+    pub(super) fn judge(&self, before: &[u8], run: &[u8], after: &[u8]) -> Option<ContextHit> {
+        if run.len() > RUN_MAX || !plausible(run) {
+            return None;
+        }
+        let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
+        let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];
+        all[..before.len()].copy_from_slice(before);
+        for from in starts(run) {
+            all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
+            let label = Label::read(&all[..before.len() + from]);
+            let Some(label) = label else { continue };
+            let to = run.len() - run.iter().rev().take_while(|b| matches!(b, b'.' | b'-' | b'~')).count();
+            if from >= to || after.first().is_some_and(|b| matches!(b, b'(' | b'{' | b'<')) {
+                continue;
+            }
+            if let Some(rule) = self.weigh(&label, &run[from..to]) {
+                return Some(ContextHit { rule, from, to });
+            }
+        }
+        None
+    }
+
+    /// Whether a run behind `before` that so far reads `begun` could be a secret.
+    pub(super) fn expects(&self, before: &[u8], begun: &[u8]) -> bool {
+        begun.len() <= NAME_MAX || Label::read(before).is_some() || starts(begun).any(|from| from > 0)
+    }
+
+    /// The rule by which a value behind a label is a secret.
+    fn weigh(&self, label: &Label, value: &[u8]) -> Option<u16> {
+        let word = word(label);
+        if let Some((vendor, end)) = self.vendor(label) {
+            let word = word.filter(|w| w.to > end || w.strong);
+            if self.of_vendor(*vendor, word.is_some(), label.join, value) {
+                return Some(0);
+            }
+        }
+        let word = word?;
+        generic(label, word, value).then_some(1)
+    }
+
+    /// The vendor that is named last, and where its name ends.
+    fn vendor(&self, label: &Label) -> Option<(&Vendor, usize)> {
+        let text = label.text();
+        for at in (0..text.len().saturating_sub(1)).rev() {
+            for &index in &self.by_start[start(text, at)] {
+                let vendor = &self.vendors[usize::from(index)];
+                let name = vendor.name.as_bytes();
+                if !text[at..].starts_with(name) {
+                    continue;
+                }
+                let end = at + name.len();
+                let whole = label.begins(at)
+                    && (label.begins(end)
+                        || WORDS.iter().any(|(w, _)| text[end..].starts_with(w.as_bytes())));
+                if whole || (!vendor.common && (name.len() >= 7 || (name.len() >= 4 && label.begins(at)))) {
+                    return Some((vendor, end));
+                }
+            }
+        }
+        None
+    }
+
+    fn of_vendor(&self, vendor: Vendor, word: bool, join: Join, value: &[u8]) -> bool {
+        if !value::real(value) {
+            return false;
+        }
+        let groups = &vendor.groups[..usize::from(vendor.count)];
+        let fits = groups.iter().any(|group| {
+            let group = &GROUPS[usize::from(*group)];
+            (group.min..=group.max).contains(&value.len()) && group.form.holds(value)
+        });
+        if fits && (word || (join == Join::Operator && (value::mixed(value) || !vendor.common))) {
+            return true;
+        }
+        if fits && !vendor.common && value::mixed(value) {
+            return true;
+        }
+        !vendor.common && word && value.len() >= 16 && value::mixed(value) && !wordy(value)
+    }
+}
+
+/// Whether a run could hold a secret at all: cheap, since every long word comes here.
+fn plausible(run: &[u8]) -> bool {
+    let digits = run.iter().any(u8::is_ascii_digit);
+    digits || (run.len() >= 20 && !run.iter().any(|b| matches!(b, b'/' | b'.' | b'-')))
+}
+
+/// Where a value can begin in a run: at its beginning, behind an `=`, or behind a word for a
+/// credential and a dash.
+fn starts(run: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let head = &run[..run.len().min(NAME_MAX)];
+    let behind = head.iter().enumerate().filter_map(move |(at, b)| match b {
+        b'=' if at + 8 < run.len() => Some(at + 1),
+        b'-' | b'_' | b'.' if at + 12 < run.len() && credential_ends(&head[..at]) => Some(at + 1),
+        _ => None,
+    });
+    std::iter::once(0).chain(behind)
+}
+
+/// Whether a word for a credential ends here.
+fn credential_ends(text: &[u8]) -> bool {
+    ["key", "token", "secret", "access", "private", "fastforex", "refiner"].iter().any(|word| {
+        text.len() >= word.len() && text[text.len() - word.len()..].eq_ignore_ascii_case(word.as_bytes())
+    })
+}
+
+/// The index of what begins at an offset.
+fn start(text: &[u8], at: usize) -> usize {
+    let code = |b: u8| match b {
+        b'0'..=b'9' => usize::from(b - b'0') + 26,
+        b'a'..=b'z' => usize::from(b - b'a'),
+        _ => 0,
+    };
+    code(text[at]) * 36 + text.get(at + 1).map_or(0, |b| code(*b))
+}
+
+/// The last word for a credential in a label.
+fn word(label: &Label) -> Option<Word> {
+    let text = label.text();
+    let mut best: Option<Word> = None;
+    for (word, strong) in WORDS {
+        if let Some(from) = memchr::memmem::rfind(text, word.as_bytes()) {
+            let to = from + word.len();
+            let found = Word { from, to, strong };
+            let better = best.is_none_or(|b| to > b.to || (to == b.to && from < b.from));
+            if better {
+                best = Some(found);
+            }
+        }
+    }
+    best
+}
+
+/// Whether a value without a vendor is a secret.
+fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
+    if label.join != Join::Operator || !(GENERIC_MIN..=GENERIC_MAX).contains(&value.len()) {
+        return false;
+    }
+    let text = label.text();
+    let (before, behind) = (&text[..word.from], &text[word.to..]);
+    if !word.strong || behind.len() > 12 || !label.begins(word.to) {
+        return false;
+    }
+    if NOT_VALUES.iter().any(|no| behind.starts_with(no.as_bytes())) {
+        return false;
+    }
+    if PUBLIC.iter().any(|no| before.ends_with(no.as_bytes())) {
+        return false;
+    }
+    if !value::real(value) || wordy(value) {
+        return false;
+    }
+    if value::uuid(value) {
+        return behind.is_empty();
+    }
+    let bits = if value::hex(value) { 3.0 } else { 3.5 };
+    value::random(value, bits)
+}
+
+/// Whether a value reads like names, a path or a call.
+fn wordy(value: &[u8]) -> bool {
+    let slashes = value.iter().filter(|b| **b == b'/').count();
+    value.starts_with(b"/") || value.starts_with(b"./") || slashes * 10 > value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(before: &str, run: &str) -> Option<(u16, String)> {
+        let hit = Contexts::get().judge(before.as_bytes(), run.as_bytes(), b"\"")?;
+        Some((hit.rule, run[hit.from..hit.to].to_owned()))
+    }
+
+    #[test]
+    fn a_vendor_or_a_word_makes_a_value_a_secret() {
+        let value = ["Zf3D0LXCM3EIMbgJ", "pUNnkRtOfOueHznB"].concat();
+        for before in
+            ["api_token = \"", "\"clientSecret\": \"", "<password>\n  ", "setProperty(\"API_KEY\", \""]
+        {
+            assert_eq!(judge(before, &value), Some((1, value.clone())), "{before}");
+        }
+        assert_eq!(judge("adafruit: ", &value), Some((0, value.clone())));
+        assert_eq!(judge("", &format!("x_api_key={value}")), Some((1, value.clone())));
+        for before in ["public_key = \"", "token_id = \"", "checksum: ", "name = \"", "", "token == \""] {
+            assert_eq!(judge(before, &value), None, "{before}");
+        }
+        assert_eq!(judge("api_token = \"", "some-ordinary-words-2"), None);
+        assert_eq!(judge("api_token = \"", "xxxxxxxxxxxxxxxxxxxx1"), None);
+    }
+}
