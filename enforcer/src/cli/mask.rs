@@ -67,7 +67,7 @@ struct Test {
     form: Form,
 }
 
-/// List what is looked for: sets, and the entities in them
+/// List what is looked for: sets, entities, and the rules that find them
 #[derive(clap::Args, Debug)]
 struct List {
     #[command(flatten)]
@@ -139,13 +139,14 @@ fn read(path: &Path) -> miette::Result<Vec<u8>> {
 
 impl List {
     fn run(self) -> miette::Result<ExitCode> {
-        let listed = crate::mask::listed();
+        let listed = crate::mask::listed().into_diagnostic()?;
         self.form.print(&json!({ "detectors": listed }), || {
             let mut table = comfy_table::Table::new();
             table.load_style(comfy_table::presets::NOTHING);
-            table.set_header(["SET", "ENTITY"]);
+            table.set_header(["SET", "ENTITY", "RULE", "CONFIDENCE", "LONGEST"]);
             for one in &listed {
-                table.add_row([&one.set, &one.entity]);
+                let longest = one.longest.map_or_else(|| "to its end".to_owned(), |bytes| bytes.to_string());
+                table.add_row([&one.set, &one.entity, &one.rule, &one.confidence.to_string(), &longest]);
             }
             format!("{table}\n")
         })?;

@@ -59,6 +59,8 @@ impl BodyError {
         match self {
             BodyError::Read(error) => strict::broken(error).unwrap_or("body-aborted"),
             BodyError::Idle => "body-idle",
+            BodyError::Mask(MaskError::Denied { .. }) => "secret-in-body",
+            BodyError::Mask(MaskError::Held { .. }) => "held",
             BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
             BodyError::Message => "secret-in-message",
             BodyError::Recording(_) => "log-unavailable",
@@ -71,7 +73,9 @@ impl BodyError {
         let status = match self {
             BodyError::Inner(error) => return error.stop(),
             BodyError::Recording(error) => return Stop::log_unavailable(error),
-            BodyError::Message => return Stop::denied(StatusCode::FORBIDDEN, self.reason()),
+            BodyError::Message | BodyError::Mask(MaskError::Denied { .. } | MaskError::Held { .. }) => {
+                return Stop::denied(StatusCode::FORBIDDEN, self.reason());
+            }
             BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
             BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) => StatusCode::BAD_REQUEST,
         };

@@ -116,6 +116,13 @@ fn explained(reason: &str) -> Option<&'static str> {
         "coding-unsupported" | "body-unreadable" => {
             "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"
         }
+        "secret-in-body" => {
+            "the request holds something that this host's policy does not let out: take it away"
+        }
+        "held" => {
+            "the request holds something that a person has to agree to, and nobody can be asked here yet: \
+             take it away"
+        }
         "secret-in-message" => {
             "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
         }

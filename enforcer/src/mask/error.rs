@@ -1,5 +1,7 @@
 //! What can go wrong when masking is set up or runs.
 
+use super::types::Entity;
+
 /// Why a masker could not be made, or why a stream cannot be masked and must end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MaskError {
@@ -56,5 +58,27 @@ pub enum MaskError {
         entity: String,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// Policy lets nothing through that holds this.
+    #[error("{entity} was found, and policy denies what holds it")]
+    Denied {
+        /// What was found.
+        entity: Entity,
+    },
+    /// A person has to agree to what holds this, and there is no way yet to ask one.
+    #[error("{entity} was found, and policy holds what has it; nobody can be asked yet, so it is denied")]
+    Held {
+        /// What was found.
+        entity: Entity,
+    },
+    /// The key of surrogates has the wrong length.
+    #[error(
+        "the key of surrogates has {length} bytes; it needs {wanted}, at random: `openssl rand {wanted}`"
+    )]
+    Key {
+        /// Its length.
+        length: usize,
+        /// What it needs.
+        wanted: usize,
     },
 }

@@ -1,10 +1,13 @@
 //! What would be masked, where and why: for people who write policies.
 
+use std::sync::Arc;
+
 use super::{
-    detectors,
     error::MaskError,
     filter::Target,
     masker::{Masker, Plan},
+    rule::{self, Rule},
+    strategy::Strategy,
     stream::StreamMasker,
     types::{Entity, Place},
 };
@@ -20,7 +23,7 @@ pub enum Known {
 }
 
 /// One match. **Invariant**: where it stands, never what stands there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Explained {
     /// What knew it.
     pub rule: String,
@@ -32,24 +35,47 @@ pub struct Explained {
     pub to: usize,
     /// How it is known.
     pub known: Known,
+    /// How sure that is, from 0 to 1.
+    pub confidence: f64,
+    /// What would be done with it.
+    pub strategy: Strategy,
 }
 
 /// A detector, as it is listed.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Listed {
+    /// Its name, which a policy can use in place of the entity's.
+    pub rule: String,
     /// What it finds.
     pub entity: String,
     /// The set that turns it on.
     pub set: String,
+    /// How sure a match is, from 0 to 1.
+    pub confidence: f64,
+    /// The longest match in bytes; none for what is masked until its end mark.
+    pub longest: Option<usize>,
 }
 
-/// All built-in detectors; of several for one entity and set, one.
-pub fn listed() -> Vec<Listed> {
-    let mut listed: Vec<Listed> =
-        detectors::all().map(|d| Listed { entity: d.entity.to_string(), set: d.set.to_string() }).collect();
-    listed.sort_by(|a, b| (&a.set, &a.entity).cmp(&(&b.set, &b.entity)));
-    listed.dedup_by(|a, b| (&a.set, &a.entity) == (&b.set, &b.entity));
-    listed
+/// All detectors, by set and entity.
+pub fn listed() -> Result<Vec<Listed>, MaskError> {
+    let listed = |rule: &Arc<Rule>| {
+        let detector = &rule.detector;
+        Listed {
+            rule: detector.rule.to_string(),
+            entity: detector.entity.to_string(),
+            set: detector.set.to_string(),
+            confidence: rounded(detector.confidence),
+            longest: rule.longest,
+        }
+    };
+    let mut all: Vec<Listed> = rule::builtin()?.iter().map(listed).collect();
+    all.sort_by(|a, b| (&a.set, &a.entity, &a.rule).cmp(&(&b.set, &b.entity, &b.rule)));
+    Ok(all)
+}
+
+/// As it was written: 0.9 is not 0.8999999761581421.
+fn rounded(confidence: f32) -> f64 {
+    (f64::from(confidence) * 1000.0).round() / 1000.0
 }
 
 impl Masker {
@@ -59,20 +85,20 @@ impl Masker {
             return Ok(Vec::new());
         }
         let ranges = StreamMasker::new(self.plan(), Place::Other).ranges(value)?;
-        let explained = |(from, to, target)| {
-            let (rule, known) = named(&self.plan(), target);
-            Explained { rule, entity: self.plan().entity(target).clone(), from, to, known }
-        };
-        Ok(ranges.into_iter().map(explained).collect())
+        Ok(ranges.into_iter().map(|range| explained(&self.plan(), range)).collect())
     }
 }
 
-fn named(plan: &Plan, target: Target) -> (String, Known) {
-    let entity = plan.entity(target).as_str();
-    match target {
-        Target::Literal(_) => (format!("exact:{entity}"), Known::Value),
-        Target::Rule(_) => (entity.to_ascii_lowercase().replace('_', "-"), Known::Form),
-    }
+fn explained(plan: &Plan, (from, to, target): (usize, usize, Target)) -> Explained {
+    let entity = plan.entity(target).clone();
+    let (rule, known, confidence) = match target {
+        Target::Literal(_) => (format!("exact:{entity}"), Known::Value, 1.0),
+        Target::Rule(index) => {
+            let detector = &plan.rule(index).detector;
+            (detector.rule.to_string(), Known::Form, rounded(detector.confidence))
+        }
+    };
+    Explained { rule, entity, from, to, known, confidence, strategy: plan.strategy(target) }
 }
 
 #[cfg(test)]
@@ -100,9 +126,11 @@ mod tests {
 
     #[test]
     fn all_detectors_are_listed_once() {
-        let listed = listed();
-        let github = listed.iter().filter(|l| l.entity == "GITHUB_TOKEN").count();
-        assert_eq!(github, 1);
-        assert!(listed.iter().any(|l| l.set == "pii"));
+        let listed = listed().unwrap();
+        let mut rules: Vec<_> = listed.iter().map(|l| &l.rule).collect();
+        rules.sort();
+        rules.dedup();
+        assert_eq!(rules.len(), listed.len(), "two rules have one name");
+        assert!(listed.iter().any(|l| l.set == "pii" && l.entity == "EMAIL" && l.longest.is_some()));
     }
 }

@@ -10,7 +10,7 @@
 //! Behind a whole value another one may begin, as in NDJSON. It is no validator: it
 //! refuses what it cannot follow, and that is all that its users need.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Arrays and objects inside one another that are followed.
 pub const JSON_DEPTH_MAX: usize = 128;
@@ -283,6 +283,14 @@ impl JsonPath {
         Ok(Self { steps })
     }
 
+    /// The last name in it.
+    pub fn last_name(&self) -> Option<&str> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Wanted::Name(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether the path names what the walker stands in, or an array or object around it.
     pub fn covers(&self, walker: &Walker) -> bool {
         let names: Vec<_> = walker
@@ -294,6 +302,25 @@ impl JsonPath {
             })
             .collect();
         begins(&self.steps, &names)
+    }
+}
+
+impl fmt::Display for JsonPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("$")?;
+        let mut deep = false;
+        for step in &self.steps {
+            match step {
+                Wanted::Deep => f.write_str("..")?,
+                Wanted::Any => f.write_str("[*]")?,
+                Wanted::Index(index) => write!(f, "[{index}]")?,
+                Wanted::Name(name) if !is_plain(name) => write!(f, "[\"{name}\"]")?,
+                Wanted::Name(name) if deep => f.write_str(name)?,
+                Wanted::Name(name) => write!(f, ".{name}")?,
+            }
+            deep = *step == Wanted::Deep;
+        }
+        Ok(())
     }
 }
 

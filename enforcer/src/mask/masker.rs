@@ -10,6 +10,7 @@ use super::{
     filter::{Filter, Target, WINDOW},
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
     selection::Selection,
+    strategy::{Replacement, Strategy, SurrogateKey},
     stream::StreamMasker,
     types::{Entity, Findings, Masked, MaskedText, Place},
 };
@@ -26,7 +27,16 @@ pub(super) struct Plan {
     pub(super) runs: Runs,
     rules: Vec<Arc<Rule>>,
     literals: Vec<(Entity, SecretBytes)>,
+    strategies: Strategies,
     longest: usize,
+}
+
+/// What is done with matches: of each rule, of each literal, and with which key.
+#[derive(Debug, Default)]
+struct Strategies {
+    rules: Vec<Strategy>,
+    literals: Vec<Strategy>,
+    key: Option<SurrogateKey>,
 }
 
 /// The patterns without a fixed beginning, one bit each.
@@ -44,20 +54,38 @@ pub(super) struct Runs {
 impl Masker {
     /// Compiles what is selected; of the exact values those that the selection names.
     pub fn new(selection: &Selection, exact: &[ExactValue]) -> Result<Self, MaskError> {
+        Self::keyed(selection, exact, None)
+    }
+
+    /// The same with a key for surrogates; without one there are placeholders in their place.
+    pub fn keyed(
+        selection: &Selection,
+        exact: &[ExactValue],
+        key: Option<SurrogateKey>,
+    ) -> Result<Self, MaskError> {
         let mut rules = Vec::new();
+        let mut strategies = Strategies { key, ..Strategies::default() };
         if !selection.is_none() {
             for rule in rule::builtin()? {
-                if selection.has_detector(&rule.detector.set, &rule.detector.entity) {
+                let detector = &rule.detector;
+                if let Some(strategy) = selection.of_detector(&detector.rule, &detector.set, &detector.entity)
+                {
                     rules.push(rule.clone());
+                    // What is masked before its end was seen has no value yet.
+                    let early = detector.swallow && !strategy.is_fixed();
+                    strategies.rules.push(if early { Strategy::Placeholder } else { strategy });
                 }
             }
         }
         let mut literals = Vec::new();
-        for value in exact.iter().filter(|v| selection.has_exact(v.entity().as_str())) {
-            let forms = value.literals().into_iter();
-            literals.extend(forms.map(|form| (value.entity().clone(), form)));
+        for value in exact {
+            let Some(strategy) = selection.of_exact(value.entity().as_str()) else { continue };
+            for form in value.literals() {
+                literals.push((value.entity().clone(), form));
+                strategies.literals.push(strategy);
+            }
         }
-        Ok(Self(Arc::new(Plan::new(rules, literals))))
+        Ok(Self(Arc::new(Plan::new(rules, literals, strategies))))
     }
 
     /// All built-in detectors and no exact value.
@@ -162,7 +190,7 @@ fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
 }
 
 impl Plan {
-    fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>) -> Self {
+    fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>, strategies: Strategies) -> Self {
         let mut windows = Vec::new();
         let mut runs = Runs { starts: [0; 256], seconds: [0; 256], follows: [0; 256], targets: Vec::new() };
         let mut longest = 0;
@@ -189,7 +217,7 @@ impl Plan {
                 runs.targets.push((target, rule.detector.pivot));
             }
         }
-        Self { filter: Filter::new(&windows), runs, rules, literals, longest }
+        Self { filter: Filter::new(&windows), runs, rules, literals, strategies, longest }
     }
 
     pub(super) fn is_noop(&self) -> bool {
@@ -202,6 +230,29 @@ impl Plan {
 
     pub(super) fn literal(&self, index: u32) -> &[u8] {
         self.literals[index as usize].1.expose()
+    }
+
+    /// What stands in place of a match whose value, with its codings undone, is this; an error
+    /// if the message must not go on.
+    pub(super) fn replacement(&self, target: Target, value: &[u8]) -> Result<Replacement, MaskError> {
+        let fixed = match target {
+            Target::Literal(_) => 0,
+            Target::Rule(index) => self.rule(index).fixed_bytes(),
+        };
+        let key = self.strategies.key.as_ref();
+        self.strategy(target).replacement(self.entity(target), value, fixed, key)
+    }
+
+    /// Whether what stands in place of a match does not depend on its value.
+    pub(super) fn fixed(&self, target: Target) -> bool {
+        self.strategy(target).is_fixed()
+    }
+
+    pub(super) fn strategy(&self, target: Target) -> Strategy {
+        match target {
+            Target::Literal(index) => self.strategies.literals[index as usize],
+            Target::Rule(index) => self.strategies.rules[index as usize],
+        }
     }
 
     pub(super) fn entity(&self, target: Target) -> &Entity {

@@ -19,9 +19,11 @@ mod explain;
 mod filter;
 pub mod json;
 mod masker;
+mod part;
 mod rule;
 mod selection;
 mod shape;
+mod strategy;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -31,7 +33,12 @@ pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
 pub use masker::Masker;
+pub use part::{PART_NAME_MAX_BYTES, Part};
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
-pub use selection::{SET_EXACT, SET_PII, SET_SECRETS, Selection};
+pub use selection::{Layer, SET_EXACT, SET_PII, SET_SECRETS, Selection};
+pub use strategy::{
+    FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,
+    SurrogateKey,
+};
 pub use stream::{OPEN_MAX, StreamMasker};
 pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};

@@ -32,6 +32,8 @@ pub const SWALLOW_MAX_BYTES: u64 = 64 * 1024;
 pub(super) const PIVOT_MAX_BYTES: usize = 64;
 /// More first windows than this make a pattern too common to be looked for.
 const WINDOWS_MAX: usize = 4096;
+/// With more first windows than this the format does not say how a match begins.
+const FIXED_WINDOWS_MAX: usize = 32;
 /// A compiled pattern may take this much memory.
 const DFA_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -255,6 +257,13 @@ impl Rule {
         let firsts: Vec<u8> = (0..=255).filter(|b| starts.has(*b)).collect();
         let lives = |second| firsts.iter().any(|first| !self.run(&[*first, second], 0, start, false).over);
         (0..=255).filter(|second| lives(*second)).collect()
+    }
+
+    /// How many bytes at the beginning of the secret part the format prescribes.
+    pub(super) fn fixed_bytes(&self) -> usize {
+        let many = self.windows.is_empty() || self.windows.len() > FIXED_WINDOWS_MAX;
+        let open = many || self.detector.pattern.contains("(?<secret>");
+        if open { 0 } else { WINDOW }
     }
 
     /// Whether a match is final as soon as it is one, so that what precedes its end need

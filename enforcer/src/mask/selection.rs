@@ -1,10 +1,8 @@
-//! Which detectors and exact values a rule turns on.
+//! Which detectors and exact values a rule turns on, and what is done with what they find.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use super::{detectors, error::MaskError};
+use super::{detectors, error::MaskError, part::Part, strategy::Strategy};
 
 /// All built-in token formats and every registered exact value.
 pub const SET_SECRETS: &str = "secrets";
@@ -14,18 +12,68 @@ pub const SET_PII: &str = "pii";
 pub const SET_EXACT: &str = "exact";
 /// One registered exact value: `exact:NAME`.
 const EXACT_PREFIX: &str = "exact:";
+/// Everything there is.
+const ALL: &str = "all";
 
 /// What is to be masked. The default is nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
-    /// Everything there is: all detectors and all exact values.
+    /// Everything there is, by placeholders: all detectors and all exact values.
     All,
     /// Nothing.
     #[default]
     None,
-    /// Names of sets and of entities, checked by [`Selection::parse`].
-    Entities(BTreeSet<String>),
+    /// What each rule of a policy asks for. All of them take part: of what they say about one
+    /// match the strictest counts, so that a rule never opens what another one closes.
+    Entities(BTreeSet<Layer>),
+}
+
+/// What one rule asks for: of its own words the most specific counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Layer {
+    names: BTreeMap<String, Strategy>,
+    parts: BTreeMap<Part, Strategy>,
+}
+
+impl Layer {
+    /// Adds a set, an entity, a rule's name or `exact:NAME`, if there is one.
+    pub fn name(&mut self, name: &str, strategy: Strategy) -> Result<(), MaskError> {
+        if !known(name) {
+            return Err(unknown(name));
+        }
+        let slot = self.names.entry(name.to_owned()).or_insert(strategy);
+        *slot = strategy.max(*slot);
+        Ok(())
+    }
+
+    /// Adds a part of a message: masked as a whole, or with [`Strategy::Observe`] left alone.
+    pub fn part(&mut self, part: Part, strategy: Strategy) {
+        let slot = self.parts.entry(part).or_insert(strategy);
+        *slot = strategy.max(*slot);
+    }
+
+    fn first(&self, names: &[&str]) -> Option<Strategy> {
+        names.iter().find_map(|name| self.names.get(*name)).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.parts.is_empty()
+    }
+
+    fn is_mild(&self) -> bool {
+        self.parts.is_empty() && self.names.values().all(|s| *s <= Strategy::Placeholder)
+    }
+}
+
+impl From<Layer> for Selection {
+    fn from(layer: Layer) -> Self {
+        let everything = layer.names.get(ALL) == Some(&Strategy::Placeholder);
+        match layer.is_empty() {
+            true => Self::None,
+            false if everything && layer.names.len() == 1 && layer.parts.is_empty() => Self::All,
+            false => Self::Entities(BTreeSet::from([layer])),
+        }
+    }
 }
 
 impl Selection {
@@ -35,27 +83,33 @@ impl Selection {
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        let mut wanted = BTreeSet::new();
+        let mut layer = Layer::default();
         for name in names {
-            let name = name.as_ref();
-            if name == "all" {
-                return Ok(Self::All);
-            }
-            if !known(name) {
-                return Err(unknown(name));
-            }
-            wanted.insert(name.to_owned());
+            layer.name(name.as_ref(), Strategy::Placeholder)?;
         }
-        Ok(if wanted.is_empty() { Self::None } else { Self::Entities(wanted) })
+        Ok(if layer.names.contains_key(ALL) { Self::All } else { layer.into() })
     }
 
     /// Both together.
     #[must_use]
     pub fn union(self, other: &Self) -> Self {
+        let everything = || {
+            let names = BTreeMap::from([(ALL.to_owned(), Strategy::Placeholder)]);
+            Layer { names, parts: BTreeMap::new() }
+        };
         match (self, other) {
-            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::All, Self::All) => Self::All,
             (mine, Self::None) => mine,
             (Self::None, theirs) => theirs.clone(),
+            (Self::All, Self::Entities(layers)) if layers.iter().all(Layer::is_mild) => Self::All,
+            (Self::Entities(layers), Self::All) if layers.iter().all(Layer::is_mild) => Self::All,
+            (Self::All, Self::Entities(layers)) => {
+                Self::Entities(layers.iter().cloned().chain([everything()]).collect())
+            }
+            (Self::Entities(mut layers), Self::All) => {
+                layers.insert(everything());
+                Self::Entities(layers)
+            }
             (Self::Entities(mut mine), Self::Entities(theirs)) => {
                 mine.extend(theirs.iter().cloned());
                 Self::Entities(mine)
@@ -68,45 +122,74 @@ impl Selection {
         match self {
             Self::All => false,
             Self::None => true,
-            Self::Entities(names) => names.is_empty(),
+            Self::Entities(layers) => layers.iter().all(Layer::is_empty),
         }
     }
 
-    /// Whether a detector of this entity in this set is on.
-    pub(super) fn has_detector(&self, set: &str, entity: &str) -> bool {
+    /// What is done with what a detector finds; `None` if it is off.
+    pub(super) fn of_detector(&self, rule: &str, set: &str, entity: &str) -> Option<Strategy> {
+        self.strictest(&[rule, entity, set, ALL])
+    }
+
+    /// What is done with the exact value of this name; `None` if it is not looked for.
+    pub(super) fn of_exact(&self, entity: &str) -> Option<Strategy> {
+        let named = format!("{EXACT_PREFIX}{entity}");
+        self.strictest(&[&named, entity, SET_EXACT, SET_SECRETS, ALL])
+    }
+
+    fn strictest(&self, names: &[&str]) -> Option<Strategy> {
         match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Entities(names) => names.contains(set) || names.contains(entity),
+            Self::All => Some(Strategy::Placeholder),
+            Self::None => None,
+            Self::Entities(layers) => layers.iter().filter_map(|layer| layer.first(names)).max(),
         }
     }
 
-    /// Whether the exact value of this name is looked for.
-    pub(super) fn has_exact(&self, entity: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Entities(names) => {
-                names.contains(SET_SECRETS)
-                    || names.contains(SET_EXACT)
-                    || names.contains(entity)
-                    || names.contains(&format!("{EXACT_PREFIX}{entity}"))
-            }
+    /// The parts of a message that are masked as a whole, each with the strictest that is said
+    /// of it.
+    pub fn parts(&self) -> BTreeMap<&Part, Strategy> {
+        let mut parts = BTreeMap::new();
+        for (part, strategy) in self.said_of_parts().filter(|(_, strategy)| *strategy != Strategy::Observe) {
+            let slot = parts.entry(part).or_insert(strategy);
+            *slot = strategy.max(*slot);
         }
+        parts
+    }
+
+    /// The parts that at least one rule leaves alone, and what is masked in them all the same:
+    /// what the other rules ask for.
+    pub fn exempt(&self) -> BTreeMap<&Part, Selection> {
+        let Self::Entities(layers) = self else { return BTreeMap::new() };
+        let exempt = self.said_of_parts().filter(|(_, strategy)| *strategy == Strategy::Observe);
+        exempt
+            .map(|(part, _)| {
+                let others = layers.iter().filter(|l| l.parts.get(part) != Some(&Strategy::Observe));
+                let others: BTreeSet<Layer> = others.cloned().collect();
+                (part, if others.is_empty() { Self::None } else { Self::Entities(others) })
+            })
+            .collect()
+    }
+
+    fn said_of_parts(&self) -> impl Iterator<Item = (&Part, Strategy)> {
+        let layers = match self {
+            Self::Entities(layers) => Some(layers),
+            Self::All | Self::None => None,
+        };
+        layers.into_iter().flatten().flat_map(|layer| &layer.parts).map(|(part, strategy)| (part, *strategy))
     }
 }
 
 fn known(name: &str) -> bool {
-    [SET_SECRETS, SET_PII, SET_EXACT].contains(&name)
+    [ALL, SET_SECRETS, SET_PII, SET_EXACT].contains(&name)
         || name.strip_prefix(EXACT_PREFIX).is_some_and(|rest| !rest.is_empty())
-        || detectors::all().any(|d| d.entity == name)
+        || detectors::all().any(|d| d.entity == name || d.rule == name)
 }
 
 fn unknown(name: &str) -> MaskError {
     let entities: BTreeSet<&str> = detectors::all().map(|d| d.entity.as_ref()).collect();
     MaskError::UnknownName {
         name: name.to_owned(),
-        sets: format!("all, {SET_SECRETS}, {SET_PII}, {SET_EXACT}, {EXACT_PREFIX}NAME"),
+        sets: format!("{ALL}, {SET_SECRETS}, {SET_PII}, {SET_EXACT}, {EXACT_PREFIX}NAME"),
         entities: entities.into_iter().collect::<Vec<_>>().join(", "),
     }
 }
@@ -115,15 +198,23 @@ fn unknown(name: &str) -> MaskError {
 mod tests {
     use super::*;
 
+    fn layer(names: &[(&str, Strategy)]) -> Selection {
+        let mut layer = Layer::default();
+        for (name, strategy) in names {
+            layer.name(name, *strategy).unwrap();
+        }
+        layer.into()
+    }
+
     #[test]
     fn names_are_checked_and_listed() {
         assert_eq!(Selection::parse::<_, &str>([]).unwrap(), Selection::None);
         assert_eq!(Selection::parse(["pii", "all"]).unwrap(), Selection::All);
         let some = Selection::parse(["pii", "GITHUB_TOKEN", "exact:DEPLOY_KEY"]).unwrap();
-        assert!(some.has_detector("pii", "EMAIL"));
-        assert!(some.has_detector("secrets", "GITHUB_TOKEN"));
-        assert!(!some.has_detector("secrets", "JWT"));
-        assert!(some.has_exact("DEPLOY_KEY") && !some.has_exact("OTHER"));
+        assert!(some.of_detector("", "pii", "EMAIL").is_some());
+        assert!(some.of_detector("", "secrets", "GITHUB_TOKEN").is_some());
+        assert!(some.of_detector("", "secrets", "JWT").is_none());
+        assert!(some.of_exact("DEPLOY_KEY").is_some() && some.of_exact("OTHER").is_none());
         let error = Selection::parse(["GITHUB_TOKNE"]).unwrap_err().to_string();
         assert!(error.contains("GITHUB_TOKNE") && error.contains("GITHUB_TOKEN"), "{error}");
         assert!(error.contains("secrets"), "{error}");
@@ -133,9 +224,44 @@ mod tests {
     fn union_adds() {
         let pii = Selection::parse(["pii"]).unwrap();
         let both = pii.clone().union(&Selection::parse(["secrets"]).unwrap());
-        assert!(both.has_detector("pii", "EMAIL") && both.has_exact("X"));
+        assert!(both.of_detector("", "pii", "EMAIL").is_some() && both.of_exact("X").is_some());
         assert_eq!(pii.clone().union(&Selection::None), pii);
         assert_eq!(Selection::None.union(&pii), pii);
         assert_eq!(pii.union(&Selection::All), Selection::All);
+    }
+
+    #[test]
+    fn in_one_rule_the_most_specific_counts_and_among_rules_the_strictest() {
+        let mine = layer(&[("secrets", Strategy::Deny), ("JWT", Strategy::Observe), ("all", Strategy::Drop)]);
+        assert_eq!(mine.of_detector("", "secrets", "JWT"), Some(Strategy::Observe));
+        assert_eq!(mine.of_detector("", "secrets", "GITHUB_TOKEN"), Some(Strategy::Deny));
+        assert_eq!(mine.of_detector("", "pii", "EMAIL"), Some(Strategy::Drop));
+        assert_eq!(mine.of_exact("X"), Some(Strategy::Deny));
+        let both = mine.clone().union(&Selection::parse(["secrets"]).unwrap());
+        assert_eq!(both.of_detector("", "secrets", "JWT"), Some(Strategy::Placeholder));
+        assert_eq!(both.of_detector("", "secrets", "GITHUB_TOKEN"), Some(Strategy::Deny));
+        let all = mine.union(&Selection::All);
+        assert_eq!(all.of_detector("", "secrets", "JWT"), Some(Strategy::Placeholder));
+        assert_eq!(all.of_exact("X"), Some(Strategy::Deny), "`all` of another rule opens nothing");
+        let twice = layer(&[("JWT", Strategy::Deny), ("JWT", Strategy::Observe)]);
+        assert_eq!(twice.of_detector("", "secrets", "JWT"), Some(Strategy::Deny));
+    }
+
+    #[test]
+    fn a_part_that_one_rule_leaves_alone_is_masked_by_the_others() {
+        let key = Part::parse("header", "x-api-key").unwrap();
+        let mut mine = Layer::default();
+        mine.name("secrets", Strategy::Placeholder).unwrap();
+        mine.part(key.clone(), Strategy::Observe);
+        let mine = Selection::from(mine);
+        assert_eq!(mine.exempt(), BTreeMap::from([(&key, Selection::None)]));
+        assert!(mine.parts().is_empty());
+        let pii = Selection::parse(["pii"]).unwrap();
+        let both = mine.clone().union(&pii);
+        assert_eq!(both.exempt(), BTreeMap::from([(&key, pii)]));
+        let mut always = Layer::default();
+        always.part(key.clone(), Strategy::Drop);
+        let both = mine.union(&always.into());
+        assert_eq!(both.parts(), BTreeMap::from([(&key, Strategy::Drop)]));
     }
 }

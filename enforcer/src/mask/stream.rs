@@ -24,6 +24,7 @@ use super::{
     filter::{Target, WINDOW},
     masker::Plan,
     rule::{PIVOT_MAX_BYTES, SWALLOW_MAX_BYTES},
+    strategy::Replacement,
     types::{Findings, Masked, Place},
 };
 
@@ -61,7 +62,7 @@ impl StreamMasker {
         if self.held.is_empty() {
             let decided = self.advance(&chunk, false)?;
             self.held.extend_from_slice(&chunk.split_off(decided));
-            return Ok(self.emit(&chunk));
+            return self.emit(&chunk);
         }
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(&chunk);
@@ -70,7 +71,7 @@ impl StreamMasker {
         if !held.is_empty() {
             self.held = held;
         }
-        Ok(self.emit(&out))
+        self.emit(&out)
     }
 
     /// Nothing follows: decides what was held back.
@@ -80,13 +81,14 @@ impl StreamMasker {
         }
         let held = std::mem::take(&mut self.held).freeze();
         self.advance(&held, true)?;
-        Ok(self.emit(&held))
+        self.emit(&held)
     }
 
     /// Masks a value of which nothing came before and nothing follows, in one look.
     pub(super) fn whole(mut self, value: &Bytes) -> Result<(Masked, Findings), MaskError> {
         self.advance(value, true)?;
-        Ok((self.emit(value), self.findings))
+        let masked = self.emit(value)?;
+        Ok((masked, self.findings))
     }
 
     /// Everything in a whole value that is to be masked, overlapping or not, in its order.
@@ -114,8 +116,9 @@ impl StreamMasker {
         decided.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    fn emit(&mut self, decided: &Bytes) -> Masked {
-        Masked::new(self.scan.emit(&self.plan, decided, &self.place, &mut self.findings))
+    fn emit(&mut self, decided: &Bytes) -> Result<Masked, MaskError> {
+        let out = self.scan.emit(&self.plan, decided, &self.place, &mut self.findings);
+        out.map(Masked::new).inspect_err(|error| self.failed = Some(error.clone()))
     }
 }
 
@@ -195,7 +198,15 @@ impl Scan {
         let tail = if last { data.len() } else { tail(plan, data, from) };
         self.scanned = self.base + tail as u64;
         let undecided = self.open.iter().map(|o| o.hold).min();
-        let limit = undecided.map_or(tail, |position| self.offset(position).min(tail));
+        let mut limit = undecided.map_or(tail, |position| self.offset(position).min(tail));
+        // What depends on a whole value is not cut in it.
+        let cut = |limit: usize| {
+            let cut = self.ranges.iter().filter(|r| !plan.fixed(r.target) && self.offset(r.end) > limit);
+            cut.map(|r| self.offset(r.start)).filter(|start| *start < limit).min()
+        };
+        while let Some(start) = cut(limit) {
+            limit = start;
+        }
         Ok(limit)
     }
 
@@ -324,7 +335,7 @@ impl Scan {
                 let entity = rule.entity.to_string();
                 return Err(MaskError::NoEnd { entity, limit: SWALLOW_MAX_BYTES });
             }
-            if rule.commits() {
+            if rule.commits() && plan.fixed(open.target) {
                 // The range begins where the match does also when it grows: the union that
                 // was given a placeholder then grows with it.
                 open.hold = end;
@@ -337,7 +348,7 @@ impl Scan {
                 open.end = Some(end);
             }
         }
-        if rule.commits() {
+        if rule.commits() && plan.fixed(open.target) {
             return Ok(progress.over);
         }
         if progress.over {
@@ -356,13 +367,19 @@ impl Scan {
     }
 
     /// Replaces what is to be masked in bytes that are decided, and moves on behind them.
-    fn emit(&mut self, plan: &Plan, decided: &Bytes, place: &Place, findings: &mut Findings) -> Bytes {
+    fn emit(
+        &mut self,
+        plan: &Plan,
+        decided: &Bytes,
+        place: &Place,
+        findings: &mut Findings,
+    ) -> Result<Bytes, MaskError> {
         let base = self.base;
         let end = base + decided.len() as u64;
         self.behind = self.behind(decided, decided.len());
         self.base = end;
         if self.ranges.is_empty() && self.masked_to <= base {
-            return decided.clone();
+            return Ok(decided.clone());
         }
         self.ranges.sort_unstable_by_key(|r| (r.start, r.target, r.end));
         let slice = |from: u64, to: u64| {
@@ -372,18 +389,39 @@ impl Scan {
         let mut out = BytesMut::with_capacity(decided.len());
         let mut at = self.masked_to.clamp(base, end);
         let ready = self.ranges.partition_point(|r| r.start < end);
-        for range in self.ranges.drain(..ready) {
+        let ready: Vec<Range> = self.ranges.drain(..ready).collect();
+        for (index, range) in ready.iter().enumerate() {
+            let entity = plan.entity(range.target);
+            // A match that grows has no value yet, and needs none.
+            let value = if plan.fixed(range.target) { &[] } else { slice(range.start, range.end) };
+            let replacement = plan.replacement(range.target, value);
+            if replacement.is_err() {
+                findings.add(entity, place, 1);
+            }
+            let text = match replacement? {
+                Replacement::Observe if range.start < base => continue,
+                Replacement::Observe => {
+                    findings.add(entity, place, 1);
+                    continue;
+                }
+                // What reaches over its end is masked with it: the value is not this one.
+                Replacement::Text(text)
+                    if ready[index + 1..].iter().all(|r| r.start >= range.end || r.end <= range.end) =>
+                {
+                    text
+                }
+                _ => entity.placeholder().into_bytes(),
+            };
             if range.start >= self.masked_to {
                 out.extend_from_slice(slice(at, range.start));
-                let entity = plan.entity(range.target);
-                out.extend_from_slice(entity.placeholder().as_bytes());
+                out.extend_from_slice(&text);
                 findings.add(entity, place, 1);
             }
             self.masked_to = self.masked_to.max(range.end);
             at = self.masked_to.clamp(base, end);
         }
         out.extend_from_slice(slice(at, end));
-        out.freeze()
+        Ok(out.freeze())
     }
 }
 

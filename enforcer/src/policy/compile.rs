@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use serde_saphyr::Location;
 
-use crate::mask::Selection;
+use crate::mask::{Layer, Part, Selection, Strategy};
 
 use super::cidr::Cidr;
 use super::decision::{AddressRule, AddressRules, Durability, RuleId};
 use super::error::Findings;
-use super::file::{BodySource, DurabilitySource, Many, Mode, PolicyFile, RuleSource, When, each, read_yaml};
+use super::file::{
+    BodySource, Chosen, DurabilitySource, Many, MaskEntry, Mode, PolicyFile, RuleSource, When, each,
+    read_yaml,
+};
 use super::glob::{GlobError, HostGlob, TextGlob};
 use super::rule::{Adding, Conditions, Deciding, Rule};
 
@@ -159,16 +162,21 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn selection(&mut self, names: Option<&Many<String>>) -> Selection {
-        let Some(names) = names else { return Selection::None };
-        let mut all = Selection::None;
-        for (name, at) in each(names) {
-            match Selection::parse([name]) {
-                Ok(one) => all = all.union(&one),
-                Err(error) => self.findings.push(&at, error.to_string(), None),
+    fn selection(&mut self, entries: Option<&Many<MaskEntry>>) -> Selection {
+        let Some(entries) = entries else { return Selection::None };
+        let mut layer = Layer::default();
+        for (entry, at) in each(entries) {
+            let added = match entry {
+                MaskEntry::Name(name) => {
+                    layer.name(name, Strategy::Placeholder).map_err(|error| error.to_string())
+                }
+                MaskEntry::Chosen(chosen) => chose(&mut layer, chosen),
+            };
+            if let Err(message) = added {
+                self.findings.push(&at, message, None);
             }
         }
-        all
+        layer.into()
     }
 
     fn addresses(&mut self, source: Option<&Many<String>>) -> AddressRules {
@@ -233,6 +241,43 @@ impl Compiler<'_, '_> {
             }
         }
         values
+    }
+}
+
+/// Adds what is masked in another way than by a placeholder, or by where it stands.
+fn chose(layer: &mut Layer, chosen: &Chosen) -> Result<(), String> {
+    let names: Vec<&String> = [&chosen.set, &chosen.entity, &chosen.rule].into_iter().flatten().collect();
+    match (names.as_slice(), &chosen.select) {
+        ([name], None) => layer.name(name, chosen.strategy).map_err(|error| error.to_string()),
+        ([], Some(parts)) if parts.len() == 1 => {
+            for (kind, name) in parts {
+                match kind.as_str() {
+                    // The value of a variable of the job is registered under its name.
+                    "env" => {
+                        let name = format!("exact:{name}");
+                        layer.name(&name, chosen.strategy).map_err(|error| error.to_string())?;
+                    }
+                    "column" => {
+                        return Err(
+                            "no protocol that is understood has columns yet; use json or form".to_owned()
+                        );
+                    }
+                    kind => {
+                        let part = Part::parse(kind, name)?;
+                        if chosen.strategy == Strategy::Observe && part.is_in_body() {
+                            return Err(format!(
+                                "`observe` leaves alone a header, a cookie or a parameter of the query, not a {kind} part"
+                            ));
+                        }
+                        layer.part(part, chosen.strategy);
+                    }
+                }
+            }
+            Ok(())
+        }
+        _ => Err("write one of set, entity, rule and select, as in {entity: EMAIL, strategy: surrogate} \
+                  or {select: {header: x-api-key}, strategy: observe}"
+            .to_owned()),
     }
 }
 

@@ -5,8 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
+
+use crate::mask::Strategy;
 
 use super::error::Findings;
 use super::facts::Protocol;
@@ -78,8 +81,48 @@ pub(super) struct WorkloadWhen {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MaskSource {
-    pub request: Option<Many<String>>,
-    pub response: Option<Many<String>>,
+    pub request: Option<Many<MaskEntry>>,
+    pub response: Option<Many<MaskEntry>>,
+}
+
+/// One thing to be masked: a name, or a name or a part of the message with what is done to it.
+pub(super) enum MaskEntry {
+    Name(String),
+    Chosen(Box<Chosen>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Chosen {
+    pub set: Option<String>,
+    pub entity: Option<String>,
+    pub rule: Option<String>,
+    pub select: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+impl<'de> Deserialize<'de> for MaskEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = MaskEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a set, an entity, or {entity: NAME, strategy: STRATEGY}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(MaskEntry::Name(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let chosen = Chosen::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(MaskEntry::Chosen(Box::new(chosen)))
+            }
+        }
+        deserializer.deserialize_any(EntryVisitor)
+    }
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +184,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
         Err(E::custom("a true or false that is meant as text needs quotes"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(OneOrMany::One)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {

@@ -232,6 +232,15 @@ fn what_is_wrong_is_found_with_its_line() {
         (rule("passthrough: true"), 4, "needs a host"),
         (rule("when: {host: a.test, path: /x}\n    passthrough: true"), 4, "nobody reads"),
         (rule("mask: {request: [nonsense]}"), 5, "nonsense"),
+        (rule("mask: {request: [{entity: NONSENSE}]}"), 5, "NONSENSE"),
+        (rule("mask: {request: [{entity: EMAIL, strategy: hash}]}"), 5, "keep-last-4"),
+        (rule("mask: {request: [{entity: EMAIL, stratgy: drop}]}"), 5, "stratgy"),
+        (rule("mask: {request: [{strategy: drop}]}"), 5, "one of set, entity, rule and select"),
+        (rule("mask: {request: [{entity: EMAIL, set: pii}]}"), 5, "one of set, entity, rule and select"),
+        (rule("mask: {request: [{select: {json: a.b}}]}"), 5, "begins with `$`"),
+        (rule("mask: {request: [{select: {body: a}}]}"), 5, "no part of a message"),
+        (rule("mask: {request: [{select: {column: a}}]}"), 5, "columns"),
+        (rule("mask: {request: [{select: {json: $.a}, strategy: observe}]}"), 5, "leaves alone"),
         (rule("allow: true\n    addresses: [10.0.0.1/8]"), 6, "bits"),
         (rule("allow: true\n  - id: r\n    allow: true"), 6, "another rule"),
         ("version: 2\nname: p\nrules: []\n".to_owned(), 1, "version"),
@@ -242,6 +251,32 @@ fn what_is_wrong_is_found_with_its_line() {
         assert!(found.message.contains(part), "{text}: {}", found.message);
         assert!(found.line.abs_diff(line) <= 1, "{text}: line {} and not {line}", found.line);
     }
+}
+
+#[test]
+fn what_is_masked_has_a_name_or_a_part_and_a_strategy() {
+    use crate::mask::{Layer, Part, Selection, Strategy};
+    let masks = |what: &str| {
+        let text = format!("version: 1\nname: p\nrules: [{{id: r, allow: true, mask: {{request: {what}}}}}]");
+        let policy = Policy::from_text("p.yaml", &text).unwrap();
+        policy.decide(&request(&WorkloadFacts::default(), "h.test", "GET", "/")).request_mask
+    };
+    let plain = masks("[secrets]");
+    assert_eq!(plain, Selection::parse(["secrets"]).unwrap());
+    assert_eq!(masks("secrets"), plain);
+    assert_eq!(masks("[{set: secrets}]"), plain);
+    assert_eq!(masks("{set: secrets, strategy: placeholder}"), plain);
+    let mut layer = Layer::default();
+    layer.name("secrets", Strategy::Placeholder).unwrap();
+    layer.name("EMAIL", Strategy::Surrogate).unwrap();
+    layer.name("jwt", Strategy::Observe).unwrap();
+    layer.name("exact:DEPLOY_KEY", Strategy::Deny).unwrap();
+    layer.part(Part::parse("header", "x-api-key").unwrap(), Strategy::Observe);
+    layer.part(Part::parse("json", "$.users[*].name").unwrap(), Strategy::KeepLast4);
+    let chosen = "[secrets, {entity: EMAIL, strategy: surrogate}, {rule: jwt, strategy: observe}, \
+        {select: {env: DEPLOY_KEY}, strategy: deny}, {select: {header: X-Api-Key}, strategy: observe}, \
+        {select: {json: '$.users[*].name'}, strategy: keep-last-4}]";
+    assert_eq!(masks(chosen), layer.into());
 }
 
 #[test]

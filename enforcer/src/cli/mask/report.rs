@@ -28,6 +28,7 @@ struct Found {
     entity: String,
     rule: String,
     known: Known,
+    confidence: f64,
     /// Both count from one; the column counts characters.
     line: usize,
     column: usize,
@@ -72,6 +73,7 @@ impl Report {
                 entity: one.entity.to_string(),
                 rule: one.rule,
                 known: one.known,
+                confidence: one.confidence,
                 line: place.line,
                 column: place.column,
                 from: one.from,
@@ -93,8 +95,8 @@ impl Report {
         for one in &self.findings {
             let path = one.path.as_ref().map(|path| format!("  {}", visible(path))).unwrap_or_default();
             let known = match one.known {
-                Known::Value => "a registered value",
-                Known::Form => "its form",
+                Known::Value => "a registered value".to_owned(),
+                Known::Form => format!("its form, confidence {}", one.confidence),
             };
             // Writing to a string does not fail.
             writeln!(
