@@ -1,0 +1,248 @@
+//! The normal form of text: what a reader takes it for, whatever way it was written down.
+//!
+//! ```text
+//! raw bytes --find--> candidates --escape, fold--> units --> normal bytes + a map back
+//!   \u0041%4b&#x49;A  (zero width) (fullwidth)                AKIA
+//! ```
+//!
+//! One pass undoes one layer of JSON and C escapes, percent, HTML entities and
+//! quoted-printable, leaves out what nobody sees (default-ignorable characters, terminal
+//! control sequences, NUL and with it UTF-16 and UTF-32, CR) and folds look-alikes of ASCII
+//! to ASCII. Everything else is its own normal form. What is undone depends on the bytes
+//! before it in the stream only and on at most `ESCAPE_MAX_BYTES` after its beginning, so it
+//! makes no difference how the stream is cut. Only a copy is changed: what goes out is made
+//! of the raw bytes.
+//!
+//! A backspace stays as it is: to undo it, the last byte of every chunk would have to wait.
+
+mod escape;
+mod find;
+mod fold;
+#[cfg(test)]
+mod tests;
+
+use escape::{Quoted, Reader, Stop, Unit};
+use find::Candidates;
+
+/// How many bytes of input may wait as the beginning of an escape.
+pub(super) const ESCAPE_MAX_BYTES: usize = 32;
+/// How many bytes of an escape that is not complete are looked at for a layer below.
+const BODY_MAX: usize = 12;
+
+/// What is carried from chunk to chunk.
+#[derive(Debug, Clone)]
+pub(super) struct Normaliser {
+    /// Quoted-printable was undone before, so an equals sign at a line's end is a soft break.
+    quoted: bool,
+    /// The last byte taken ended an escape in quoted-printable.
+    follows: bool,
+    /// Normal bytes since something that could begin an escape, if no byte since then
+    /// rules it out.
+    since: usize,
+}
+
+impl Default for Normaliser {
+    fn default() -> Self {
+        Self { quoted: false, follows: false, since: BODY_MAX }
+    }
+}
+
+/// A unit that is not its own normal form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Escape {
+    /// Where what it gives stands in the normal form.
+    pub(super) norm: usize,
+    /// Bytes that it gives; none if it is left out.
+    pub(super) norm_len: usize,
+    /// Where it begins in the raw bytes.
+    pub(super) raw: usize,
+    /// Its raw bytes.
+    pub(super) raw_len: usize,
+}
+
+/// The normal form of some input, and where each byte came from.
+#[derive(Debug, Default)]
+pub(super) struct Normal {
+    /// The normal form.
+    pub(super) bytes: Vec<u8>,
+    escapes: Vec<Escape>,
+    taken: usize,
+    again: bool,
+}
+
+impl Normaliser {
+    /// Whether these bytes are their own normal form and leave nothing waiting. Then they
+    /// need not be pushed.
+    pub(super) fn is_plain(&self, raw: &[u8]) -> bool {
+        if self.follows {
+            return false;
+        }
+        let mut found = Candidates::new(raw);
+        let mut from = 0;
+        let state = Quoted { seen: self.quoted, follows: false };
+        while let Some(at) = found.next(from) {
+            if !matches!(escape::read(Reader::new(&raw[at..], false), state), Err(Stop::Not)) {
+                return false;
+            }
+            from = at + 1;
+        }
+        true
+    }
+
+    /// Appends the normal form of `raw` and says how many of its bytes were taken. The rest
+    /// can be the beginning of an escape: it has to come again in front of what follows.
+    /// With `last` nothing follows and everything is taken.
+    pub(super) fn push(&mut self, raw: &[u8], last: bool, out: &mut Normal) -> usize {
+        let mut run = Run { raw, last, base: out.taken, from: out.bytes.len(), done: 0, at: 0, out };
+        let mut found = Candidates::new(raw);
+        let mut end = raw.len();
+        while let Some(at) = found.next(run.at) {
+            run.at = at;
+            if let Err(stop) = self.step(&mut run) {
+                end = stop;
+                break;
+            }
+        }
+        run.copy(end);
+        self.follows &= run.done == end;
+        self.since = self.since(&run.out.bytes[run.from..]);
+        out.taken += end;
+        end
+    }
+
+    /// Undoes what begins at a candidate, or where something has to wait.
+    fn step(&mut self, run: &mut Run<'_>) -> Result<(), usize> {
+        if run.raw[run.at] >= 0x80 {
+            return self.foreign(run);
+        }
+        let state = Quoted { seen: self.quoted, follows: self.follows && run.at == run.done };
+        match escape::read(Reader::new(&run.raw[run.at..], run.last), state) {
+            Ok(unit) => self.undo(&unit, run),
+            Err(Stop::Not) => run.at += 1,
+            Err(Stop::Wait) => return Err(run.at),
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next ASCII byte: text in one script needs no look ahead.
+    fn foreign(&mut self, run: &mut Run<'_>) -> Result<(), usize> {
+        while let Some(byte) = run.raw.get(run.at)
+            && *byte >= 0x80
+        {
+            match escape::foreign(Reader::new(&run.raw[run.at..], run.last)) {
+                Ok(unit) => self.undo(&unit, run),
+                Err(Stop::Not) => {
+                    run.at += 1;
+                    while run.raw.get(run.at).is_some_and(|b| (0x80..0xc0).contains(b)) {
+                        run.at += 1;
+                    }
+                }
+                Err(Stop::Wait) => return Err(run.at),
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, unit: &Unit, run: &mut Run<'_>) {
+        run.copy(run.at);
+        let given = unit.given();
+        let norm = run.out.bytes.len();
+        let escape = Escape { norm, norm_len: given.len(), raw: run.base + run.at, raw_len: unit.len };
+        run.out.escapes.push(escape);
+        run.out.again = run.out.again
+            || unit.layered
+            || (given.iter().all(|b| escape::goes_on(*b))
+                && self.since(&run.out.bytes[run.from..]) < BODY_MAX);
+        for byte in given {
+            run.out.bytes.push(*byte);
+        }
+        run.at += unit.len;
+        run.done = run.at;
+        self.follows = unit.quoted;
+        self.quoted |= unit.quoted;
+    }
+
+    /// How many bytes at the end of the normal form can belong to an escape that began before
+    /// them and is interrupted here; `BODY_MAX` if there is none.
+    fn since(&self, normal: &[u8]) -> usize {
+        let body = normal.iter().rev().take(BODY_MAX).take_while(|b| escape::is_body(**b)).count();
+        match normal.len().checked_sub(body + 1) {
+            None => self.since.saturating_add(body).min(BODY_MAX),
+            Some(before) if body < BODY_MAX && escape::is_introducer(normal[before]) => body,
+            Some(_) => BODY_MAX,
+        }
+    }
+}
+
+/// One push.
+struct Run<'a> {
+    raw: &'a [u8],
+    last: bool,
+    /// What was taken by earlier pushes.
+    base: usize,
+    /// Where the normal form of `raw` begins.
+    from: usize,
+    /// Raw bytes whose normal form stands in `out`.
+    done: usize,
+    /// Where to go on.
+    at: usize,
+    out: &'a mut Normal,
+}
+
+impl Run<'_> {
+    /// Takes bytes that are their own normal form.
+    fn copy(&mut self, to: usize) {
+        match &self.raw[self.done..to] {
+            [] => {}
+            [byte] => self.out.bytes.push(*byte),
+            plain => self.out.bytes.extend_from_slice(plain),
+        }
+    }
+}
+
+impl Normal {
+    /// Where the unit begins that gave the normal byte at `norm`; for the end of the normal
+    /// form, the end of what was taken.
+    pub(super) fn raw(&self, norm: usize) -> usize {
+        if norm >= self.bytes.len() {
+            return self.taken;
+        }
+        let before = self.escapes.partition_point(|e| e.norm <= norm);
+        match before.checked_sub(1).map(|i| &self.escapes[i]) {
+            None => norm,
+            Some(escape) if norm < escape.norm + escape.norm_len => escape.raw,
+            Some(escape) => escape.raw + escape.raw_len + (norm - escape.norm - escape.norm_len),
+        }
+    }
+
+    /// Where the unit ends that gave the normal byte before `norm`. It is before `raw(norm)`
+    /// where something was left out between the two.
+    pub(super) fn raw_end(&self, norm: usize) -> usize {
+        let Some(byte) = norm.min(self.bytes.len()).checked_sub(1) else { return 0 };
+        let before = self.escapes.partition_point(|e| e.norm <= byte);
+        match before.checked_sub(1).map(|i| &self.escapes[i]) {
+            Some(escape) if byte < escape.norm + escape.norm_len => escape.raw + escape.raw_len,
+            _ => self.raw(byte) + 1,
+        }
+    }
+
+    /// What is not its own normal form, in order. Plain text can begin inside: in `5%ABCDEF`
+    /// the bytes `%AB` are one unit, and yet `ABCDEF` may be meant. Units whose first byte is
+    /// not ASCII, and units of one byte, have nothing of their own inside.
+    pub(super) fn escapes(&self) -> impl Iterator<Item = &Escape> {
+        self.escapes.iter()
+    }
+
+    /// Whether the normal form may hold escapes again.
+    pub(super) fn again(&self) -> bool {
+        self.again
+    }
+
+    /// Forgets everything but the memory.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.escapes.clear();
+        self.taken = 0;
+        self.again = false;
+    }
+}
