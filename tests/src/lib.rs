@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod chance;
 pub mod fake;
 pub mod frame;
 pub mod kernel;

