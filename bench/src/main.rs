@@ -15,6 +15,7 @@ mod tls;
 mod up;
 
 use clap::{Parser, Subcommand};
+use enforcer_tests::llm::asker;
 
 #[derive(Parser)]
 #[command(name = "enforcer-bench", about = "Measures enforcer beside other proxies")]
@@ -35,6 +36,11 @@ enum Part {
     KernelOthers,
     /// Connects and talks as asked for
     KernelLoad,
+    /// Asks for answers of a model, and says how soon they begin
+    FirstToken {
+        /// HOST ADDRESS ROOTS
+        words: Vec<String>,
+    },
     /// All scenarios with all targets
     Suite(suite::Args),
 }
@@ -46,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Part::KernelServe(args) => kernel::serve(&args),
         Part::KernelOthers => kernel::others(),
         Part::KernelLoad => kernel::load(),
+        Part::FirstToken { words } => asker::run(&asker::Place::parse(&words)?),
         Part::Suite(args) => suite::run(&args),
     }
 }

@@ -22,7 +22,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Run only the scenarios whose key contains this: h1, h2, connect-reuse,
-    /// connect-fresh, download, download-text, rate, sse, idle; or `kernel`, or `mask`
+    /// connect-fresh, download, download-text, rate, sse, idle; or `kernel`, `mask`,
+    /// `first-token`
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured
@@ -100,6 +101,7 @@ fn hosts(args: &Args) -> Result<()> {
     let dir = root.join("target/bench");
     std::fs::create_dir_all(&dir)?;
     let mut command = Command::new(release.join("enforcer-bench"));
+    command.env("ENFORCER_BPF_OBJECT", &object);
     command.arg("suite").arg("--enforcer").arg(release.join("enforcer"));
     command.arg("--object").arg(object).arg("--dir").arg(dir);
     for (name, source) in peers {

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use enforcer_tests::llm;
+
 use crate::stats;
 pub use report::grouped;
 use run::Bench;
@@ -28,7 +30,8 @@ pub struct Args {
     /// A proxy that cannot be measured, for the report
     #[arg(long, value_name = "NAME=REASON")]
     left_out: Vec<String>,
-    /// Run only the scenarios whose key contains this; `kernel` is what programs cost there
+    /// Run only the scenarios whose key contains this; `kernel` is what programs cost there,
+    /// `first-token` how soon the answers of a model begin
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured
@@ -77,11 +80,17 @@ struct Plan {
     repetitions: usize,
     /// Turns in which the cost in the kernel is measured, if it is.
     kernel: Option<usize>,
+    /// How often an answer of a model is waited for, if it is.
+    first_token: Option<usize>,
 }
 
 /// The key of what programs cost in the kernel.
 const KERNEL: &str = "kernel";
+/// The key of how soon the answers of a model begin.
+const FIRST_TOKEN: &str = "first-token";
 /// Its turns in one repetition.
+const ANSWERS: usize = 100;
+/// The kernel's turns in one repetition.
 const TURNS: usize = 20;
 
 fn plan(args: &Args) -> Result<Plan> {
@@ -97,8 +106,10 @@ fn plan(args: &Args) -> Result<Plan> {
     scenarios.retain(|it| wanted(it.key));
     let repetitions = args.repetitions.unwrap_or(if args.quick { 2 } else { 5 });
     let kernel = wanted(KERNEL).then_some(repetitions * TURNS);
-    ensure!(!scenarios.is_empty() || kernel.is_some(), "no scenario has that in its key");
-    Ok(Plan { targets, scenarios, repetitions, kernel })
+    let first_token = wanted(FIRST_TOKEN).then_some(repetitions * ANSWERS);
+    let nothing = scenarios.is_empty() && kernel.is_none() && first_token.is_none();
+    ensure!(!nothing, "no scenario has that in its key");
+    Ok(Plan { targets, scenarios, repetitions, kernel, first_token })
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -113,6 +124,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(turns) = plan.kernel {
         results.kernel = Some(crate::kernel::measure(&args.object, turns)?);
+    }
+    if let Some(turns) = plan.first_token {
+        let this = std::env::current_exe()?;
+        let this = this.to_str().context("the path of this program is no text")?;
+        results.first_token = llm::first_token::measure(&[this, "first-token"], turns)?;
     }
     for repetition in 0..plan.repetitions {
         for (at, scenario) in plan.scenarios.iter().enumerate() {

@@ -2,10 +2,13 @@
 //! a script, one character for each delta, with the repeats, ids and counts that the
 //! providers' references document. They know no model and check no key.
 
+pub mod asker;
 mod chat;
+pub mod first_token;
 mod gemini;
 mod messages;
 mod ollama;
+pub mod relay;
 mod responses;
 mod script;
 mod serve;

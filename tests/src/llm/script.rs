@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// What is said. Secrets may stand in all of it but the thinking, which is signed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Script {
     /// Said before the tool is called.
     pub text: String,

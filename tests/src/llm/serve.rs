@@ -1,9 +1,11 @@
 //! The server: which path of which API a request is for, and what it was sent.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use enforcer::protocol::http::coding::{self, Decoder};
 use futures_util::{SinkExt, StreamExt};
@@ -49,15 +51,30 @@ pub struct FakeLlm {
 struct State {
     script: Script,
     /// Whether it takes WebSockets; who cannot have one goes on without.
-    websockets: std::sync::atomic::AtomicBool,
+    websockets: AtomicBool,
+    /// Milliseconds between two events.
+    pause: AtomicU64,
     calls: Mutex<Vec<Call>>,
 }
 
 impl FakeLlm {
+    /// Serves all of [`HOSTS`] at port 443 of a loopback address that nobody else has.
+    pub fn start(script: Script) -> Result<(IpAddr, Self)> {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        for net in 64..128 {
+            let address = Ipv4Addr::new(127, net, high, low);
+            if let Ok(fake) = Self::start_at(&format!("{address}:443"), script.clone()) {
+                return Ok((address.into(), fake));
+            }
+        }
+        bail!("no address of the loopback network has port 443 free");
+    }
+
     /// Serves all of [`HOSTS`] at an address.
     pub fn start_at(address: &str, script: Script) -> Result<Self> {
         let (tls, ca_pem) = certificate(&HOSTS)?;
-        let state = Arc::new(State { script, websockets: true.into(), calls: Mutex::default() });
+        let state =
+            Arc::new(State { script, websockets: true.into(), pause: 0.into(), calls: Mutex::default() });
         let shared = Arc::clone(&state);
         let address = listen(address, tls, move |request, _| {
             let state = Arc::clone(&shared);
@@ -68,7 +85,13 @@ impl FakeLlm {
 
     /// Whether WebSockets are taken from now on.
     pub fn take_websockets(&self, take: bool) {
-        self.state.websockets.store(take, std::sync::atomic::Ordering::SeqCst);
+        self.state.websockets.store(take, Ordering::SeqCst);
+    }
+
+    /// Waits as long between two events from now on.
+    pub fn pause(&self, pause: Duration) {
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.state.pause.store(pause, Ordering::SeqCst);
     }
 
     /// What came since this was asked for the last time.
@@ -96,7 +119,7 @@ async fn answer(mut request: Request<Incoming>, state: &Arc<State>) -> Response<
     };
     if call.websocket {
         state.calls().push(call.clone());
-        if !state.websockets.load(std::sync::atomic::Ordering::SeqCst) {
+        if !state.websockets.load(Ordering::SeqCst) {
             return status(StatusCode::UPGRADE_REQUIRED);
         }
         let state = Arc::clone(state);
@@ -108,7 +131,25 @@ async fn answer(mut request: Request<Incoming>, state: &Arc<State>) -> Response<
     };
     call.body = body;
     state.calls().push(call.clone());
-    route(&call, &state.script)
+    let answer = route(&call, &state.script);
+    match state.pause.load(Ordering::SeqCst) {
+        0 => answer,
+        pause => paced(answer, Duration::from_millis(pause)),
+    }
+}
+
+/// The same, and a pause before each frame but the first.
+fn paced(answer: Response<Body>, pause: Duration) -> Response<Body> {
+    let frames = |body: Body| {
+        futures_util::stream::unfold((body, true), move |(mut body, first)| async move {
+            let frame = body.frame().await?;
+            if !first {
+                tokio::time::sleep(pause).await;
+            }
+            Some((frame, (body, false)))
+        })
+    };
+    answer.map(|body| http_body_util::StreamBody::new(frames(body)).boxed_unsync())
 }
 
 /// The body without its codings.

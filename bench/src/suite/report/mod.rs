@@ -14,6 +14,8 @@ use super::process::scheduling;
 use super::run::{FOREIGN, Sample};
 use super::scenario::{Metric, Scenario};
 use super::{Target, peers};
+use enforcer_tests::llm::first_token;
+
 use crate::kernel::KernelCost;
 use crate::{machine, stats};
 
@@ -53,6 +55,9 @@ pub struct Results {
     /// What the programs cost in the kernel, if that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelCost>,
+    /// How soon the answers of a model begin, if that was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_token: Vec<first_token::Row>,
 }
 
 /// The runs of one target in one scenario, taken together.
@@ -96,6 +101,7 @@ impl Results {
             left_out: Vec::new(),
             rows: Vec::new(),
             kernel: None,
+            first_token: Vec::new(),
         }
     }
 
@@ -222,6 +228,9 @@ pub fn table(results: &Results, scenarios: &[Scenario]) -> String {
     }
     if let Some(kernel) = &results.kernel {
         line(&mut out, &kernel.table());
+    }
+    if !results.first_token.is_empty() {
+        line(&mut out, &first_token::table(&results.first_token));
     }
     out
 }

@@ -3,6 +3,7 @@
 //! the repeats at the end.
 
 mod agents;
+mod first_token;
 mod sdks;
 mod world;
 

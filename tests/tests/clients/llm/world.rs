@@ -63,7 +63,12 @@ pub fn prompt() -> String {
 
 impl World {
     pub fn start(policy: &str) -> Self {
-        let (address, fake) = fake();
+        Self::start_with(policy, script())
+    }
+
+    /// The same with another thing to say.
+    pub fn start_with(policy: &str, script: Script) -> Self {
+        let (address, fake) = FakeLlm::start(script).unwrap();
         let names: Vec<(&str, IpAddr)> = HOSTS.iter().map(|name| (*name, address)).collect();
         let secrets = [("DEPLOY", REGISTERED), ("TYPED", TYPED)];
         let masks = policy.contains("mask:");
@@ -160,18 +165,6 @@ impl std::fmt::Display for Outcome {
         }
         Ok(())
     }
-}
-
-/// The fake at port 443 of a loopback address that nobody else has.
-fn fake() -> (IpAddr, FakeLlm) {
-    let pid = std::process::id();
-    for net in 64..128 {
-        let address = format!("127.{net}.{}.{}", pid >> 8 & 0xff, pid & 0xff);
-        if let Ok(fake) = FakeLlm::start_at(&format!("{address}:443"), script()) {
-            return (address.parse().unwrap(), fake);
-        }
-    }
-    panic!("no address of the loopback network has port 443 free");
 }
 
 fn environment(home: &Path) -> BTreeMap<&'static str, String> {
