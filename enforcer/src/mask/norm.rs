@@ -147,7 +147,7 @@ impl Normaliser {
         run.copy(run.at);
         let given = unit.given();
         let norm = run.out.bytes.len();
-        let escape = Escape { norm, norm_len: given.len(), raw: run.base + run.at, raw_len: unit.len };
+        let escape = Escape { norm, norm_len: given.len(), raw: run.base + run.at, raw_len: unit.len() };
         run.out.escapes.push(escape);
         run.out.again = run.out.again
             || unit.layered
@@ -156,10 +156,25 @@ impl Normaliser {
         for byte in given {
             run.out.bytes.push(*byte);
         }
-        run.at += unit.len;
+        run.at += unit.len();
         run.done = run.at;
         self.follows = unit.quoted;
         self.quoted |= unit.quoted;
+    }
+
+    /// Whether what is given here can complete an escape of another layer that it interrupts.
+    fn reopens(&mut self, given: &[u8], run: &mut Run<'_>) -> bool {
+        let normal = &run.out.bytes[run.from..];
+        match given {
+            [b'\n'] => normal.last().map_or(self.since == 0, |b| *b == b'='),
+            _ if given.iter().all(|b| escape::goes_on(*b)) => {
+                // What was looked at needs no second look.
+                self.since = self.since(normal);
+                run.from = run.out.bytes.len();
+                self.since < BODY_MAX
+            }
+            _ => false,
+        }
     }
 
     /// How many bytes at the end of the normal form can belong to an escape that began before
@@ -180,7 +195,7 @@ struct Run<'a> {
     last: bool,
     /// What was taken by earlier pushes.
     base: usize,
-    /// Where the normal form of `raw` begins.
+    /// From where on the normal form was not looked at for what escapes interrupt.
     from: usize,
     /// Raw bytes whose normal form stands in `out`.
     done: usize,

@@ -9,13 +9,12 @@ const TITLE_MAX: usize = 7;
 /// PostgreSQL writes bytes.
 const HEX_STRING: usize = 4;
 
-/// Something that is undone as one.
+/// Something that is undone as one. Small, so that it is handed over in a register.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
-    /// Raw bytes.
-    pub(super) len: usize,
+    len: u8,
     given: [u8; 4],
-    count: usize,
+    count: u8,
     /// It is quoted-printable.
     pub(super) quoted: bool,
     /// What it gives can belong to an escape of another layer.
@@ -23,27 +22,33 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Its normal form.
-    pub(super) fn given(&self) -> &[u8] {
-        &self.given[..self.count]
+    /// Raw bytes.
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.len)
     }
 
-    fn nothing(len: usize) -> Self {
+    /// Its normal form.
+    pub(super) fn given(&self) -> &[u8] {
+        &self.given[..usize::from(self.count)]
+    }
+
+    fn nothing(len: u8) -> Self {
         Self { len, given: [0; 4], count: 0, quoted: false, layered: false }
     }
 
     /// One byte, which may be a part of a character.
-    fn byte(byte: u8, len: usize) -> Self {
-        let mut unit = Self::nothing(len);
-        if !matches!(byte, 0 | b'\r') {
-            unit.given[0] = byte;
-            unit.count = 1;
-            unit.layered = is_introducer(byte) || byte >= 0x80;
+    fn byte(byte: u8, len: u8) -> Self {
+        let shown = !matches!(byte, 0 | b'\r');
+        Self {
+            len,
+            given: [byte, 0, 0, 0],
+            count: u8::from(shown),
+            quoted: false,
+            layered: shown && (is_introducer(byte) || byte >= 0x80),
         }
-        unit
     }
 
-    fn text(text: &str, len: usize) -> Self {
+    fn text(text: &str, len: u8) -> Self {
         let mut unit = Self::nothing(len);
         for (slot, byte) in unit.given.iter_mut().zip(text.bytes()) {
             *slot = byte;
@@ -54,15 +59,22 @@ impl Unit {
     }
 
     /// A character, folded at once.
-    fn code(code: u32, len: usize) -> Step {
+    fn code(code: u32, len: u8) -> Step {
         let char = char::from_u32(code).ok_or(Stop::Not)?;
-        if char.is_ascii() {
-            return Ok(Self::byte(u8::try_from(code).unwrap_or_default(), len));
-        }
-        Ok(match fold::of(code) {
-            Some(text) => Self::text(text, len),
-            None => Self::text(char.encode_utf8(&mut [0; 4]), len),
+        Ok(match (u8::try_from(code), fold::of(code)) {
+            (Ok(byte @ 0..0x80), _) => Self::byte(byte, len),
+            (_, fold::SELF) => Self::text(char.encode_utf8(&mut [0; 4]), len),
+            (_, value) => Self::folded(value, len),
         })
+    }
+
+    /// What a character stands for.
+    fn folded(value: u8, len: u8) -> Self {
+        match value {
+            b' '.. => Self::byte(value, len),
+            fold::NOTHING => Self::nothing(len),
+            _ => Self::text(fold::ligature(value), len),
+        }
     }
 }
 
@@ -138,6 +150,12 @@ pub(super) struct Quoted {
     pub(super) follows: bool,
 }
 
+/// A length within `ESCAPE_MAX_BYTES`.
+fn short(len: usize) -> u8 {
+    debug_assert!(len <= ESCAPE_MAX_BYTES);
+    u8::try_from(len).unwrap_or(u8::MAX)
+}
+
 /// What begins here.
 pub(super) fn read(r: Reader<'_>, quoted: Quoted) -> Step {
     match r.byte(0)? {
@@ -154,7 +172,7 @@ pub(super) fn read(r: Reader<'_>, quoted: Quoted) -> Step {
 /// What begins here with a byte that is not ASCII.
 #[inline]
 pub(super) fn foreign(r: Reader<'_>) -> Step {
-    fold::read(r).map(|(text, len)| Unit::text(text, len))
+    fold::read(r).map(|(value, len)| Unit::folded(value, len))
 }
 
 /// Whether an escape of text begins with this byte.
@@ -169,7 +187,7 @@ pub(super) fn is_body(byte: u8) -> bool {
 
 /// Whether this byte can complete an escape that something in it interrupted.
 pub(super) fn goes_on(byte: u8) -> bool {
-    is_body(byte) || matches!(byte, b';' | b'}' | b'\n')
+    is_body(byte) || matches!(byte, b';' | b'}')
 }
 
 /// What a letter stands for after a backslash, if that is all; 0 if not.
@@ -222,7 +240,7 @@ fn braced(r: Reader<'_>) -> Step {
     let mut value = 0_u32;
     for at in 3..12 {
         match r.byte(at)? {
-            b'}' if at > 3 => return Unit::code(value, at + 1),
+            b'}' if at > 3 => return Unit::code(value, short(at + 1)),
             _ if at == 11 => break,
             _ => value = value << 4 | r.digit(at, 16)?,
         }
@@ -319,7 +337,7 @@ fn entity(r: Reader<'_>) -> Step {
         }
     };
     let found = NAMES.iter().find(|(known, _)| *known == name).ok_or(Stop::Not)?;
-    Ok(Unit::text(found.1, end + 1))
+    Ok(Unit::text(found.1, short(end + 1)))
 }
 
 /// `&#65;` or `&#x41;`; the semicolon may be missing.
@@ -331,7 +349,7 @@ fn numeric(r: Reader<'_>) -> Step {
         match byte.and_then(|b| char::from(b).to_digit(radix)) {
             Some(digit) => value = value.saturating_mul(radix).saturating_add(digit),
             None if at == first => return Err(Stop::Not),
-            None => return Unit::code(value, if byte == Some(b';') { at + 1 } else { at }),
+            None => return Unit::code(value, short(at) + u8::from(byte == Some(b';'))),
         }
     }
     Err(Stop::Not)
@@ -387,7 +405,7 @@ fn terminal(r: Reader<'_>) -> Step {
         _ => Err(Stop::Not),
     };
     match len {
-        Ok(len) => Ok(Unit::nothing(len)),
+        Ok(len) => Ok(Unit::nothing(short(len))),
         Err(Stop::Not) => Ok(Unit::nothing(1)),
         Err(Stop::Wait) => Err(Stop::Wait),
     }

@@ -22,6 +22,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// The next candidate at or after `from`.
+    #[inline]
     pub(super) fn next(&mut self, from: usize) -> Option<usize> {
         let skip = from - self.base.min(from);
         if skip >= BLOCK {

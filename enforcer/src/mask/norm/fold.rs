@@ -6,14 +6,12 @@ use super::{
 };
 
 /// What a character stands for: itself.
-const SELF: u8 = 0;
+pub(super) const SELF: u8 = 0;
 /// What a character stands for: nothing.
-const NOTHING: u8 = 1;
+pub(super) const NOTHING: u8 = 1;
 /// The first ligature; what is not one of these is an ASCII character.
 const LIGATURES: u8 = 2;
 const LIGATURE: [&str; 7] = ["ff", "fi", "fl", "ffi", "ffl", "st", "st"];
-const ASCII: &str =
-    " !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
 
 /// Characters one after the other whose compatibility decomposition is one ASCII character,
 /// from the first on (below U+10000).
@@ -157,25 +155,22 @@ fn above(code: u32) -> u8 {
     }
 }
 
-fn text(value: u8) -> Option<&'static str> {
-    match value {
-        SELF => None,
-        NOTHING => Some(""),
-        b' '.. => ASCII.get(usize::from(value - b' ')..=usize::from(value - b' ')),
-        _ => LIGATURE.get(usize::from(value - LIGATURES)).copied(),
-    }
+/// What a ligature stands for.
+pub(super) fn ligature(value: u8) -> &'static str {
+    value.checked_sub(LIGATURES).and_then(|at| LIGATURE.get(usize::from(at))).copied().unwrap_or_default()
 }
 
-/// What a character stands for, if not for itself.
-pub(super) fn of(code: u32) -> Option<&'static str> {
+/// What a character stands for: an ASCII character, `NOTHING`, a ligature, or `SELF`.
+pub(super) fn of(code: u32) -> u8 {
     match usize::try_from(code) {
-        Ok(at) if at < 0x1_0000 => text(TABLES.pages[usize::from(TABLES.index[at / PAGE])][at % PAGE]),
-        _ => text(above(code)),
+        Ok(at) if at < 0x1_0000 => TABLES.pages[usize::from(TABLES.index[at / PAGE])][at % PAGE],
+        _ => above(code),
     }
 }
 
 /// The character that begins here and its length in bytes, if it does not stand for itself.
-pub(super) fn read(r: Reader<'_>) -> Result<(&'static str, usize), Stop> {
+#[inline]
+pub(super) fn read(r: Reader<'_>) -> Result<(u8, u8), Stop> {
     let first = r.byte(0)?;
     if !leads(first) {
         return Err(Stop::Not);
@@ -184,6 +179,7 @@ pub(super) fn read(r: Reader<'_>) -> Result<(&'static str, usize), Stop> {
         byte @ 0x80..=0xbf => Ok(u32::from(byte & 0x3f)),
         _ => Err(Stop::Not),
     };
+    let given = |value, len| if value == SELF { Err(Stop::Not) } else { Ok((value, len)) };
     let (page, len) = match first {
         0xc2..=0xdf => (u32::from(first & 0x1f), 2),
         0xe1..=0xef => (u32::from(first & 0x0f) << 6 | last(1)?, 3),
@@ -194,17 +190,15 @@ pub(super) fn read(r: Reader<'_>) -> Result<(&'static str, usize), Stop> {
                 return Err(Stop::Not);
             }
             let code = (top << 6 | last(2)?) << 6;
-            let found = text(above(code | last(3)?)).ok_or(Stop::Not)?;
-            return Ok((found, 4));
+            return given(above(code | last(3)?), 4);
         }
         _ => return Err(Stop::Not),
     };
     let index = usize::try_from(page).ok().and_then(|page| TABLES.index.get(page)).copied();
     match index {
         Some(index) if index != 0 => {
-            let at = usize::try_from(last(len - 1)?).unwrap_or_default();
-            let found = text(TABLES.pages[usize::from(index)][at]).ok_or(Stop::Not)?;
-            Ok((found, len))
+            let at = usize::try_from(last(usize::from(len) - 1)?).unwrap_or_default();
+            given(TABLES.pages[usize::from(index)][at], len)
         }
         _ => Err(Stop::Not),
     }
