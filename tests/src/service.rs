@@ -151,7 +151,7 @@ impl Service {
              scopes_dir = \"{path}/scopes.d\"\n[listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n[ca]\ndir = \"{path}/ca\"\n\
              [dns.names]\n{names}[upstream]\nca_file = \"{path}/upstream.pem\"\n\
-             [mask]\nsecrets_dir = \"{path}/secrets.d\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
+             [mask]\nsecrets_dir = \"{path}/secrets.d\"\nsurrogate_key_file = \"{path}/surrogates.key\"\n[run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
              [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{object}\"\n",
             ports[0], ports[1],
         );

@@ -53,7 +53,7 @@ impl Enforcer {
              scopes_dir = \"{path}/scopes.d\"\n[listen]\ntcp_port = {}\ndns_port = {}\n[proxy]\nuser = \"nobody\"\nworkers = 1\n\
              [policy]\ndir = \"{path}/policies\"\n[recording]\ndir = \"{path}/sessions\"\n\
              [ca]\ndir = \"{path}/ca\"\n[dns.names]\n\"{NAME}\" = [\"127.0.0.2\"]\n\
-             [upstream]\nca_file = \"{}\"\n[mask]\nsecrets_dir = \"{path}/secrets.d\"\n\
+             [upstream]\nca_file = \"{}\"\n[mask]\nsecrets_dir = \"{path}/secrets.d\"\nsurrogate_key_file = \"{path}/surrogates.key\"\n\
              [run]\ndir = \"{path}/run\"\ngroup = \"nogroup\"\n\
              [kernel]\npins = \"/sys/fs/bpf/{group}\"\nobject = \"{}\"\n",
             process::free("127.0.0.1")?.port(),

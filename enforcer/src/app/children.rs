@@ -255,6 +255,7 @@ impl Daemon {
             static_names: self.config.dns.names.clone(),
             limits: serde_json::to_value(&self.config.limits)?,
             secrets: registered(&self.config.mask.secrets_dir)?,
+            surrogate_key: super::surrogates::key(&self.config.mask.surrogate_key_file)?,
             workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
         })
     }

@@ -172,12 +172,19 @@ pub struct Mask {
     pub env: Vec<String>,
     /// A folder of files with values that are secrets everywhere.
     pub secrets_dir: PathBuf,
+    /// The key of surrogates: the same on all hosts that are to make the same ones. It is made
+    /// if it is missing.
+    pub surrogate_key_file: PathBuf,
 }
 
 impl Default for Mask {
     fn default() -> Self {
         let env = ["*TOKEN*", "*SECRET*", "*PASSWORD*", "*_KEY", "*APIKEY*", "*CREDENTIAL*"];
-        Self { env: env.map(str::to_owned).to_vec(), secrets_dir: "/etc/enforcer/secrets.d".into() }
+        Self {
+            env: env.map(str::to_owned).to_vec(),
+            secrets_dir: "/etc/enforcer/secrets.d".into(),
+            surrogate_key_file: "/var/lib/enforcer/surrogates.key".into(),
+        }
     }
 }
 

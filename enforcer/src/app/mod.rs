@@ -20,5 +20,6 @@ mod reload;
 pub mod scopes;
 pub mod signer;
 mod sockets;
+mod surrogates;
 pub mod trust;
 mod watch;

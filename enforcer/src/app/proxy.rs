@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::gate::{Gate, Settings, Subjects};
-use crate::mask::ExactValue;
+use crate::mask::{ExactValue, SurrogateKey};
 use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::policy::PolicyStore;
@@ -109,7 +109,8 @@ async fn start(
         }
     });
     let operator = setup.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>()?;
-    let process = Process::start(shared, setup.workers, operator)?;
+    let surrogates = SurrogateKey::from_hex(&setup.surrogate_key)?;
+    let process = Process::start(shared, setup.workers, operator, Some(surrogates))?;
     Ok((process, dns.context("no resolver")?))
 }
 

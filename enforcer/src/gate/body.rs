@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use crate::mask::{MaskError, Masker, StreamMasker};
+use crate::mask::{BodyParts, Findings, MaskError, Masker, StreamMasker};
 use crate::protocol::grpc;
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
 use crate::protocol::http::strict;
@@ -140,6 +140,8 @@ pub struct Carry<'a> {
     pub said: Said,
     /// `None` if a coding is not understood: nothing of the body is recorded then.
     pub codings: Option<Vec<Coding>>,
+    /// What masks the parts that policy names; before anything is recorded.
+    pub parts: Option<BodyParts>,
     pub broken: Broken,
     /// Set if no message in it may change its length.
     pub messages: Option<grpc::Framing>,
@@ -168,6 +170,7 @@ impl Carry<'_> {
                 let stream = masker.stream();
                 Some(Wire {
                     decoder,
+                    parts: self.parts,
                     stream,
                     encoder,
                     masker: masker.clone(),
@@ -211,6 +214,8 @@ impl Carry<'_> {
 /// What is done to the wire if something is masked on it.
 struct Wire {
     decoder: Option<Decoder>,
+    /// Comes first, so that what it masks is not recorded either.
+    parts: Option<BodyParts>,
     stream: StreamMasker,
     encoder: Option<Encoder>,
     masker: Masker,
@@ -219,6 +224,18 @@ struct Wire {
 }
 
 impl Wire {
+    fn parts(&mut self, bytes: Bytes) -> Result<Bytes, BodyError> {
+        let Some(parts) = &mut self.parts else { return Ok(bytes) };
+        Ok(parts.push(bytes)?)
+    }
+
+    /// What the parts held back, and what was found in them.
+    fn parts_end(&mut self) -> Result<(Bytes, Findings), BodyError> {
+        let Some(parts) = &mut self.parts else { return Ok((Bytes::new(), Findings::default())) };
+        let last = parts.finish()?;
+        Ok((last, parts.findings().clone()))
+    }
+
     fn mask(&mut self, bytes: Bytes) -> Result<Bytes, BodyError> {
         let masked = self.stream.push(bytes)?.into_bytes();
         self.unless_broken(masked)
@@ -230,7 +247,12 @@ impl Wire {
     }
 
     fn unless_broken(&self, masked: Bytes) -> Result<Bytes, BodyError> {
-        if self.rigid && !self.stream.findings().is_empty() { Err(BodyError::Message) } else { Ok(masked) }
+        let in_parts = self.parts.as_ref().is_some_and(|parts| !parts.findings().is_empty());
+        if self.rigid && (in_parts || !self.stream.findings().is_empty()) {
+            Err(BodyError::Message)
+        } else {
+            Ok(masked)
+        }
     }
 }
 
@@ -337,6 +359,7 @@ where
                 Ok(None)
             }
             None => {
+                let bytes = wire.parts(bytes)?;
                 self.tap.push(&bytes)?;
                 let masked = wire.mask(bytes)?;
                 Ok((!masked.is_empty()).then_some(masked))
@@ -355,6 +378,7 @@ where
                 ready!(coop::poll_proceed(cx)).made_progress();
             }
             let Some(piece) = decoder.next()? else { break };
+            let piece = wire.parts(piece)?;
             self.tap.push(&piece)?;
             let mut out = wire.mask(piece)?;
             if let Some(encoder) = &mut wire.encoder {
@@ -370,9 +394,16 @@ where
 
     /// What was held back until the end.
     fn tail(&mut self) -> Result<Bytes, BodyError> {
+        let Some(wire) = &mut self.wire else {
+            self.tap.end()?;
+            return Ok(Bytes::new());
+        };
+        let (last, found) = wire.parts_end()?;
+        self.tap.found(found);
+        self.tap.push(&last)?;
         self.tap.end()?;
-        let Some(wire) = &mut self.wire else { return Ok(Bytes::new()) };
-        let tail = wire.finish()?;
+        let first = wire.mask(last)?;
+        let tail = Bytes::from([first, wire.finish()?].concat());
         let Some(encoder) = &mut wire.encoder else { return Ok(tail) };
         let first = encoder.push(tail, false)?;
         let last = encoder.finish()?;
@@ -414,8 +445,12 @@ where
         if matches!(this.state, State::Trailers) {
             this.state = State::Done;
             if let Some(mut trailers) = this.trailers.take() {
-                if let Some(wire) = &this.wire {
-                    headers::mask(&mut trailers, &wire.masker);
+                let masked = this.wire.as_ref().map(|wire| headers::mask(&mut trailers, &wire.masker));
+                if let Some(Err(error)) = masked {
+                    let error = BodyError::Mask(error);
+                    this.tap.abort(&error);
+                    this.broken.get_or_init(|| error.stop());
+                    return Poll::Ready(Some(Err(error)));
                 }
                 this.tap.trailers(&trailers)?;
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

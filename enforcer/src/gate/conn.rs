@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::mask::{Findings, MaskedText};
+use crate::mask::{Findings, MaskedText, Masker};
 use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
 use crate::protocol::http::canonical;
 use crate::protocol::http::request::RequestFacts;
@@ -114,17 +114,30 @@ impl Conn {
         }
     }
 
-    /// Drafts what is asked for.
-    pub fn statement(&self, id: u32, facts: &RequestFacts) -> Result<(), SessionError> {
+    /// Drafts what is asked for; of the query without the parts that policy masks as a whole.
+    pub fn statement(
+        &self,
+        id: u32,
+        facts: &RequestFacts,
+        masker: Option<&Masker>,
+    ) -> Result<(), SessionError> {
         self.is_towards(&facts.authority());
         self.draft(&Event::Statement {
             statement: id,
             method: self.text(facts.method.as_str()),
             authority: self.text(&facts.authority()),
             path: self.text(&facts.path),
-            query: facts.query.as_deref().map(|query| self.text(&canonical::query(query))),
+            query: facts.query.as_deref().map(|query| self.query(&canonical::query(query), masker)),
             version: facts.version,
         })
+    }
+
+    fn query(&self, query: &str, masker: Option<&Masker>) -> MaskedText {
+        match masker.map(|masker| masker.query(query)) {
+            None => self.text(query),
+            Some(Ok((masked, _))) => self.text(masked.as_str()),
+            Some(Err(_)) => MaskedText::fixed("[a part of it is denied]"),
+        }
     }
 
     /// Drafts what policy said; on disk before it returns if it is a denial, or if

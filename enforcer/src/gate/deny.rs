@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
+use crate::mask::MaskError;
 use crate::policy::Decision;
 use crate::protocol::{git, grpc};
 use crate::session::Side;
 
-use super::WireBody;
+use super::{BodyError, WireBody};
 
 /// The header in which machines find the decision.
 pub const DECISION_HEADER: &str = "x-enforcer-decision";
@@ -156,6 +157,12 @@ impl Stop {
     pub fn log_unavailable(detail: impl ToString) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::failed(Side::Internal, status, "log-unavailable", detail.to_string())
+    }
+
+    /// Policy denies, or would have held, what was found in the head of a message.
+    pub fn found(error: MaskError) -> Self {
+        let stop = BodyError::Mask(error).stop();
+        Self { close: false, ..stop }
     }
 
     #[must_use]

@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use hyper::ext::ReasonPhrase;
 
-use crate::mask::{Findings, Masker, Place};
+use crate::mask::{BodyParts, Findings, MaskError, Masker, Place};
 use crate::protocol::grpc;
 
 /// Fields of one connection only (RFC 9110, section 7.6.1), and of proxies.
@@ -112,19 +112,20 @@ pub fn strip_detours(headers: &mut HeaderMap) {
     headers.remove(super::deny::DECISION_HEADER);
 }
 
-/// Masks every value; gives what was found. A value that can no longer stand in
-/// a header is taken away, and so is a field whose name is a secret.
-pub fn mask(headers: &mut HeaderMap, masker: &Masker) -> Findings {
+/// Masks every value; gives what was found, or why the message must not go on. A value that can
+/// no longer stand in a header is taken away, and so is a field whose name is a secret.
+pub fn mask(headers: &mut HeaderMap, masker: &Masker) -> Result<Findings, MaskError> {
     let mut all = Findings::default();
     let mut broken = Vec::new();
     for (name, value) in headers.iter_mut() {
         let (place, found) = masker.text(name.as_str());
-        if !found.is_empty() {
-            all.merge(&found.at(&Place::Header(place)));
+        let secret = place.as_str() != name.as_str();
+        all.merge(&found.at(&Place::Header(place.clone())));
+        if secret {
             broken.push(name.clone());
             continue;
         }
-        let (masked, findings) = masker.mask(value.as_bytes());
+        let (masked, findings) = masker.header(name.as_str(), value.as_bytes())?;
         if findings.is_empty() {
             continue;
         }
@@ -137,17 +138,23 @@ pub fn mask(headers: &mut HeaderMap, masker: &Masker) -> Findings {
     for name in broken {
         headers.remove(name);
     }
-    all
+    Ok(all)
+}
+
+/// The parts of a body that policy names, if this one can have any.
+pub fn body_parts(headers: &HeaderMap, masker: Option<&Masker>) -> Option<BodyParts> {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    masker?.body_parts(kind)
 }
 
 /// Takes a reason phrase away that holds a secret: HTTP/1.1 would carry it as it came.
-pub fn mask_reason(extensions: &mut http::Extensions, masker: &Masker) -> Findings {
-    let found =
-        extensions.get::<ReasonPhrase>().map(|reason| masker.mask(reason.as_bytes()).1).unwrap_or_default();
+pub fn mask_reason(extensions: &mut http::Extensions, masker: &Masker) -> Result<Findings, MaskError> {
+    let Some(reason) = extensions.get::<ReasonPhrase>() else { return Ok(Findings::default()) };
+    let found = masker.whole(reason.as_bytes(), Place::Other)?.1;
     if !found.is_empty() {
         extensions.remove::<ReasonPhrase>();
     }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]

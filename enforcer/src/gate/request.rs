@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::mask::{Masker, Place};
+use crate::mask::{MaskError, Masker, Place};
 use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
 use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
@@ -120,31 +120,34 @@ impl<F: Forward> Steps<'_, F> {
                 return Err(self.refuse(&policy, stop).await);
             }
         };
-        conn.statement(self.statement, &facts).map_err(Stop::log_unavailable)?;
         if let Some(stop) = &self.scope.denied {
+            conn.statement(self.statement, &facts, None).map_err(Stop::log_unavailable)?;
             return Err(self.refuse(&policy, stop.clone()).await);
         }
         let decision = self.decide(&policy, &facts, &claimed_methods(parts));
+        let masker = |selection| conn.subject.masker(selection).map_err(mask_unavailable);
+        let request_masker = masker(&decision.request_mask)?;
+        let response_masker = masker(&decision.response_mask)?;
+        let stated = conn.statement(self.statement, &facts, request_masker.as_ref());
+        stated.map_err(Stop::log_unavailable)?;
         let recorded = conn.verdict(Some(self.statement), &policy, &decision).await;
         recorded.map_err(Stop::log_unavailable)?;
         if decision.verdict == Verdict::Deny {
             return Err(Stop::policy(&decision));
         }
-        let masker = |selection| conn.subject.masker(selection).map_err(mask_unavailable);
         // A name is a message to whoever serves the zone; behind TLS it was looked at
         // before anybody was asked for it.
         if !facts.tls && conn.subject.reveals(&facts.host) {
             let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-name");
             return Err(self.refuse(&policy, stop).await);
         }
-        let request_masker = masker(&decision.request_mask)?;
-        let response_masker = masker(&decision.response_mask)?;
         if let Some(masker) = &request_masker {
             // Neither can be masked: it would be another one than policy allowed.
-            let mut findings = masker.text(&facts.path).1;
-            findings.merge(&masker.text(facts.method.as_str()).1);
-            if !findings.is_empty() {
-                conn.findings(self.statement, Direction::Request, findings.at(&Place::Path));
+            let (path, mut findings) = masker.text(&facts.path);
+            let (method, found) = masker.text(facts.method.as_str());
+            findings.merge(&found);
+            conn.findings(self.statement, Direction::Request, findings.at(&Place::Path));
+            if path.as_str() != facts.path || method.as_str() != facts.method.as_str() {
                 let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-path");
                 return Err(self.refuse(&policy, stop).await);
             }
@@ -227,9 +230,17 @@ impl<F: Forward> Steps<'_, F> {
         let mut query = allowed.facts.query.clone();
         let empty = body.is_end_stream();
         if let Some(masker) = masker {
-            let found = headers::mask(&mut parts.headers, masker);
-            conn.findings(self.statement, Direction::Request, found);
-            query = query.map(|query| self.mask_query(masker, query));
+            let masked = headers::mask(&mut parts.headers, masker).map(|found| {
+                conn.findings(self.statement, Direction::Request, found);
+                query.map(|query| self.mask_query(masker, query)).transpose()
+            });
+            query = match masked {
+                Ok(Ok(masked)) => masked,
+                Ok(Err(error)) | Err(error) => {
+                    self.discard(&parts, body).await;
+                    return Err(self.late(Stop::found(error)).await);
+                }
+            };
             if !empty {
                 headers::forget_the_bytes(&mut parts.headers);
             }
@@ -240,6 +251,7 @@ impl<F: Forward> Steps<'_, F> {
             direction: Direction::Request,
             said: Said::of(parts.version, &parts.headers),
             codings,
+            parts: headers::body_parts(&parts.headers, masker),
             broken: Arc::clone(broken),
             messages: grpc::Framing::of(&parts.headers),
             wire: masker,
@@ -270,14 +282,14 @@ impl<F: Forward> Steps<'_, F> {
         Ok(request)
     }
 
-    fn mask_query(&self, masker: &Masker, query: String) -> String {
-        let (masked, findings) = masker.text(&canonical::query(&query));
+    fn mask_query(&self, masker: &Masker, query: String) -> Result<String, MaskError> {
+        let (masked, findings) = masker.query(&canonical::query(&query))?;
         if findings.is_empty() {
-            return query;
+            return Ok(query);
         }
         self.scope.conn.findings(self.statement, Direction::Request, findings.at(&Place::Query));
         // Brackets do not stand in a query.
-        masked.as_str().replace('[', "%5B").replace(']', "%5D")
+        Ok(masked.as_str().replace('[', "%5B").replace(']', "%5D"))
     }
 
     /// Holds a whole body before anything goes out.
@@ -337,8 +349,8 @@ impl<F: Forward> Steps<'_, F> {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         if let Some(masker) = &allowed.response_masker {
-            let mut found = headers::mask(&mut parts.headers, masker);
-            found.merge(&headers::mask_reason(&mut parts.extensions, masker));
+            let mut found = headers::mask(&mut parts.headers, masker).map_err(Stop::found)?;
+            found.merge(&headers::mask_reason(&mut parts.extensions, masker).map_err(Stop::found)?);
             conn.findings(self.statement, Direction::Response, found);
         }
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);

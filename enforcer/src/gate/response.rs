@@ -41,8 +41,8 @@ impl Delivery<'_> {
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_detours(&mut parts.headers);
         if let Some(masker) = self.masker {
-            let mut found = headers::mask(&mut parts.headers, masker);
-            found.merge(&headers::mask_reason(&mut parts.extensions, masker));
+            let mut found = headers::mask(&mut parts.headers, masker).map_err(Stop::found)?;
+            found.merge(&headers::mask_reason(&mut parts.extensions, masker).map_err(Stop::found)?);
             self.conn.findings(self.statement, Direction::Response, found);
             if !empty || self.head {
                 headers::forget_the_bytes(&mut parts.headers);
@@ -61,6 +61,7 @@ impl Delivery<'_> {
             said: Said::of(parts.version, &parts.headers),
             // What cannot be masked is not recorded either.
             codings: codings.filter(|_| unmaskable.is_none()),
+            parts: headers::body_parts(&parts.headers, self.masker),
             broken: Broken::default(),
             messages: grpc::Framing::of(&parts.headers),
             wire: self.masker,

@@ -10,7 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::mask::{ExactValue, MaskError, Masker, Place, Selection};
+use crate::mask::{ExactValue, MaskError, Masker, Place, Selection, SurrogateKey};
 use crate::policy::WorkloadFacts;
 use crate::workload::Workload;
 use crate::workload::wire::RefusedTo;
@@ -39,6 +39,7 @@ pub struct Subject {
     /// Denials that are told on a leaf of their own.
     told: DefaultDirectRateLimiter,
     exact: Vec<ExactValue>,
+    surrogates: Option<SurrogateKey>,
     everything: Masker,
     maskers: Mutex<Vec<(Selection, Masker)>>,
     refused: Mutex<RefusedTo>,
@@ -62,10 +63,17 @@ impl Subject {
             held: Budget::default(),
             told,
             exact,
+            surrogates: None,
             everything,
             maskers: Mutex::default(),
             refused: Mutex::default(),
         })
+    }
+
+    /// With the key of surrogates; without it there are placeholders in their place.
+    #[must_use]
+    pub fn with_surrogates(self, key: Option<SurrogateKey>) -> Self {
+        Self { surrogates: key, ..self }
     }
 
     /// Masks everything that is known; for what is recorded.
@@ -113,7 +121,7 @@ impl Subject {
         if let Some((_, masker)) = maskers.iter().find(|(known, _)| known == selection) {
             return Ok((!masker.is_noop()).then(|| masker.clone()));
         }
-        let masker = Masker::new(selection, &self.exact)?;
+        let masker = Masker::keyed(selection, &self.exact, self.surrogates.clone())?;
         if maskers.len() >= MASKERS {
             maskers.remove(0);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::mask::{Masked, StreamMasker};
+use crate::mask::{Findings, Masked, StreamMasker};
 use crate::protocol::http::coding::Decoder;
 use crate::session::{Direction, Event};
 
@@ -128,6 +128,11 @@ impl Tap {
         }
         self.close(true);
         Ok(())
+    }
+
+    /// What was found before anything was pushed.
+    pub fn found(&self, findings: Findings) {
+        self.conn.findings(self.statement, self.direction, findings);
     }
 
     /// What was pushed so far is in the page cache when this returns.

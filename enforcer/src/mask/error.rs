@@ -71,6 +71,9 @@ pub enum MaskError {
         /// What was found.
         entity: Entity,
     },
+    /// A body of which policy names parts is said to be JSON, and is none.
+    #[error("policy masks a part of the body, which is said to be JSON but cannot be read as such")]
+    NotJson,
     /// The key of surrogates has the wrong length.
     #[error(
         "the key of surrogates has {length} bytes; it needs {wanted}, at random: `openssl rand {wanted}`"

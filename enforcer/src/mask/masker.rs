@@ -8,6 +8,7 @@ use super::{
     error::MaskError,
     exact::ExactValue,
     filter::{Filter, Target, WINDOW},
+    parts::Parts,
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
     selection::Selection,
     strategy::{Replacement, Strategy, SurrogateKey},
@@ -28,6 +29,7 @@ pub(super) struct Plan {
     rules: Vec<Arc<Rule>>,
     literals: Vec<(Entity, SecretBytes)>,
     strategies: Strategies,
+    pub(super) parts: Parts,
     longest: usize,
 }
 
@@ -64,6 +66,7 @@ impl Masker {
         key: Option<SurrogateKey>,
     ) -> Result<Self, MaskError> {
         let mut rules = Vec::new();
+        let parts = Parts::new(selection, exact, key.as_ref())?;
         let mut strategies = Strategies { key, ..Strategies::default() };
         if !selection.is_none() {
             for rule in rule::builtin()? {
@@ -85,7 +88,7 @@ impl Masker {
                 strategies.literals.push(strategy);
             }
         }
-        Ok(Self(Arc::new(Plan::new(rules, literals, strategies))))
+        Ok(Self(Arc::new(Plan { parts, ..Plan::new(rules, literals, strategies) })))
     }
 
     /// All built-in detectors and no exact value.
@@ -99,7 +102,7 @@ impl Masker {
 
     /// Whether nothing is ever replaced.
     pub fn is_noop(&self) -> bool {
-        self.0.is_noop()
+        self.0.is_noop() && self.0.parts.is_empty()
     }
 
     /// The most bytes that a stream can be held back for.
@@ -115,7 +118,7 @@ impl Masker {
     /// Masks a whole value that stands at a place; without a finding nothing is copied.
     /// A value that cannot be masked (a limit of the stream) is replaced as a whole.
     pub fn mask_at(&self, value: Bytes, place: Place) -> (Masked, Findings) {
-        if self.is_noop() {
+        if self.0.is_noop() {
             return (Masked::new(value), Findings::default());
         }
         StreamMasker::new(self.0.clone(), place.clone())
@@ -217,7 +220,15 @@ impl Plan {
                 runs.targets.push((target, rule.detector.pivot));
             }
         }
-        Self { filter: Filter::new(&windows), runs, rules, literals, strategies, longest }
+        Self {
+            filter: Filter::new(&windows),
+            runs,
+            rules,
+            literals,
+            strategies,
+            parts: Parts::default(),
+            longest,
+        }
     }
 
     pub(super) fn is_noop(&self) -> bool {

@@ -22,6 +22,7 @@ mod masker;
 #[cfg_attr(not(test), expect(dead_code, reason = "the stream masker takes it next"))]
 mod norm;
 mod part;
+mod parts;
 mod rule;
 mod selection;
 mod shape;
@@ -36,6 +37,7 @@ pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
 pub use masker::Masker;
 pub use part::{PART_NAME_MAX_BYTES, Part};
+pub use parts::{BodyParts, PART_VALUE_MAX_BYTES};
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
 pub use selection::{Layer, SET_EXACT, SET_PII, SET_SECRETS, Selection};
 pub use strategy::{

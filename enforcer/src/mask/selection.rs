@@ -164,7 +164,8 @@ impl Selection {
         exempt
             .map(|(part, _)| {
                 let others = layers.iter().filter(|l| l.parts.get(part) != Some(&Strategy::Observe));
-                let others: BTreeSet<Layer> = others.cloned().collect();
+                let names = |layer: &Layer| Layer { names: layer.names.clone(), ..Layer::default() };
+                let others: BTreeSet<Layer> = others.map(names).filter(|layer| !layer.is_empty()).collect();
                 (part, if others.is_empty() { Self::None } else { Self::Entities(others) })
             })
             .collect()

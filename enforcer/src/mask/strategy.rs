@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{check, error::MaskError, types::Entity};
-use crate::secret::SecretBytes;
+use crate::secret::{SecretBytes, SecretText};
 
 /// Bytes of the key of surrogates.
 pub const SURROGATE_KEY_BYTES: usize = 32;
@@ -121,6 +121,15 @@ impl SurrogateKey {
             return Err(MaskError::Key { length: key.len(), wanted: SURROGATE_KEY_BYTES });
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
+    /// The key as it stands in its file, in hexadecimal digits.
+    pub fn from_hex(digits: &SecretText) -> Result<Self, MaskError> {
+        let digits = digits.expose().as_bytes();
+        let nibble = |b: &u8| char::from(*b).to_digit(16).and_then(|n| u8::try_from(n).ok());
+        let byte = |pair: &[u8]| Some(nibble(pair.first()?)? << 4 | nibble(pair.get(1)?)?);
+        let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+        Self::new(&SecretBytes::new(bytes.unwrap_or_default()))
     }
 
     /// Bytes that follow from the value, as many blocks as are asked for.

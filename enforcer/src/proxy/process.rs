@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::drain::{self, Drain, Drained, Watch};
 use crate::gate::{Conn, Opened, Subject};
-use crate::mask::{ExactValue, MaskError};
+use crate::mask::{ExactValue, MaskError, SurrogateKey};
 use crate::session::{Event, Outcome, SessionError, SessionKind};
 use crate::workload::Workload;
 use crate::workload::wire::RefusedTo;
@@ -76,6 +76,7 @@ pub struct Process {
     watch: Watch,
     /// Values that the operator registered for all workloads.
     operator: Vec<ExactValue>,
+    surrogates: Option<SurrogateKey>,
     /// One session a workload: for what is of no single connection.
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
     /// One for all who are no workload: a session for each refusal would be as many as
@@ -93,8 +94,14 @@ pub struct Listeners {
 }
 
 impl Process {
-    /// Starts `threads` workers; `operator` are values that are secret for everybody.
-    pub fn start(shared: Arc<Shared>, threads: usize, operator: Vec<ExactValue>) -> io::Result<Self> {
+    /// Starts `threads` workers; `operator` are values that are secret for everybody, and
+    /// `surrogates` is the key with which surrogates are made.
+    pub fn start(
+        shared: Arc<Shared>,
+        threads: usize,
+        operator: Vec<ExactValue>,
+        surrogates: Option<SurrogateKey>,
+    ) -> io::Result<Self> {
         let (drain, watch) = drain::channel();
         let workers = Workers::start(&shared, threads, &watch)?;
         Ok(Self {
@@ -103,6 +110,7 @@ impl Process {
             drain,
             watch,
             operator,
+            surrogates,
             sessions: Mutex::default(),
             strangers: Mutex::default(),
             namespaces: Mutex::default(),
@@ -143,7 +151,8 @@ impl Process {
     /// From now on the workload's connections are served.
     pub fn add(&self, workload: Workload) -> Result<(), ProcessError> {
         let tag = workload.tag;
-        let subject = Arc::new(Subject::new(Arc::new(workload), &self.operator)?);
+        let subject = Subject::new(Arc::new(workload), &self.operator)?;
+        let subject = Arc::new(subject.with_surrogates(self.surrogates.clone()));
         let session = self.open(Arc::clone(&subject))?;
         self.sessions().insert(tag, Arc::new(session));
         self.shared.gate.subjects.insert(subject);

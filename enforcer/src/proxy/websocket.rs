@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::gate::{Conn, WebSocketRelay};
-use crate::mask::{Masker, Place};
+use crate::mask::{MaskError, Masker, Place};
 use crate::session::{Direction, Event, Side};
 
 /// How long one side may take to close after the other did.
@@ -115,6 +115,20 @@ impl Way<'_> {
 
     /// Records what a message says, and gives what goes on of it.
     fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, String> {
+        let told = |error: MaskError| error.to_string();
+        let bytes = match self.masker.as_ref().and_then(|masker| masker.body_parts(b"")) {
+            None => bytes,
+            Some(mut parts) => {
+                let bytes = parts.push(bytes).map_err(told)?;
+                let last = parts.finish().map_err(told)?;
+                self.conn.findings(
+                    self.statement,
+                    self.direction,
+                    parts.findings().clone().at(&Place::WebSocket),
+                );
+                if last.is_empty() { bytes } else { Bytes::from([bytes, last].concat()) }
+            }
+        };
         let (recorded, _) = self.conn.subject.everything().mask(&bytes);
         let (statement, direction) = (self.statement, self.direction);
         let over = recorded.len() > self.keep;
@@ -126,8 +140,8 @@ impl Way<'_> {
             self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
         }
         let Some(masker) = &self.masker else { return Ok(bytes) };
-        let (masked, findings) = masker.mask(&bytes);
-        self.conn.findings(statement, direction, findings.at(&Place::WebSocket));
+        let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(told)?;
+        self.conn.findings(statement, direction, findings);
         Ok(masked.into_bytes())
     }
 }

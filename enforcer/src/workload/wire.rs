@@ -97,6 +97,9 @@ pub struct Setup {
     pub static_names: BTreeMap<String, Vec<IpAddr>>,
     /// Values that the operator registered.
     pub secrets: Vec<SecretValue>,
+    /// With which surrogates are made, in hexadecimal digits.
+    #[serde(with = "crate::secret::exposed")]
+    pub surrogate_key: SecretText,
     pub workers: usize,
     /// The proxy's limits (`proxy::Limits`).
     pub limits: serde_json::Value,

@@ -76,6 +76,89 @@ async fn a_secret_in_a_request_does_not_reach_the_upstream() {
     }
 }
 
+const PARTS: &str = r#"
+version: 1
+name: parts
+rules:
+  - id: parts
+    when: {host: masked.test}
+    mask:
+      request:
+        - exact
+        - {select: {header: x-own}, strategy: keep-last-4}
+        - {select: {header: x-api-key}, strategy: observe}
+        - {select: {cookie: sid}, strategy: surrogate}
+        - {select: {query: pin}}
+        - {select: {form: pin}}
+        - {select: {json: '$.user.pin'}}
+        - {entity: CARD_NUMBER, strategy: deny}
+        - {entity: IBAN, strategy: hold}
+        - {entity: EMAIL, strategy: observe}
+      response: [{entity: CARD_NUMBER, strategy: deny}]
+    addresses: [loopback]
+    allow: true
+"#;
+
+fn posted(kit: &Kit, kind: &str, body: &'static str) -> http::Request<crate::kit::client::Sent> {
+    let request = kit.request("masked.test", "/echo").method("POST").header("content-type", kind);
+    let body = Full::new(Bytes::from_static(body.as_bytes()));
+    request.body(body.map_err(|never| match never {}).boxed_unsync()).unwrap()
+}
+
+#[tokio::test]
+async fn parts_are_masked_by_their_names_and_in_their_own_ways() {
+    let kit = Kit::start(Options { policy: Some(PARTS), ..Options::default() }).await;
+    for h2 in [false, true] {
+        let mut client = kit.client("masked.test", h2).await;
+        let request = kit.request("masked.test", "/headers?a=1&pin=4711");
+        let request = request.header("x-own", "anything-at-all-6789").header("x-api-key", SECRET);
+        let request = request.header("cookie", format!("sid=fortytwo; b={SECRET}"));
+        let seen = text(client.send(request.body(empty()).unwrap()).await.unwrap()).await;
+        assert!(
+            seen.contains("[MASKED:X_OWN:...6789]") && seen.contains(&format!("x-api-key: \"{SECRET}")),
+            "{seen}"
+        );
+        assert!(seen.contains("sid=[SID:") && seen.contains("; b=[MASKED:DEPLOY_KEY]"), "{seen}");
+        assert!(!seen.contains("fortytwo") && !seen.contains("anything-at-all"), "{seen}");
+        let json = "application/json";
+        let form = "application/x-www-form-urlencoded";
+        for (kind, body, wanted) in [
+            (json, r#"{"user": {"pin": 4711}, "pin": 1}"#, r#"{"user": {"pin": "[MASKED:PIN]"}, "pin": 1}"#),
+            (form, "a=1&pin=4711", "a=1&pin=%5BMASKED:PIN%5D"),
+            (json, r#"{"mail": "me@example.org"}"#, r#"{"mail": "me@example.org"}"#),
+        ] {
+            assert_eq!(text(client.send(posted(&kit, kind, body)).await.unwrap()).await, wanted);
+        }
+    }
+    let recorded = kit.recorded_text("MASKED:PIN").await;
+    for secret in ["4711", "fortytwo", "anything-at-all", SECRET] {
+        assert!(!recorded.contains(secret), "{secret} is recorded");
+    }
+}
+
+#[tokio::test]
+async fn what_a_strategy_denies_or_holds_does_not_go_out() {
+    let kit = Kit::start(Options { policy: Some(PARTS), ..Options::default() }).await;
+    for (body, reason) in [
+        ("card 4111 1111 1111 1111 of mine", "secret-in-body"),
+        ("pay to GB82 WEST 1234 5698 7654 32 now", "held"),
+    ] {
+        for h2 in [false, true] {
+            let mut client = kit.client("masked.test", h2).await;
+            let response = client.send(posted(&kit, "text/plain", body)).await.unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{body}");
+            assert!(text(response).await.contains(reason), "{body}");
+            let mut client = kit.client("masked.test", h2).await;
+            let request = kit.request("masked.test", "/headers").header("x-note", body);
+            let response = client.send(request.body(empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN, "{body} in a header");
+            assert!(text(response).await.contains(reason), "{body} in a header");
+        }
+    }
+    let recorded = kit.recorded_text("secret-in-body").await;
+    assert!(!recorded.contains("4111 1111") && !recorded.contains("GB82 WEST"));
+}
+
 #[tokio::test]
 async fn websocket_messages_are_relayed_and_masked() {
     let kit = Kit::start(Options::default()).await;

@@ -91,6 +91,10 @@ fn what_must_not_go_on_is_an_error_and_the_rest_has_its_bound() {
 
 #[test]
 fn a_key_has_one_length() {
+    let hex = |text: &str| SurrogateKey::from_hex(&crate::secret::SecretText::new(text.to_owned()));
+    let by_hex = hex(&"07".repeat(32)).unwrap().surrogate(&Entity::new("T"), b"v");
+    assert_eq!(by_hex, key(7).surrogate(&Entity::new("T"), b"v"));
+    assert!(hex(&"07".repeat(31)).is_err() && hex(&"0g".repeat(32)).is_err());
     for (length, fine) in [(31, false), (32, true), (33, false)] {
         assert_eq!(SurrogateKey::new(&SecretBytes::new(vec![1; length])).is_ok(), fine, "{length}");
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use enforcer::drain::Drain;
 use enforcer::gate::{Gate, Settings, Subject, Subjects};
-use enforcer::mask::ExactValue;
+use enforcer::mask::{ExactValue, SURROGATE_KEY_BYTES, SurrogateKey};
 use enforcer::net::OrigDst;
 use enforcer::net::sys::FlowRecord;
 use enforcer::policy::{Policy, PolicyStore};
@@ -70,8 +70,9 @@ pub async fn serve(around: Around) -> Serving {
         secrets: around.secret.map(secret).into_iter().collect(),
     };
     let subjects = Subjects::default();
+    let key = SurrogateKey::new(&SecretBytes::new(vec![5; SURROGATE_KEY_BYTES])).unwrap();
     if around.known {
-        subjects.insert(Arc::new(Subject::new(Arc::new(workload), &[]).unwrap()));
+        subjects.insert(Arc::new(Subject::new(Arc::new(workload), &[]).unwrap().with_surrogates(Some(key))));
     }
     let policies = Policy::from_text("test.yaml", around.policy).unwrap();
     let policies = Arc::new(PolicyStore::fixed(policies));
