@@ -17,6 +17,17 @@ pub enum Check {
     Letter,
     /// No placeholder: not one byte over and over, no `xxxx`, no `your_key`.
     Real,
+    /// Letters of both cases.
+    Mixed,
+    /// No structure of words: letters, cases and digits change often.
+    Scrambled,
+    /// No variable, call or placeholder in the place of a password.
+    Password,
+    /// A password with at least three kinds of characters, one of them neither letter nor digit
+    /// or not at the end.
+    Strong,
+    /// None of the keys that their issuer has published in its samples.
+    Unpublished,
     /// The check digit of payment cards.
     Luhn,
     /// The check of IBANs.
@@ -33,6 +44,10 @@ impl Check {
             "digit" => Self::Digit,
             "letter" => Self::Letter,
             "real" => Self::Real,
+            "mixed" => Self::Mixed,
+            "scrambled" => Self::Scrambled,
+            "password" => Self::Password,
+            "strong" => Self::Strong,
             "luhn" => Self::Luhn,
             "mod97" => Self::Mod97,
             "basic" => Self::Basic,
@@ -52,6 +67,13 @@ impl Check {
             Self::Digit => value.iter().any(u8::is_ascii_digit),
             Self::Letter => value.iter().any(u8::is_ascii_alphabetic),
             Self::Real => real(value),
+            Self::Mixed => {
+                value.iter().any(u8::is_ascii_uppercase) && value.iter().any(u8::is_ascii_lowercase)
+            }
+            Self::Scrambled => scrambled(value),
+            Self::Password => password(value),
+            Self::Strong => strong(value),
+            Self::Unpublished => !published(value),
             Self::Luhn => luhn(value),
             Self::Mod97 => iban(value),
             Self::Basic => basic(value),
@@ -83,6 +105,105 @@ pub(super) fn real(value: &[u8]) -> bool {
 pub(super) fn random(value: &[u8]) -> bool {
     value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic) && entropy(value) >= 3.0
 }
+
+/// How many pieces of one kind a value falls into: words give few and long ones
+/// (`Picture`, `2024`), what is random gives many short ones.
+pub(super) fn pieces(value: &[u8]) -> usize {
+    let mut pieces = 0;
+    let mut last = 0_u8;
+    for &b in value {
+        let kind = match b {
+            b'a'..=b'z' => 1,
+            b'A'..=b'Z' => 2,
+            b'0'..=b'9' => 3,
+            _ => 0,
+        };
+        // A capital begins a word that goes on in small letters.
+        let same = kind == last || (last == 2 && kind == 1);
+        if kind != 0 && !same {
+            pieces += 1;
+        }
+        last = kind;
+    }
+    pieces
+}
+
+/// No structure of words.
+pub(super) fn scrambled(value: &[u8]) -> bool {
+    let letters = value.iter().filter(|b| b.is_ascii_alphanumeric()).count();
+    letters * 10 <= pieces(value) * if value.len() < 24 { 30 } else { 36 }
+}
+
+/// No variable, call, path or placeholder.
+fn password(value: &[u8]) -> bool {
+    const WORDS: [&[u8]; 16] = [
+        b"password",
+        b"passwd",
+        b"pass",
+        b"pwd",
+        b"xxx",
+        b"***",
+        b"secret",
+        b"test",
+        b"user",
+        b"null",
+        b"none",
+        b"true",
+        b"false",
+        b"undefined",
+        b"changeme",
+        b"...",
+    ];
+    let lower = value.to_ascii_lowercase();
+    let odd = value.iter().any(|b| matches!(b, b'(' | b'[' | b'{' | b'}' | b'<' | b'>'));
+    let variable = matches!(value.first(), Some(b'$' | b'%' | b'#' | b'@' | b'&' | b'*'));
+    !odd && !variable && entropy(value) > 1.5 && !WORDS.iter().any(|word| lower == *word) && real(value)
+}
+
+/// Several kinds of characters, as rules for passwords want them.
+fn strong(value: &[u8]) -> bool {
+    let digits = value.iter().any(u8::is_ascii_digit);
+    let letters = value.iter().any(u8::is_ascii_alphabetic);
+    let both = value.iter().any(u8::is_ascii_uppercase) && value.iter().any(u8::is_ascii_lowercase);
+    let marks = value
+        .iter()
+        .any(|b| matches!(b, b'!' | b'@' | b'#' | b'$' | b'%' | b'^' | b'&' | b'*' | b'?' | b'~'));
+    let inner = value.len() >= 8 && value[1..value.len() - 1].iter().any(|b| b"!@#$^&*~".contains(b));
+    let long = value.len() >= 12 && both && scrambled(value);
+    password(value)
+        && letters
+        && ((digits && marks) || (both && marks) || (digits && both && value.len() >= 8) || inner || long)
+}
+
+/// FNV-1a, 64 bits.
+fn fnv(value: &[u8]) -> u64 {
+    value.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Keys for Google's services that stand in its own samples and documents, by their hashes.
+fn published(value: &[u8]) -> bool {
+    PUBLISHED.binary_search(&fnv(value)).is_ok()
+}
+
+/// Sorted.
+const PUBLISHED: [u64; 16] = [
+    0x08b5_4596_2adc_7d8b,
+    0x1211_3c2e_6979_f447,
+    0x294c_63f8_344d_5df1,
+    0x29a3_36c7_244f_48dd,
+    0x515c_b771_a423_8032,
+    0x6835_e0f2_8883_2a40,
+    0x6acb_d824_bd32_bbd4,
+    0x816c_d10f_db11_ead0,
+    0x8288_18f8_3325_7868,
+    0x99b2_7263_46a1_e92a,
+    0xadbd_04e3_fe1b_6d49,
+    0xc73f_1e61_952e_6987,
+    0xc800_bf21_00a2_1c67,
+    0xdb94_22f1_dd33_2dcc,
+    0xe754_678e_a2b1_4ef1,
+    0xe766_6dbb_286c_6c2e,
+];
 
 /// Shannon entropy in bits a byte.
 pub(super) fn entropy(value: &[u8]) -> f64 {

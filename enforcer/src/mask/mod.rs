@@ -31,6 +31,8 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod types;
+#[cfg(test)]
+mod vectors;
 
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};

@@ -293,7 +293,9 @@ impl Rule {
         match &self.matcher {
             Matcher::Shape(shape) => {
                 let (state, end, over) = shape.run(hay, from, state);
-                Progress { state, end, over: over || last }
+                // What must not follow is seen with the next byte.
+                let waits = self.detector.not_before.is_some() && end == Some(hay.len());
+                Progress { state, end, over: last || (over && !waits) }
             }
             Matcher::Dfa(dfa, _) => run_dfa(dfa, hay, from, state, last),
         }
@@ -453,6 +455,31 @@ mod tests {
             let error = load(pattern).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("TEST"), "{pattern}: {error}");
         }
+    }
+
+    #[test]
+    fn every_detector_loads_and_most_need_no_automaton() {
+        let started = std::time::Instant::now();
+        let mut failed = Vec::new();
+        let mut automata = Vec::new();
+        for detector in detectors::all() {
+            let before = started.elapsed();
+            match Rule::compile(detector) {
+                Ok(rule) if matches!(rule.matcher, Matcher::Dfa(..)) => {
+                    automata.push((detector.rule.clone(), started.elapsed().saturating_sub(before)));
+                }
+                Ok(_) => {}
+                Err(error) => failed.push(error.to_string()),
+            }
+        }
+        println!("{} automata in {:?}: {automata:?}", automata.len(), started.elapsed());
+        assert!(failed.is_empty(), "{failed:#?}");
+        assert!(automata.len() * 3 < detectors::all().count(), "{automata:?}");
+        let mut names: Vec<_> = detectors::all().map(|d| d.rule.as_ref()).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "a rule's name is given twice");
     }
 
     #[test]

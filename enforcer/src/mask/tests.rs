@@ -86,6 +86,7 @@ fn in_chunks(masker: &Masker, text: &[u8], cuts: impl IntoIterator<Item = usize>
 #[test]
 fn examples_are_masked_and_counter_examples_are_not() {
     let builtin = Masker::builtin_all().unwrap();
+    let mut failed = Vec::new();
     for detector in detectors::all() {
         let only = Masker::new(&Selection::parse([&detector.entity]).unwrap(), &[]).unwrap();
         assert!(!detector.examples.is_empty(), "{}", detector.entity);
@@ -93,16 +94,21 @@ fn examples_are_masked_and_counter_examples_are_not() {
             let text = format!("x={}\" end", join(example));
             let (masked, findings) = only.mask(text.as_bytes());
             let placeholder = format!("[MASKED:{}]", detector.entity);
-            assert!(masked.to_text().contains(&placeholder), "{}: {text}", detector.entity);
-            assert!(masked.to_text().ends_with("\" end"), "{}", masked.to_text());
-            assert_eq!(findings.total(), 1, "{text}");
-            assert!(!builtin.mask(text.as_bytes()).1.is_empty());
+            let text_out = masked.to_text();
+            let holds =
+                text_out.contains(&placeholder) && text_out.ends_with("\" end") && findings.total() == 1;
+            if !holds || builtin.mask(text.as_bytes()).1.is_empty() {
+                failed.push(format!("{}: {text} became {text_out}", detector.rule));
+            }
         }
         for counter in detector.counter {
             let (masked, findings) = only.mask(join(counter).as_bytes());
-            assert!(findings.is_empty(), "{}: {}", detector.entity, masked.to_text());
+            if !findings.is_empty() {
+                failed.push(format!("{}: {}", detector.rule, masked.to_text()));
+            }
         }
     }
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[test]
@@ -128,10 +134,10 @@ fn borders_of_buffers_do_not_matter() {
     let token = join(&["ghp_", "a1B2c3D4e5F6g7H8i9J0", "a1B2c3D4e5F6g7H8"]);
     for border in [16 * 1024, 64 * 1024] {
         for before in border - token.len() - 1..=border + 1 {
-            let text = ["x".repeat(before).as_bytes(), token.as_bytes(), b" end"].concat();
+            let text = [".".repeat(before).as_bytes(), token.as_bytes(), b" end"].concat();
             let (out, findings) = in_chunks(&masker, &text, [border]);
             assert_eq!(findings.total(), 1);
-            assert!(out.ends_with(b"x[MASKED:GITHUB_TOKEN] end"), "{before}");
+            assert!(out.ends_with(b".[MASKED:GITHUB_TOKEN] end"), "{before}");
         }
     }
 }

@@ -15,6 +15,8 @@ pub(super) enum Join {
 /// The text on the left of a value, in lower case and without separators.
 pub(super) struct Label {
     pub(super) join: Join,
+    /// Stands as `,name:"` does in code that was made small for browsers, where all is public.
+    pub(super) minified: bool,
     text: [u8; LABEL_MAX],
     /// Whether a word begins at a byte of the text.
     begins: [bool; LABEL_MAX],
@@ -37,16 +39,26 @@ impl Label {
         if line.is_empty() {
             return None;
         }
-        let mut label = Self { join, text: [0; LABEL_MAX], begins: [false; LABEL_MAX], len: 0 };
-        let mut last = b' ';
+        let mut label = Self {
+            join,
+            minified: minified(before, line),
+            text: [0; LABEL_MAX],
+            begins: [false; LABEL_MAX],
+            len: 0,
+        };
+        let (mut before_last, mut last) = (b' ', b' ');
         for &b in &line[line.len().saturating_sub(LABEL_MAX)..] {
             if b.is_ascii_alphanumeric() {
                 label.text[label.len] = b.to_ascii_lowercase();
-                label.begins[label.len] = !last.is_ascii_alphanumeric()
-                    || (last.is_ascii_lowercase() && b.is_ascii_uppercase())
-                    || (last.is_ascii_uppercase() && b.is_ascii_lowercase() && label.len > 0);
+                label.begins[label.len] =
+                    !last.is_ascii_alphanumeric() || (last.is_ascii_lowercase() && b.is_ascii_uppercase());
+                // The last capital of several begins the word that goes on in small letters.
+                if b.is_ascii_lowercase() && last.is_ascii_uppercase() && before_last.is_ascii_uppercase() {
+                    label.begins[label.len - 1] = true;
+                }
                 label.len += 1;
             }
+            before_last = last;
             last = b;
         }
         (label.len > 0).then_some(label)
@@ -90,16 +102,20 @@ fn joined(before: &[u8]) -> Option<(Join, usize)> {
         let end = back(operator, 8, &|b| space(b) || quote(b) || matches!(b, b')' | b']' | b'.' | b'\\'));
         return Some((Join::Operator, end));
     }
-    let end = back(before.len(), 4, &|b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'('));
+    let end = back(before.len(), 4, &|b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'(' | b'.'));
     (end < before.len()).then_some((Join::Space, end))
 }
 
 /// The part of the line on which a name can stand.
 fn name(left: &[u8]) -> &[u8] {
     let begin = left.iter().rposition(|b| matches!(b, b'\n' | b'\r' | b';' | b'{' | b'}' | b'&' | b'?'));
-    let line = begin.map_or(left, |at| &left[at + 1..]);
-    // The name of a variable in quotes of a call: the call itself says nothing.
-    line
+    begin.map_or(left, |at| &left[at + 1..])
+}
+
+/// Whether a name without quotes and a value in quotes stand together without a space.
+fn minified(before: &[u8], line: &[u8]) -> bool {
+    let name = line.len() - line.iter().rev().take_while(|b| b.is_ascii_alphanumeric()).count();
+    before.ends_with(b":\"") && !line.ends_with(b"\"") && (name == 0 || line[name - 1] == b',')
 }
 
 #[cfg(test)]

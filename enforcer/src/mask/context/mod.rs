@@ -4,6 +4,7 @@
 //! the scanner finds runs of token characters, and here it is asked what stands before them.
 
 mod label;
+mod own;
 mod value;
 mod vendors;
 
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 
 use self::{
     label::{Join, Label},
+    own::own,
     value::Form,
     vendors::{COMMON, GROUPS, OPEN},
 };
@@ -23,14 +25,19 @@ pub(super) const RUN_MIN: usize = 12;
 pub(super) const RUN_MAX: usize = 1280;
 /// A name within the run itself (`token=...`) ends within this many bytes.
 const NAME_MAX: usize = 64;
-/// Values without a vendor are at least this long.
-const GENERIC_MIN: usize = 16;
+/// Values without a vendor are at least this long, or digits of hex.
+const GENERIC_MIN: usize = 20;
+/// The least length of such digits.
+const GENERIC_HEX_MIN: usize = 16;
 /// And at most.
 const GENERIC_MAX: usize = 256;
 
 /// The rules that are known by what stands before a value, with their entities.
-pub(super) const RULES: [(&str, &str); 2] =
-    [("vendor-credential", "VENDOR_CREDENTIAL"), ("generic-credential", "GENERIC_CREDENTIAL")];
+pub(super) const RULES: [(&str, &str); 3] = [
+    ("vendor-credential", "VENDOR_CREDENTIAL"),
+    ("generic-credential", "GENERIC_CREDENTIAL"),
+    ("token-form", "TOKEN"),
+];
 
 /// What part of a run is a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +208,9 @@ impl Contexts {
         if run.len() > RUN_MAX || !plausible(run) {
             return None;
         }
+        if let Some((from, to)) = own(run) {
+            return Some(ContextHit { rule: 2, from, to });
+        }
         let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
         let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];
         all[..before.len()].copy_from_slice(before);
@@ -208,7 +218,7 @@ impl Contexts {
             all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
             let label = Label::read(&all[..before.len() + from]);
             let Some(label) = label else { continue };
-            let to = run.len() - run.iter().rev().take_while(|b| matches!(b, b'.' | b'-' | b'~')).count();
+            let to = run.len() - run.iter().rev().take_while(|b| **b == b'.').count();
             if from >= to || after.first().is_some_and(|b| matches!(b, b'(' | b'{' | b'<')) {
                 continue;
             }
@@ -232,6 +242,11 @@ impl Contexts {
             if self.of_vendor(*vendor, word.is_some(), label.join, value) {
                 return Some(0);
             }
+            // A vendor whose values are digits of hex has no others.
+            let groups = &vendor.groups[..usize::from(vendor.count)];
+            if !groups.is_empty() && groups.iter().all(|g| GROUPS[usize::from(*g)].form == Form::Hex) {
+                return None;
+            }
         }
         let word = word?;
         generic(label, word, value).then_some(1)
@@ -248,10 +263,9 @@ impl Contexts {
                     continue;
                 }
                 let end = at + name.len();
-                let whole = label.begins(at)
-                    && (label.begins(end)
-                        || WORDS.iter().any(|(w, _)| text[end..].starts_with(w.as_bytes())));
-                if whole || (!vendor.common && (name.len() >= 7 || (name.len() >= 4 && label.begins(at)))) {
+                let word = || WORDS.iter().any(|(word, _)| text[end..].starts_with(word.as_bytes()));
+                let whole = label.begins(at) && (label.begins(end) || word());
+                if whole || (!vendor.common && name.len() >= 7) {
                     return Some((vendor, end));
                 }
             }
@@ -266,15 +280,20 @@ impl Contexts {
         let groups = &vendor.groups[..usize::from(vendor.count)];
         let fits = groups.iter().any(|group| {
             let group = &GROUPS[usize::from(*group)];
-            (group.min..=group.max).contains(&value.len()) && group.form.holds(value)
+            let more = match (vendor.common, word) {
+                (false, true) => group.max,
+                (true, true) => 8,
+                _ => 2,
+            };
+            (group.min..=group.max + more).contains(&value.len()) && group.form.holds(value)
         });
-        if fits && (word || (join == Join::Operator && (value::mixed(value) || !vendor.common))) {
+        let mixed = value::mixed(value);
+        if fits
+            && (word || (join == Join::Operator && (mixed || !vendor.common)) || (!vendor.common && mixed))
+        {
             return true;
         }
-        if fits && !vendor.common && value::mixed(value) {
-            return true;
-        }
-        !vendor.common && word && value.len() >= 16 && value::mixed(value) && !wordy(value)
+        groups.is_empty() && word && value.len() >= 16 && mixed && !wordy(value)
     }
 }
 
@@ -332,12 +351,15 @@ fn word(label: &Label) -> Option<Word> {
 
 /// Whether a value without a vendor is a secret.
 fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
-    if label.join != Join::Operator || !(GENERIC_MIN..=GENERIC_MAX).contains(&value.len()) {
+    let hex = value::hex(value);
+    let min = if hex { GENERIC_HEX_MIN } else { GENERIC_MIN };
+    if label.join != Join::Operator || label.minified || !(min..=GENERIC_MAX).contains(&value.len()) {
         return false;
     }
     let text = label.text();
     let (before, behind) = (&text[..word.from], &text[word.to..]);
-    if !word.strong || behind.len() > 12 || !label.begins(word.to) {
+    let auth = !word.strong && behind.is_empty() && text.ends_with(b"auth") && value.len() >= 32;
+    if !(word.strong || auth) || behind.len() > 12 || !label.begins(word.to) {
         return false;
     }
     if NOT_VALUES.iter().any(|no| behind.starts_with(no.as_bytes())) {
@@ -352,8 +374,12 @@ fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
     if value::uuid(value) {
         return behind.is_empty();
     }
-    let bits = if value::hex(value) { 3.0 } else { 3.5 };
-    value::random(value, bits)
+    let bits = match value.len() {
+        _ if !hex => 3.5,
+        0..24 => 2.75,
+        _ => 3.0,
+    };
+    value::random(value, bits) || value::dense(value)
 }
 
 /// Whether a value reads like names, a path or a call.

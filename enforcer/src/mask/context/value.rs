@@ -24,7 +24,11 @@ impl Form {
     pub(super) fn holds(self, value: &[u8]) -> bool {
         match self {
             Self::Digits => ByteSet::DIGIT.holds(value),
-            Self::Hex => HEX.holds(value),
+            // Machines print hex in one case.
+            Self::Hex => {
+                HEX.holds(value) && !value.iter().any(u8::is_ascii_uppercase)
+                    || HEX.holds(value) && !value.iter().any(u8::is_ascii_lowercase)
+            }
             Self::Alnum => ByteSet::ALNUM.holds(value),
             Self::Word => WORD.holds(value),
             Self::Token => RUN.holds(value),
@@ -51,37 +55,24 @@ pub(super) fn mixed(value: &[u8]) -> bool {
     value.iter().any(u8::is_ascii_digit) && value.iter().any(u8::is_ascii_alphabetic)
 }
 
-/// How many pieces of one kind a value falls into: words give few and long ones
-/// (`Picture`, `2024`), what is random gives many short ones.
-fn pieces(value: &[u8]) -> usize {
-    let mut pieces = 0;
-    let mut last = 0_u8;
-    for &b in value {
-        let kind = match b {
-            b'a'..=b'z' => 1,
-            b'A'..=b'Z' => 2,
-            b'0'..=b'9' => 3,
-            _ => 0,
-        };
-        // A capital begins a word that goes on in small letters.
-        let same = kind == last || (last == 2 && kind == 1);
-        if kind != 0 && !same {
-            pieces += 1;
-        }
-        last = kind;
-    }
-    pieces
-}
-
 /// Whether a value could have been drawn by a machine: entropy, and no structure of words.
 pub(super) fn random(value: &[u8], bits: f64) -> bool {
     let letters = value.iter().filter(|b| b.is_ascii_alphanumeric()).count();
-    let pieces = pieces(value);
     let others = value.len() - letters;
     mixed(value)
         && check::entropy(value) >= bits
-        && letters * 10 <= pieces * if value.len() < 24 { 30 } else { 36 }
+        && check::scrambled(value)
         && others * 6 <= value.len()
+        && !sequence(value)
+}
+
+/// Whether a long value of letters and digits is too dense for words, though digits are rare.
+pub(super) fn dense(value: &[u8]) -> bool {
+    value.len() >= 32
+        && Form::Alnum.holds(value)
+        && mixed(value)
+        && check::entropy(value) >= 4.4
+        && check::pieces(value) >= 5
         && !sequence(value)
 }
 
@@ -103,7 +94,7 @@ pub(super) fn sequence(value: &[u8]) -> bool {
 /// Whether it is no placeholder.
 pub(super) fn real(value: &[u8]) -> bool {
     let zeros = value.iter().filter(|b| **b == b'0').count();
-    check::real(value) && zeros * 3 < value.len() * 2
+    check::real(value) && check::entropy(value) > 2.0 && zeros * 3 < value.len() * 2
 }
 
 #[cfg(test)]
@@ -127,6 +118,6 @@ mod tests {
         assert!(
             uuid(b"123e4567-e89b-12d3-a456-426614174000") && !uuid(b"123e4567-e89b-12d3-a456-4266141740001")
         );
-        assert!(Form::Hex.holds(b"09afAF") && !Form::Hex.holds(b"g"));
+        assert!(Form::Hex.holds(b"09af") && !Form::Hex.holds(b"g"));
     }
 }

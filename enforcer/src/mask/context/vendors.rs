@@ -21,12 +21,11 @@ const fn group(form: Form, min: usize, max: usize, names: &'static str) -> Group
 }
 
 /// Names that are words, too: they count only as words of their own.
-pub(super) const COMMON: &str = "adobe apollo asana atlassian audd autopilot azure box bulbul canny cicero column confluent \
-    discord ditto dropbox enigma envoy eraser exchangerate findl fixer flat fulcrum geocode groove \
-    guardian heroku holistic honeycomb ibm instabot jenkins kafka karma less linear lob looker miro \
-    moderation monday nasdaq noticeable plaid podio postmark protocols qase raven rawg refiner \
-    segment sendbird sentry sonar splunk square squarespace streak teamwork telegram terraform tly \
-    toggl travis twitch twitter vyte webscraping wistia";
+pub(super) const COMMON: &str = "adobe apollo asana atlassian audd azure box bulbul canny cicero column confluent discord ditto \
+    dropbox enigma envoy exchangerate findl fixer flat fulcrum geocode groove guardian heroku \
+    honeycomb ibm jenkins kafka karma less linear lob looker moderation monday nasdaq noticeable \
+    plaid podio postmark protocols qase raven rawg segment sendbird sentry sonar splunk square \
+    squarespace streak teamwork telegram terraform tly travis twitch twitter vyte webscraping wistia";
 
 /// Vendors with values of many forms: a word for a credential must stand beside the name.
 pub(super) const OPEN: &str = "ably abuseipdb accuweather adzuna agora airbrake airship airtable airvisual algorithmia \
@@ -37,24 +36,24 @@ pub(super) const OPEN: &str = "ably abuseipdb accuweather adzuna agora airbrake 
     contentstack convertapi copyscape coresignal crowdin currencycloud currencyscoop customerio \
     datadog debounce deepai deepseek delighted digitalocean docusign doppler dotdigital dwolla \
     dynatrace easypost edamam edenai elasticemail etherscan eventbrite faceplusplus fibery flowroute \
-    flutterwave flyio freshdesk fullstory geocodio getgeoapi giphy github gitlab gocardless graphcms \
-    graphhopper groq happyscribe helpcrunch helpscout hubspot huggingface hypertrack infracost \
-    infura intercom intrinio ip2location ipapi ipinfodb ipqualityscore jotform kaleyra keenio \
-    klipfolio langchain langfuse larksuite liveagent locationiq logdna loggly logrocket magicbell \
-    mailjet mailmodo marketstack mattermost maxmind mediastack mesibo metaapi mindmeister mistral \
-    mixpanel mockaroo monkeylearn moralis myfreshworks nethunt neutrinoapi nexmo nftport nightfall \
-    notion nutritionix omnisend onelogin onepagecrm openai opengraphr openrouter optimizely \
-    pagerduty parsehub paystack pdflayer perplexity pinata pinecone pipedream pivotaltracker plivo \
-    poloniex portainer positionstack privatekeyio pubnub pulumi purestake pusher rackspace razorpay \
-    readme redislabs replicate ringcentral rollbar runrunit salesblink salesforce salesmate \
-    saucelabs scalingo screenshotapi screenshotlayer scrutinizer securitytrails selectpdf sendgrid \
-    sendinblue serpapi serpstack shippo shodan shopify shutterstock signalwire smartsheet \
-    smartystreets smooch snipcart sourcegraph stitchdata stormglass strava stripe stytch supabase \
-    surveybot swiftype tatum taxjar teamgate telesign textmagic theoddsapi thinkific thousandeyes \
-    ticketmaster tiingo timezoneapi todoist tradier transferwise travelpayouts twilio typeform \
-    uclassify upstash vagrantcloud vatlayer vercel verimail visualcrossing voodoosms walkscore \
-    weatherapi weatherstack wepay whoxy wrike zapier zenrows zenserp zeplin zipcodebase zoominfo \
-    zulip";
+    flutterwave flyio formbucket freshdesk fullstory geocodio getgeoapi giphy github gitlab \
+    gocardless graphcms graphhopper groq happyscribe helpcrunch helpscout hubspot huggingface \
+    hypertrack infracost infura intercom intrinio ip2location ipapi ipinfodb ipqualityscore jotform \
+    kaleyra keenio klipfolio langchain langfuse larksuite liveagent locationiq logdna loggly \
+    logrocket magicbell mailjet mailmodo marketstack mattermost maxmind mediastack mesibo metaapi \
+    mindmeister mistral mixpanel mockaroo monkeylearn moralis myfreshworks nethunt neutrinoapi nexmo \
+    nftport nightfall notion nutritionix omnisend onelogin onepagecrm openai opengraphr openrouter \
+    optimizely pagerduty parsehub paystack pdflayer perplexity pinata pinecone pipedream \
+    pivotaltracker plivo poloniex portainer positionstack privatekeyio pubnub pulumi purestake \
+    pusher rackspace razorpay readme redislabs replicate ringcentral rollbar runrunit salesblink \
+    salesforce salesmate saucelabs scalingo screenshotapi screenshotlayer scrutinizer securitytrails \
+    selectpdf sendgrid sendinblue serpapi serpstack shippo shodan shopify shutterstock signalwire \
+    smartsheet smartystreets smooch snipcart sourcegraph stitchdata stormglass strava stripe stytch \
+    supabase surveybot swiftype tatum taxjar teamgate telesign textmagic theoddsapi thinkific \
+    thousandeyes ticketmaster tiingo timezoneapi todoist tradier transferwise travelpayouts twilio \
+    typeform uclassify upstash vagrantcloud vatlayer vercel verimail visualcrossing voodoosms \
+    walkscore weatherapi weatherstack wepay whoxy wrike zapier zenrows zenserp zeplin zipcodebase \
+    zoominfo zulip";
 
 /// Vendors with values of one form.
 pub(super) static GROUPS: &[Group] = &[
@@ -70,7 +69,7 @@ pub(super) static GROUPS: &[Group] = &[
     ),
     group(Form::Hex, 32, 36, "jenkins"),
     group(Form::Hex, 37, 37, "cloudflare"),
-    group(Form::Hex, 40, 40, "circleci docparser meraki sendbird sonar stormboard"),
+    group(Form::Hex, 40, 40, "circleci docparser meraki parseur sendbird sonar stormboard"),
     group(Form::Hex, 44, 44, "ritekit"),
     group(Form::Hex, 48, 48, "packagecloud"),
     group(Form::Hex, 60, 64, "netlify"),
@@ -86,7 +85,12 @@ pub(super) static GROUPS: &[Group] = &[
     group(Form::Alnum, 21, 21, "carboninterface"),
     group(Form::Alnum, 22, 22, "apollo splunk"),
     group(Form::Alnum, 22, 32, "honeycomb"),
-    group(Form::Alnum, 24, 24, "atlassian betterstack etsy exchangerate flightapi looker plaid replyio"),
+    group(
+        Form::Alnum,
+        24,
+        24,
+        "atlassian betterstack etsy exchangerate flightapi looker plaid replyio storyblok",
+    ),
     group(Form::Alnum, 25, 25, "messagebird twitter"),
     group(Form::Alnum, 26, 26, "storyblok timecamp"),
     group(Form::Alnum, 27, 27, "glassnode miro"),
@@ -117,9 +121,9 @@ pub(super) static GROUPS: &[Group] = &[
         Form::Alnum,
         40,
         40,
-        "beebole brandfetch buddyns buttercms calorieninja cicero cohere deepgram diggernaut enigma \
-         extractorapi geocodify jumpcloud lokalise oopspam pandadoc pipedrive qase shotstack simplesat \
-         sonar sparkpost stockdata worksnaps zendesk",
+        "beebole brandfetch buddyns buttercms calorieninja cicero circleci cohere deepgram diggernaut \
+         enigma extractorapi geocodify jumpcloud lokalise oopspam pandadoc pipedrive qase shotstack \
+         simplesat sonar sparkpost stockdata worksnaps zendesk",
     ),
     group(Form::Alnum, 43, 43, "bitcoinaverage hybiscus linenotify meistertask paralleldots"),
     group(Form::Alnum, 44, 44, "paymoapp"),
@@ -134,8 +138,8 @@ pub(super) static GROUPS: &[Group] = &[
         64,
         64,
         "artifactory bintray campayn codequiry confluent cryptocompare freshbooks groove html2pdf \
-         iconfinder jfrog partnerstack peopledatalabs protocols qubole tmetric unplugg webflow wistia \
-         zipcodeapi",
+         iconfinder jfrog partnerstack peopledatalabs protocols qubole tmetric unplu unplugg webflow \
+         wistia zipcodeapi",
     ),
     group(Form::Alnum, 76, 76, "jupiterone"),
     group(Form::Alnum, 80, 80, "fulcrum scrapingbee"),
@@ -167,7 +171,7 @@ pub(super) static GROUPS: &[Group] = &[
     group(Form::Word, 40, 40, "cloudflare gitter lob recaptcha"),
     group(Form::Word, 41, 41, "figma zenkit"),
     group(Form::Word, 42, 42, "okta"),
-    group(Form::Word, 42, 44, "ibm"),
+    group(Form::Word, 42, 44, "ibm ibmcloud"),
     group(Form::Word, 43, 43, "codemagic gyazo leadfeeder newscatcher unsplash"),
     group(Form::Word, 43, 45, "netlify"),
     group(Form::Word, 44, 46, "telegram"),

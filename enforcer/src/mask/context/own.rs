@@ -1,0 +1,108 @@
+//! Tokens whose mark stands in the middle or at the end, where no search can begin: a whole run
+//! is looked at.
+
+use super::super::{byteset::ByteSet, check};
+use super::value::{Form, hex, mixed};
+
+/// The part of a run that is such a token.
+pub(super) fn own(run: &[u8]) -> Option<(usize, usize)> {
+    // `name=token`: behind the first `=` that is no padding.
+    let from = run.iter().take(64).position(|b| *b == b'=').map_or(0, |at| at + 1);
+    [0, from].into_iter().find_map(|from| {
+        let value = run.get(from..)?;
+        let value = &value[..value.len() - value.iter().rev().take_while(|b| **b == b'.').count()];
+        token(value).then_some((from, from + value.len()))
+    })
+}
+
+fn token(value: &[u8]) -> bool {
+    match value {
+        [_, _, _, b'0'..=b'9', b'Q', b'~', ..] => azure(value),
+        [.., b'_', b'm', b'm', b'k'] => maxmind(value),
+        [b'p', b'a', b't', ..] => airtable(value),
+        [b'e', b'y', ..] => signed(value),
+        [.., b'-', b'u', b's', _] | [.., b'-', b'u', b's', _, _] => mailchimp(value),
+        [b'M' | b'N' | b'O', ..] => discord(value),
+        _ => false,
+    }
+}
+
+/// Client secrets of Microsoft Entra: three bytes, a digit, `Q~`, and 31 to 34 more.
+fn azure(value: &[u8]) -> bool {
+    const SET: ByteSet = ByteSet::TOKEN.with(b"~");
+    (37..=40).contains(&value.len()) && SET.holds(value) && check::entropy(value) >= 3.3 && mixed(&value[6..])
+}
+
+/// `id_key_mmk`.
+fn maxmind(value: &[u8]) -> bool {
+    value.len() == 40
+        && value[6] == b'_'
+        && Form::Alnum.holds(&value[..6])
+        && Form::Alnum.holds(&value[7..36])
+}
+
+/// `pat` and 14 bytes, a dot, and hex.
+fn airtable(value: &[u8]) -> bool {
+    (80..=86).contains(&value.len())
+        && value[17] == b'.'
+        && Form::Alnum.holds(&value[..17])
+        && Form::Alnum.holds(&value[18..])
+        && mixed(&value[18..])
+}
+
+/// Something signed whose header does not decode: parts in base64, joined by dots.
+fn signed(value: &[u8]) -> bool {
+    let mut parts = value.splitn(4, |b| *b == b'.');
+    let long = |part: Option<&[u8]>, least| part.is_some_and(|p| p.len() >= least && Form::Word.holds(p));
+    value.len() >= 80
+        && long(parts.next(), 17)
+        && long(parts.next(), 17)
+        && mixed(value)
+        && check::scrambled(value)
+}
+
+/// Digits of hex, and the data centre.
+fn mailchimp(value: &[u8]) -> bool {
+    let digits = value.len() - value.iter().rev().take_while(|b| **b != b'-').count() - 1;
+    digits == 32 && hex(&value[..32]) && value[digits + 3..].iter().all(u8::is_ascii_digit)
+}
+
+/// An id in base64, a time, a signature.
+fn discord(value: &[u8]) -> bool {
+    let mut parts = value.split(|b| *b == b'.');
+    let (Some(id), Some(time), Some(sign), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    (23..=28).contains(&id.len())
+        && time.len() == 6
+        && (27..=40).contains(&sign.len())
+        && [id, time, sign].iter().all(|part| Form::Word.holds(part))
+        && mixed(id)
+        && mixed(sign)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_in_the_middle_are_seen() {
+        let long = "a1B2c3D4e5F6g7H8i9J0".repeat(5);
+        for token in [
+            ["abc8", "Q~", &long[..32]].concat(),
+            ["client_secret=abc7", "Q~", &long[..33]].concat(),
+            ["ABC123_", &long[..29], "_mmk"].concat(),
+            ["patABCdef12345678.", &"0123456789abcdef".repeat(4)].concat(),
+            [&"0123456789abcdef".repeat(2), "-us12"].concat(),
+            ["MTAx", &long[..20], ".abcdef.", &long[..28]].concat(),
+        ] {
+            assert!(own(token.as_bytes()).is_some(), "{token}");
+        }
+        for other in
+            ["abc8Q~short", "path.to.some.thing.else", "eyes-on-the-road.eyes-on-the-road", "check-us12"]
+        {
+            assert!(own(other.as_bytes()).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The detectors over examples of what is a secret and what is not.
+//!
+//! The examples are lines of JSON (`rule`, `tp`, `fp`), from the folder that
+//! `ENFORCER_VECTORS` names, or else made up here.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use serde::Deserialize;
+
+use super::{Masker, Selection, context::Contexts};
+
+#[derive(Deserialize)]
+struct Case {
+    rule: String,
+    tp: Option<Vec<String>>,
+    fp: Option<Vec<String>>,
+}
+
+/// The cases of a file, if the folder is named.
+fn load(name: &str) -> Option<Vec<Case>> {
+    let folder = PathBuf::from(std::env::var_os("ENFORCER_VECTORS")?);
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    Some(text.lines().filter(|l| !l.trim().is_empty()).map(|l| serde_json::from_str(l).unwrap()).collect())
+}
+
+/// Names and operators as programs and files write them.
+const FORMS: [&str; 12] = [
+    "{} = \"@\"",
+    "export {}=@\nNEXT=1",
+    "{}: @",
+    "\"{}\": \"@\",",
+    "  \"{}\" => \"@\"",
+    "<{}>\n    @\n</{}>",
+    "String {} = \"@\";",
+    "System.setProperty(\"{}\", \"@\")",
+    "var {} string = \"@\"",
+    "{} := `@`",
+    "{} ?= \"@\"",
+    "{\"config.ini\": \"{}=@\\nBACKUP=true\"}",
+];
+
+/// Made up here: every example of the tables, and values behind names in all forms.
+fn own() -> Vec<Case> {
+    let mut cases: Vec<Case> = super::detectors::all()
+        .filter(|d| d.set == "secrets")
+        .map(|d| Case {
+            rule: d.rule.to_string(),
+            tp: Some(d.examples.iter().map(|pieces| format!("x={}\" end", pieces.concat())).collect()),
+            fp: Some(d.counter.iter().map(|pieces| pieces.concat()).collect()),
+        })
+        .collect();
+    let value = ["Zf3D0LXCM3EIMbgJ", "pUNnkRtOfOueHznB"].concat();
+    let digits = ["951bc382db9abad2", "9c68634761dd6e19"].concat();
+    let fill =
+        |name: &str, value: &str| FORMS.map(|form| form.replace("{}", name).replace('@', value)).to_vec();
+    for name in ["api_token", "clientSecret", "ADAFRUIT_KEY", "algolia_api_key", "db-password", "asanaToken"]
+    {
+        cases.push(Case { rule: name.to_owned(), tp: Some(fill(name, &value)), fp: None });
+    }
+    for name in ["public_key", "checksum", "commit", "token_id", "file_path", "primaryKey"] {
+        let both = [fill(name, &value), fill(name, &digits)].concat();
+        cases.push(Case { rule: name.to_owned(), tp: None, fp: Some(both) });
+    }
+    for words in ["some-ordinary-words-2", "X25519.secret_length", "${API_TOKEN}", "xxxxxxxxxxxxxxxxxxxx1"] {
+        cases.push(Case { rule: words.to_owned(), tp: None, fp: Some(fill("api_token", words)) });
+    }
+    cases
+}
+
+fn masker() -> Masker {
+    Masker::new(&Selection::parse(["secrets"]).unwrap(), &[]).unwrap()
+}
+
+/// What was found, with the rule.
+fn found(masker: &Masker, text: &[u8]) -> Vec<(String, String)> {
+    let part = |from, to| String::from_utf8_lossy(&text[from..to]).into_owned();
+    let mut found: Vec<(String, String)> =
+        masker.explain(text).unwrap().into_iter().map(|e| (e.rule, part(e.from, e.to))).collect();
+    let run = |b: &u8| b.is_ascii_alphanumeric() || b"_+/=.~-".contains(b);
+    let mut at = 0;
+    while at < text.len() {
+        let to = at + text[at..].iter().take_while(|b| run(b)).count();
+        if to - at >= super::context::RUN_MIN
+            && let Some(hit) = Contexts::get().judge(&text[..at], &text[at..to], &text[to..])
+        {
+            let rule = super::context::RULES[usize::from(hit.rule)].0;
+            found.push((rule.to_owned(), part(at + hit.from, at + hit.to)));
+        }
+        at = to + 1;
+    }
+    found
+}
+
+#[test]
+fn secrets_are_found_and_little_else() {
+    let masker = masker();
+    let files = ["gitleaks-vectors.jsonl", "kingfisher-vectors.jsonl"];
+    let cases: Vec<Case> = files.iter().filter_map(|name| load(name)).flatten().chain(own()).collect();
+    let all: BTreeSet<&String> = cases.iter().flat_map(|c| c.tp.iter().flatten()).collect();
+    let (mut tp, mut missed, mut fp, mut wrong) = (0, 0, 0, 0);
+    for case in &cases {
+        for text in case.tp.iter().flatten() {
+            tp += 1;
+            if found(&masker, text.as_bytes()).is_empty() {
+                missed += 1;
+                println!("missed {}: {text:.200}", case.rule);
+            }
+        }
+        // What one rule must not find can be what another must.
+        for text in case.fp.iter().flatten().filter(|t| !all.contains(t)) {
+            fp += 1;
+            let found = found(&masker, text.as_bytes());
+            if !found.is_empty() {
+                wrong += 1;
+                println!("wrong {}: {found:?} in {text:.200}", case.rule);
+            }
+        }
+    }
+    println!("{missed} of {tp} missed, {wrong} of {fp} wrong");
+    assert!(missed * 100 <= tp * 3, "{missed} of {tp} missed");
+    assert!(wrong * 100 <= fp * 2, "{wrong} of {fp} wrong");
+}
