@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod chance;
 pub mod fake;
+pub mod forms;
 pub mod frame;
 pub mod kernel;
 pub mod llm;

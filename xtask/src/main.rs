@@ -55,7 +55,8 @@ enum Task {
     },
     /// Measure the enforcer beside other proxies, in release (as root)
     Bench(bench::Args),
-    /// A thousand deaths under traffic, a hundred thousand connections, in release (as root)
+    /// A thousand deaths under traffic, a hundred thousand connections, ten million secrets, in
+    /// release (as root)
     Soak(soak::Args),
     /// Try every known way out here and in the guests, and write ESCAPES.md (as root)
     Escapes(escapes::Args),

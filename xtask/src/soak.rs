@@ -1,5 +1,5 @@
 //! What takes too long for every change: a thousand deaths, a hundred thousand
-//! connections. The tests are those of `cargo xtask test`, only with more to do.
+//! connections, ten million secrets. The tests are those of `cargo xtask test`, only with more to do.
 //!
 //! Each part leaves `target/soak/PART.json`, with its date and what it measured.
 
@@ -27,13 +27,19 @@ pub struct Args {
     /// Connections of eight processes in three network namespaces
     #[arg(long, default_value_t = 100_000)]
     connects: u32,
+    /// Cases of a known secret in some form on some way through the masker
+    #[arg(long, default_value_t = 10_000_000)]
+    cases: u32,
+    /// Go on with this batch of a thousand cases, with the seed that was chosen then
+    #[arg(long, requires = "seed")]
+    batch: Option<u32>,
     /// Run only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Where ways out are tried: everywhere, if nothing is named
     #[arg(long)]
     on: Vec<Place>,
-    /// Chooses the same victims and moments again
+    /// Chooses the same victims, moments and secrets again
     #[arg(long)]
     seed: Option<u64>,
     /// Write the results of all parts here, too
@@ -49,16 +55,19 @@ enum Part {
     Connects,
     /// Every way out at every level in every state on every kernel, into ESCAPES.md
     Escapes,
+    /// Random secrets in random forms, cut anywhere: none comes out
+    Mask,
 }
 
 impl Part {
-    const ALL: &[Self] = &[Self::Kills, Self::Connects, Self::Escapes];
+    const ALL: &[Self] = &[Self::Kills, Self::Connects, Self::Escapes, Self::Mask];
 
     fn name(self) -> &'static str {
         match self {
             Self::Kills => "kills",
             Self::Connects => "connects",
             Self::Escapes => "escapes",
+            Self::Mask => "mask",
         }
     }
 
@@ -71,6 +80,7 @@ impl Part {
             ),
             Self::Connects => ("kernel", "attribution::connections_with_the_same_source_are_told_apart"),
             Self::Escapes => return None,
+            Self::Mask => ("masking", "random::no_random_secret_comes_out_in_any_form_on_any_way"),
         })
     }
 
@@ -88,6 +98,15 @@ impl Part {
             }
             Self::Connects => vec![("ENFORCER_TEST_CONNECTS", args.connects.to_string())],
             Self::Escapes => Vec::new(),
+            Self::Mask => {
+                let mut all = vec![
+                    ("ENFORCER_SOAK_CASES", args.cases.to_string()),
+                    ("ENFORCER_SOAK_JSON", report.display().to_string()),
+                ];
+                all.extend(args.seed.map(|seed| ("ENFORCER_SOAK_SEED", seed.to_string())));
+                all.extend(args.batch.map(|batch| ("ENFORCER_SOAK_BATCH", batch.to_string())));
+                all
+            }
         }
     }
 
@@ -97,6 +116,7 @@ impl Part {
             Self::Kills => Some(args.kills),
             Self::Connects => Some(args.connects),
             Self::Escapes => None,
+            Self::Mask => Some(args.cases),
         }
     }
 }
@@ -112,7 +132,7 @@ pub fn all(args: &Args) -> Result<()> {
         Part::ALL.iter().copied().filter(|part| args.only.is_none_or(|only| only == *part)).collect();
     // In release, as hosts have it: how long a recovery takes is measured. The tests
     // start the program that is built beside them.
-    if wanted.iter().any(|part| part.test().is_some()) {
+    if wanted.iter().any(|part| matches!(part, Part::Kills | Part::Connects)) {
         let mut build = Command::new("cargo");
         build.current_dir(root()).args(["build", "--quiet", "--release", "--locked"]);
         run(build.args(["--package", "enforcer"]))?;
@@ -211,12 +231,22 @@ mod tests {
 
     #[test]
     fn a_seed_and_numbers_reach_the_tests() {
-        let args = Args { kills: 7, connects: 9, only: None, on: Vec::new(), seed: Some(3), json: None };
+        let args = Args {
+            kills: 7,
+            connects: 9,
+            cases: 11,
+            batch: None,
+            only: None,
+            on: Vec::new(),
+            seed: Some(3),
+            json: None,
+        };
         let of = |part: Part| part.environment(&args, Path::new("/r"));
         let kills = of(Part::Kills);
         for (name, value) in [("ENFORCER_SOAK_KILLS", "7"), ("ENFORCER_SOAK_SEED", "3")] {
             assert!(kills.contains(&(name, value.to_owned())), "{kills:?}");
         }
+        assert!(of(Part::Mask).contains(&("ENFORCER_SOAK_CASES", "11".to_owned())));
         assert_eq!(of(Part::Connects), [("ENFORCER_TEST_CONNECTS", "9".to_owned())]);
         assert_eq!(Part::ALL.len(), <Part as clap::ValueEnum>::value_variants().len());
     }
