@@ -84,4 +84,28 @@ pub enum MaskError {
         /// What it needs.
         wanted: usize,
     },
+    /// Codings stand in codings, deeper than they are looked into.
+    #[error("more than {limit} codings stand in each other: the stream cannot be masked and ends")]
+    TooDeep {
+        /// The limit, a number of levels.
+        limit: u8,
+    },
+    /// More was being decoded at once than the limit.
+    #[error("more than {limit} coded values were open at once: the stream cannot be masked and ends")]
+    TooManyLevels {
+        /// The limit, a number of levels.
+        limit: usize,
+    },
+    /// Something compressed inside of the text is larger than is looked into.
+    #[error("something compressed in the text has more than {limit} bytes: it cannot be masked")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Something compressed inside of the text cannot be read.
+    #[error("something in the text looks like {coding} and cannot be read: it cannot be masked")]
+    Unreadable {
+        /// Which coding.
+        coding: &'static str,
+    },
 }

@@ -3,11 +3,17 @@
 //! What is known is looked for as written and in the fixed codings that tools apply
 //! without asking: a coding is fixed if it gives the same bytes for the same value
 //! wherever the value stands (base64 has three forms, by alignment). Codings with
-//! optional escapes are not literals; only their common forms are listed here.
+//! optional escapes (JSON, percent, UTF-16, ...) are undone before anything is looked for.
 
 use std::collections::BTreeSet;
 
-use super::{error::MaskError, types::Entity};
+use super::{
+    error::MaskError,
+    filter::BEGINNING,
+    level::DEPTH_MAX,
+    norm::{Normal, Normaliser},
+    types::Entity,
+};
 use crate::secret::{Secret, SecretBytes};
 
 /// Shorter values occur in ordinary text.
@@ -45,49 +51,94 @@ impl ExactValue {
         &self.entity
     }
 
-    /// Every literal that stands for this value, each once.
-    pub(super) fn literals(&self) -> Vec<SecretBytes> {
+    /// Every literal that stands for this value in a normal form, each once.
+    pub(super) fn forms(&self) -> Vec<Form> {
         let value = self.value.expose();
-        let mut forms: BTreeSet<Vec<u8>> = BTreeSet::new();
-        forms.insert(value.clone());
-        for alignment in 0..3 {
-            let standard = base64_core(value, alignment);
-            forms.insert(standard.iter().map(|&b| url_safe(b)).collect());
-            forms.insert(standard);
+        let mut forms: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
+        normal_forms(value, &mut forms);
+        let wide = [
+            value.clone(),
+            value.iter().flat_map(|&b| [b, 0]).collect(),
+            value.iter().flat_map(|&b| [0, b]).collect(),
+        ];
+        for bytes in &wide {
+            for alignment in 0..3 {
+                let standard = digits(bytes, alignment, 3, 6, BASE64);
+                forms.insert((standard.iter().map(|&b| url_safe(b)).collect(), false));
+                forms.insert((standard, false));
+            }
         }
-        forms.insert(each(value, |b| format!("{b:02x}")));
-        forms.insert(each(value, |b| format!("{b:02X}")));
-        forms.insert(each(value, |b| format!("%{b:02x}")));
-        forms.insert(each(value, |b| format!("%{b:02X}")));
-        forms.insert(percent_minimal(value));
-        for slash in [false, true] {
-            let once = json_escaped(value, slash);
-            forms.insert(json_escaped(&once, slash));
-            forms.insert(once);
+        for alignment in 0..5 {
+            forms.insert((digits(value, alignment, 5, 5, BASE32), true));
         }
-        forms.insert(each(value, |b| format!("\\u{b:04x}")));
-        forms.insert(each(value, |b| format!("\\u{b:04X}")));
-        forms.insert(value.iter().flat_map(|&b| [b, 0]).collect());
-        forms.insert(value.iter().flat_map(|&b| [0, b]).collect());
-        // A value is at least 8 bytes, so every form is at least 9 bytes long.
-        forms.into_iter().map(Secret::new).collect()
+        for (before, between) in [("", ""), ("", ":"), ("", " "), ("0x", ","), ("0x", ", ")] {
+            forms.insert((list(value, between, |b| format!("{before}{b:02x}")), true));
+        }
+        for between in [",", ", ", " "] {
+            forms.insert((list(value, between, |b| b.to_string()), false));
+        }
+        if let Ok(text) = str::from_utf8(value) {
+            for (quote, between) in [("\"", ","), ("\"", ", "), ("'", ","), ("'", ", ")] {
+                let quoted: Vec<String> = text.chars().map(|c| format!("{quote}{c}{quote}")).collect();
+                forms.insert((quoted.join(between).into_bytes(), false));
+            }
+        }
+        let form = |(bytes, caseless)| Form { bytes: Secret::new(bytes), caseless };
+        forms.into_iter().filter(|(bytes, _)| bytes.len() >= BEGINNING).map(form).collect()
     }
 }
 
-fn each(value: &[u8], form: impl Fn(u8) -> String) -> Vec<u8> {
-    value.iter().flat_map(|&b| form(b).into_bytes()).collect()
+/// A literal to look for.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) bytes: SecretBytes,
+    /// Letters of either case stand for each other.
+    pub(super) caseless: bool,
 }
 
-/// The base64 digits that depend on nothing but the value, if `alignment` other bytes
-/// of the same group of three stand before it.
-fn base64_core(value: &[u8], alignment: usize) -> Vec<u8> {
-    use base64::Engine as _;
-    let mut padded = vec![0; alignment];
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const BASE32: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+
+/// How a value looks when escapes are undone in it, once and more often.
+///
+/// A value can end like an escape begins (`...100%`): what follows it is then read as a part
+/// of it, so the value is looked for without that end, too.
+fn normal_forms(value: &[u8], forms: &mut BTreeSet<(Vec<u8>, bool)>) {
+    let mut form = value.to_vec();
+    for _ in 0..=DEPTH_MAX {
+        let mut cut = Normal::default();
+        let taken = Normaliser::default().push(&form, false, &mut cut);
+        if taken < form.len() && cut.bytes.len() >= BEGINNING {
+            forms.insert((cut.bytes, false));
+        }
+        let mut whole = Normal::default();
+        Normaliser::default().push(&form, true, &mut whole);
+        if !forms.insert((form, false)) {
+            return;
+        }
+        form = whole.bytes;
+    }
+}
+
+/// Each byte in some form, with something between them.
+fn list(value: &[u8], between: &str, form: impl Fn(u8) -> String) -> Vec<u8> {
+    value.iter().map(|&b| form(b)).collect::<Vec<_>>().join(between).into_bytes()
+}
+
+/// The digits that depend on nothing but the value, if `alignment` other bytes of the same
+/// group of `group` bytes stand before it.
+fn digits(value: &[u8], alignment: usize, group: usize, bits: usize, alphabet: &[u8; 64]) -> Vec<u8> {
+    let mut padded = vec![0; alignment % group];
     padded.extend_from_slice(value);
-    let digits = base64::engine::general_purpose::STANDARD_NO_PAD.encode(&padded).into_bytes();
-    let first = [0, 2, 3][alignment];
-    let last = padded.len() * 8 / 6;
-    digits[first..last].to_vec()
+    let first = (alignment * 8).div_ceil(bits);
+    let last = padded.len() * 8 / bits;
+    (first..last)
+        .map(|digit| {
+            let value = (digit * bits..(digit + 1) * bits)
+                .fold(0, |sum, bit| sum << 1 | usize::from(padded[bit / 8] >> (7 - bit % 8) & 1));
+            alphabet[value]
+        })
+        .collect()
 }
 
 fn url_safe(digit: u8) -> u8 {
@@ -96,31 +147,6 @@ fn url_safe(digit: u8) -> u8 {
         b'/' => b'_',
         other => other,
     }
-}
-
-/// What `encodeURIComponent` and most libraries write: unreserved bytes stay.
-fn percent_minimal(value: &[u8]) -> Vec<u8> {
-    each(value, |b| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
-        _ => format!("%{b:02X}"),
-    })
-}
-
-/// The body of a JSON string (RFC 8259, section 7), with `/` escaped or not.
-fn json_escaped(value: &[u8], slash: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 8);
-    for &b in value {
-        match b {
-            b'"' | b'\\' => out.extend([b'\\', b]),
-            b'/' if slash => out.extend(b"\\/"),
-            b'\n' => out.extend(b"\\n"),
-            b'\r' => out.extend(b"\\r"),
-            b'\t' => out.extend(b"\\t"),
-            0..=0x1f => out.extend(format!("\\u{b:04x}").into_bytes()),
-            _ => out.push(b),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -143,7 +169,7 @@ mod tests {
     #[test]
     fn base64_of_any_text_around_the_value_contains_a_literal() {
         let value = ExactValue::new("v", &SecretBytes::from("obviously fake/+value?")).unwrap();
-        let literals = value.literals();
+        let literals = value.forms();
         for before in 0..7 {
             for after in 0..7 {
                 let text = [&vec![0xa5; before], &b"obviously fake/+value?"[..], &vec![0x5a; after]];
@@ -153,7 +179,7 @@ mod tests {
                     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&text),
                 ] {
                     let found =
-                        literals.iter().any(|l| memchr::memmem::find(coded.as_bytes(), l.expose()).is_some());
+                        literals.iter().any(|l| memchr::memmem::find(coded.as_bytes(), l.bytes.expose()).is_some());
                     assert!(found, "{before} before, {after} after");
                 }
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    context::RULES,
     error::MaskError,
     filter::Target,
     masker::{Masker, Plan},
@@ -11,6 +12,9 @@ use super::{
     stream::StreamMasker,
     types::{Entity, Place},
 };
+
+/// How sure it is that a value behind a name for secrets is one.
+const CONTEXT_CONFIDENCE: f64 = 0.7;
 
 /// Why something is known to be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -97,6 +101,7 @@ fn explained(plan: &Plan, (from, to, target): (usize, usize, Target)) -> Explain
             let detector = &plan.rule(index).detector;
             (detector.rule.to_string(), Known::Form, rounded(detector.confidence))
         }
+        Target::Context(index) => (RULES[index as usize].0.to_owned(), Known::Form, CONTEXT_CONFIDENCE),
     };
     Explained { rule, entity, from, to, known, confidence, strategy: plan.strategy(target) }
 }

@@ -1,23 +1,25 @@
 //! The prefilter: one pass over the bytes that says where a match could begin.
 //!
-//! Every pattern and every literal gives the set of its possible first four bytes (a
-//! window, folded with `| 0x20` so that case costs nothing). A bit set of their hashes
-//! stays in the first-level cache; text without a window of any rule is read once, four
-//! bytes a look, and goes out as it came. A hit names what to verify there.
+//! Every pattern and every literal gives the set of its possible first five bytes, folded
+//! with `| 0x20` so that case costs nothing. Two windows of four bytes stand in each: one
+//! at its first byte and one at its second. So it is enough to look at every second
+//! position, wherever a match begins. A bit set of the windows' hashes stays in the
+//! nearest caches; a hit names what to verify there.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+/// Bytes of a beginning.
+pub(super) const BEGINNING: usize = 5;
 /// Bytes of a window.
-pub(super) const WINDOW: usize = 4;
+const WINDOW: usize = 4;
 /// Sets bit 5 of every byte: letters of both cases become one.
 const FOLD: u32 = 0x2020_2020;
-const FOLD_WIDE: u64 = 0x2020_2020_2020_2020;
-/// 2^18 bits, 32 KiB.
-const SMALL_BITS: u32 = 18;
-/// 2^22 bits, 512 KiB, for thousands of exact values.
-const LARGE_BITS: u32 = 22;
+/// 2^19 bits, 64 KiB.
+const SMALL_BITS: u32 = 19;
+/// 2^23 bits, 1 MiB, for thousands of exact values.
+const LARGE_BITS: u32 = 23;
 /// From this many windows on the larger table is taken.
-const SMALL_WINDOWS: usize = 8192;
+const SMALL_WINDOWS: usize = 40_000;
 
 /// What to verify at a hit: an index into the masker's rules and literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +28,18 @@ pub(super) enum Target {
     Literal(u32),
     /// A pattern.
     Rule(u32),
+    /// A value that its surroundings tell.
+    Context(u32),
+}
+
+/// One window of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    hash: u32,
+    window: u32,
+    /// How many bytes before the window the match begins: 0 or 1.
+    back: u8,
+    target: Target,
 }
 
 /// The compiled prefilter.
@@ -35,42 +49,57 @@ pub(super) struct Filter {
     bits: Vec<u64>,
     /// By hash, one more than the index of the first entry in `entries`; 0 is none.
     heads: Vec<u32>,
-    /// Sorted by hash: `(hash, folded window, target)`.
-    entries: Vec<(u32, u32, Target)>,
-    /// Which one, two and three folded bytes can begin a window.
-    prefixes: [Vec<u64>; 2],
-    triples: Vec<u32>,
+    /// Sorted by hash.
+    entries: Vec<Entry>,
+    /// Which one, two, three and four folded bytes can be a beginning's first.
+    ones: [u64; 4],
+    twos: Vec<u64>,
+    threes: Vec<u32>,
+    fours: Vec<u32>,
+}
+
+/// Folds a byte as the filter does.
+pub(super) fn fold(byte: u8) -> u8 {
+    byte | 0x20
 }
 
 impl Filter {
-    /// Builds the filter from windows and what they stand for.
-    pub(super) fn new(windows: &[([u8; WINDOW], Target)]) -> Self {
-        let folded: BTreeMap<(u32, Target), ()> =
-            windows.iter().map(|(w, target)| ((u32::from_le_bytes(*w) | FOLD, *target), ())).collect();
-        let bits_log = if folded.len() < SMALL_WINDOWS { SMALL_BITS } else { LARGE_BITS };
+    /// Builds the filter from beginnings and what they stand for.
+    pub(super) fn new(beginnings: &[([u8; BEGINNING], Target)]) -> Self {
+        let mut entries = BTreeSet::new();
+        let (mut threes, mut fours) = (BTreeSet::new(), BTreeSet::new());
+        let (mut ones, mut twos) = ([0_u64; 4], vec![0_u64; 65536 / 64]);
+        for (beginning, target) in beginnings {
+            let [a, b, c, d, e] = beginning.map(|byte| u32::from(fold(byte)));
+            let first = a | b << 8 | c << 16 | d << 24;
+            entries.insert((first, 0, *target));
+            entries.insert((b | c << 8 | d << 16 | e << 24, 1, *target));
+            ones[(a >> 6) as usize] |= 1 << (a & 63);
+            let two = first & 0xffff;
+            twos[(two >> 6) as usize] |= 1 << (two & 63);
+            threes.insert(first & 0xff_ffff);
+            fours.insert(first);
+        }
+        let bits_log = if entries.len() < SMALL_WINDOWS { SMALL_BITS } else { LARGE_BITS };
         let shift = 32 - bits_log;
         let mut filter = Self {
             shift,
             bits: vec![0; 1 << (bits_log - 6)],
             heads: vec![0; 1 << bits_log],
-            entries: Vec::with_capacity(folded.len()),
-            prefixes: [vec![0; 256 / 64], vec![0; 65536 / 64]],
-            triples: Vec::new(),
+            entries: Vec::with_capacity(entries.len()),
+            ones,
+            twos,
+            threes: threes.into_iter().collect(),
+            fours: fours.into_iter().collect(),
         };
-        for (window, target) in folded.into_keys() {
+        for (window, back, target) in entries {
             let hash = hash(window, shift);
             filter.bits[(hash >> 6) as usize] |= 1 << (hash & 63);
-            filter.entries.push((hash, window, target));
-            let (one, two, three) = (window & 0xff, window & 0xffff, window & 0xff_ffff);
-            filter.prefixes[0][(one >> 6) as usize] |= 1 << (one & 63);
-            filter.prefixes[1][(two >> 6) as usize] |= 1 << (two & 63);
-            filter.triples.push(three);
+            filter.entries.push(Entry { hash, window, back, target });
         }
         filter.entries.sort_unstable();
-        filter.triples.sort_unstable();
-        filter.triples.dedup();
-        for (index, (hash, _, _)) in (1_u32..).zip(&filter.entries) {
-            let head = &mut filter.heads[*hash as usize];
+        for (index, entry) in (1_u32..).zip(&filter.entries) {
+            let head = &mut filter.heads[entry.hash as usize];
             if *head == 0 {
                 *head = index;
             }
@@ -78,11 +107,13 @@ impl Filter {
         filter
     }
 
-    /// The next position at or after `from` where the hash of a window is known.
+    /// Whether there is nothing to look for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The next of every second position from `from` on where the hash of a window is known.
     pub(super) fn next(&self, hay: &[u8], from: usize) -> Option<usize> {
-        if self.entries.is_empty() {
-            return None;
-        }
         if self.shift == 32 - SMALL_BITS {
             next_in::<{ 32 - SMALL_BITS }>(&self.bits, hay, from)
         } else {
@@ -90,30 +121,36 @@ impl Filter {
         }
     }
 
-    /// What could begin with this window.
-    pub(super) fn targets(&self, window: [u8; WINDOW]) -> impl Iterator<Item = Target> + '_ {
-        let window = u32::from_le_bytes(window) | FOLD;
+    /// What could begin at `hay[at]`, or one byte before it: how many bytes before, and what.
+    pub(super) fn targets(&self, hay: &[u8], at: usize) -> impl Iterator<Item = (usize, Target)> + '_ {
+        let window = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>);
+        let window = window.map(|window| u32::from_le_bytes(*window) | FOLD);
+        let found = window.map_or(&[][..], |window| {
+            let head = self.heads[hash(window, self.shift) as usize] as usize;
+            if head == 0 { &[] } else { &self.entries[head - 1..] }
+        });
+        let window = window.unwrap_or_default();
         let hash = hash(window, self.shift);
-        let head = self.heads[hash as usize] as usize;
-        let found = if head == 0 { &[] } else { &self.entries[head - 1..] };
         found
             .iter()
-            .take_while(move |(h, _, _)| *h == hash)
-            .filter(move |(_, w, _)| *w == window)
-            .map(|(_, _, target)| *target)
+            .take_while(move |entry| entry.hash == hash)
+            .filter(move |entry| entry.window == window)
+            .map(|entry| (usize::from(entry.back), entry.target))
     }
 
-    /// Whether these bytes, fewer than a window, can be the beginning of one.
+    /// What could begin with these bytes, of which there are at least four.
+    pub(super) fn beginning(&self, hay: &[u8]) -> impl Iterator<Item = Target> + '_ {
+        self.targets(hay, 0).filter(|(back, _)| *back == 0).map(|(_, target)| target)
+    }
+
+    /// Whether these bytes, fewer than a beginning, can be the first of one.
     pub(super) fn begins(&self, tail: &[u8]) -> bool {
-        let bit = |set: &[u64], at: usize| set[at >> 6] >> (at & 63) & 1 == 1;
-        let fold = |b: u8| u32::from(b | 0x20);
-        match *tail {
-            [a] => bit(&self.prefixes[0], fold(a) as usize),
-            [a, b] => bit(&self.prefixes[1], (fold(a) | fold(b) << 8) as usize),
-            [a, b, c] => {
-                let three = fold(a) | fold(b) << 8 | fold(c) << 16;
-                self.triples.binary_search(&three).is_ok()
-            }
+        let folded = |n: usize| tail.iter().take(n).rev().fold(0, |sum, b| sum << 8 | u32::from(fold(*b)));
+        match tail.len() {
+            1 => self.ones[(folded(1) >> 6) as usize] >> (folded(1) & 63) & 1 == 1,
+            2 => self.twos[(folded(2) >> 6) as usize] >> (folded(2) & 63) & 1 == 1,
+            3 => self.threes.binary_search(&folded(3)).is_ok(),
+            4 => self.fours.binary_search(&folded(4)).is_ok(),
             _ => false,
         }
     }
@@ -123,32 +160,31 @@ fn hash(folded: u32, shift: u32) -> u32 {
     folded.wrapping_mul(0x9e37_79b1) >> shift
 }
 
-/// Five windows a step, all taken from one load of eight bytes.
+/// Four windows a step, at every second position.
 fn next_in<const SHIFT: u32>(bits: &[u64], hay: &[u8], from: usize) -> Option<usize> {
     let known = |folded: u32| -> u64 {
         let hash = folded.wrapping_mul(0x9e37_79b1) >> SHIFT;
         bits.get((hash >> 6) as usize).map_or(0, |word| word >> (hash & 63) & 1)
     };
-    let window =
-        |wide: u64, byte: u32| -> u32 { u32::try_from((wide >> (8 * byte)) & 0xffff_ffff).unwrap_or(0) };
+    let low = |wide: u64, byte: u32| -> u32 { u32::try_from(wide >> (8 * byte) & 0xffff_ffff).unwrap_or(0) };
+    const WIDE: u64 = 0x2020_2020_2020_2020;
     let mut at = from;
-    while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let wide = u64::from_le_bytes(*block) | FOLD_WIDE;
-        let hits = known(window(wide, 0))
-            | known(window(wide, 1)) << 1
-            | known(window(wide, 2)) << 2
-            | known(window(wide, 3)) << 3
-            | known(window(wide, 4)) << 4;
+    while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<10>) {
+        let [a, b, c, d, e, f, g, h, i, j] = *block;
+        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]) | WIDE;
+        let last = u32::from_le_bytes([g, h, i, j]) | FOLD;
+        let hits =
+            known(low(first, 0)) | known(low(first, 2)) << 2 | known(low(first, 4)) << 4 | known(last) << 6;
         if hits != 0 {
             return Some(at + hits.trailing_zeros() as usize);
         }
-        at += 5;
+        at += 8;
     }
     while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>) {
         if known(u32::from_le_bytes(*block) | FOLD) != 0 {
             return Some(at);
         }
-        at += 1;
+        at += 2;
     }
     None
 }
@@ -158,18 +194,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_position_is_seen_and_every_beginning_known() {
-        let filter = Filter::new(&[(*b"AKIA", Target::Rule(0)), (*b"akib", Target::Literal(3))]);
+    fn a_beginning_is_seen_at_every_position() {
+        let filter = Filter::new(&[(*b"AKIA1", Target::Rule(0)), (*b"akib2", Target::Literal(3))]);
         for before in 0..20 {
             let mut text = vec![b'.'; before];
-            text.extend_from_slice(b"akIAxx");
-            assert_eq!(filter.next(&text, 0), Some(before));
-            assert_eq!(filter.next(&text, before + 1), None);
+            text.extend_from_slice(b"akIA1x");
+            let hit = filter.next(&text, 0).unwrap();
+            let found: Vec<_> = filter.targets(&text, hit).collect();
+            assert_eq!(found, [(hit - before, Target::Rule(0))], "{before}");
         }
-        assert_eq!(filter.targets(*b"akia").collect::<Vec<_>>(), [Target::Rule(0)]);
-        assert_eq!(filter.targets(*b"AKIB").collect::<Vec<_>>(), [Target::Literal(3)]);
-        assert_eq!(filter.targets(*b"AKIC").count(), 0);
-        assert!(filter.begins(b"a") && filter.begins(b"aK") && filter.begins(b"AKI"));
-        assert!(!filter.begins(b"k") && !filter.begins(b"ai") && !filter.begins(b"AKA"));
+        assert_eq!(filter.beginning(b"AKIB2").collect::<Vec<_>>(), [Target::Literal(3)]);
+        assert_eq!(filter.beginning(b"AKIC2").count(), 0);
+        for (tail, begins) in [("a", true), ("aK", true), ("AKI", true), ("akib", true), ("k", false)] {
+            assert_eq!(filter.begins(tail.as_bytes()), begins, "{tail}");
+        }
+        assert!(!filter.begins(b"ai") && !filter.begins(b"AKA") && !filter.begins(b"akic"));
     }
 }

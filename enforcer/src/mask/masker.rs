@@ -5,17 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
+    context::{Contexts, RULES},
     error::MaskError,
-    exact::ExactValue,
-    filter::{Filter, Target, WINDOW},
+    exact::{ExactValue, Form},
+    filter::{BEGINNING, Filter, Target},
     parts::Parts,
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
-    selection::Selection,
+    selection::{SET_SECRETS, Selection},
     strategy::{Replacement, Strategy, SurrogateKey},
     stream::StreamMasker,
     types::{Entity, Findings, Masked, MaskedText, Place},
 };
-use crate::secret::SecretBytes;
 
 /// Compiled detectors and exact values. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -27,7 +27,11 @@ pub(super) struct Plan {
     pub(super) filter: Filter,
     pub(super) runs: Runs,
     rules: Vec<Arc<Rule>>,
-    literals: Vec<(Entity, SecretBytes)>,
+    literals: Vec<(Entity, Form)>,
+    /// What tells values by their surroundings, if any of its rules was selected.
+    pub(super) contexts: Option<&'static Contexts>,
+    /// The entities of its rules.
+    known: Vec<Entity>,
     strategies: Strategies,
     pub(super) parts: Parts,
     longest: usize,
@@ -38,6 +42,7 @@ pub(super) struct Plan {
 struct Strategies {
     rules: Vec<Strategy>,
     literals: Vec<Strategy>,
+    contexts: Vec<Option<Strategy>>,
     key: Option<SurrogateKey>,
 }
 
@@ -83,11 +88,13 @@ impl Masker {
         let mut literals = Vec::new();
         for value in exact {
             let Some(strategy) = selection.of_exact(value.entity().as_str()) else { continue };
-            for form in value.literals() {
+            for form in value.forms() {
                 literals.push((value.entity().clone(), form));
                 strategies.literals.push(strategy);
             }
         }
+        let context = |(rule, entity): &(&str, &str)| selection.of_detector(rule, SET_SECRETS, entity);
+        strategies.contexts = RULES.iter().map(context).collect();
         Ok(Self(Arc::new(Plan { parts, ..Plan::new(rules, literals, strategies) })))
     }
 
@@ -193,21 +200,22 @@ fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
 }
 
 impl Plan {
-    fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, SecretBytes)>, strategies: Strategies) -> Self {
-        let mut windows = Vec::new();
+    fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, Form)>, strategies: Strategies) -> Self {
+        let mut beginnings = Vec::new();
         let mut runs = Runs { starts: [0; 256], seconds: [0; 256], follows: [0; 256], targets: Vec::new() };
         let mut longest = 0;
         for (index, (_, form)) in (0_u32..).zip(&literals) {
-            longest = longest.max(form.expose().len());
-            if let Some(window) = form.expose().first_chunk::<WINDOW>() {
-                windows.push((*window, Target::Literal(index)));
+            let bytes = form.bytes.expose();
+            longest = longest.max(bytes.len());
+            if let Some(beginning) = bytes.first_chunk::<BEGINNING>() {
+                beginnings.push((*beginning, Target::Literal(index)));
             }
         }
         for (index, rule) in (0_u32..).zip(&rules) {
             let target = Target::Rule(index);
             let swallowed = usize::try_from(SWALLOW_MAX_BYTES).unwrap_or(usize::MAX);
             longest = longest.max(rule.longest.unwrap_or(swallowed));
-            windows.extend(rule.windows.iter().map(|w| (*w, target)));
+            beginnings.extend(rule.beginnings.iter().map(|b| (*b, target)));
             if let Trigger::Run(starts, follows) = rule.detector.trigger {
                 let bit = 1 << runs.targets.len();
                 for byte in 0..=255_u8 {
@@ -220,49 +228,52 @@ impl Plan {
                 runs.targets.push((target, rule.detector.pivot));
             }
         }
-        Self {
-            filter: Filter::new(&windows),
-            runs,
-            rules,
-            literals,
-            strategies,
-            parts: Parts::default(),
-            longest,
-        }
+        let contexts = strategies.contexts.iter().any(Option::is_some).then(Contexts::get);
+        let known = RULES.iter().map(|(_, entity)| Entity::new(entity)).collect();
+        let filter = Filter::new(&beginnings);
+        let parts = Parts::default();
+        Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest }
     }
 
     pub(super) fn is_noop(&self) -> bool {
-        self.rules.is_empty() && self.literals.is_empty()
+        self.rules.is_empty() && self.literals.is_empty() && self.contexts.is_none()
     }
 
     pub(super) fn rule(&self, index: u32) -> &Rule {
         &self.rules[index as usize]
     }
 
-    pub(super) fn literal(&self, index: u32) -> &[u8] {
-        self.literals[index as usize].1.expose()
+    pub(super) fn literal(&self, index: u32) -> &Form {
+        &self.literals[index as usize].1
+    }
+
+    /// Whether what this rule finds by its surroundings was selected.
+    pub(super) fn wants(&self, context: u16) -> bool {
+        self.strategies.contexts.get(usize::from(context)).is_some_and(Option::is_some)
     }
 
     /// What stands in place of a match whose value, with its codings undone, is this; an error
     /// if the message must not go on.
     pub(super) fn replacement(&self, target: Target, value: &[u8]) -> Result<Replacement, MaskError> {
         let fixed = match target {
-            Target::Literal(_) => 0,
+            Target::Literal(_) | Target::Context(_) => 0,
             Target::Rule(index) => self.rule(index).fixed_bytes(),
         };
         let key = self.strategies.key.as_ref();
         self.strategy(target).replacement(self.entity(target), value, fixed, key)
     }
 
-    /// Whether what stands in place of a match does not depend on its value.
-    pub(super) fn fixed(&self, target: Target) -> bool {
-        self.strategy(target).is_fixed()
+    /// Whether a match can be replaced before its end was seen.
+    pub(super) fn early(&self, target: Target) -> bool {
+        let strategy = self.strategy(target);
+        strategy.is_fixed() && strategy != Strategy::Observe
     }
 
     pub(super) fn strategy(&self, target: Target) -> Strategy {
         match target {
             Target::Literal(index) => self.strategies.literals[index as usize],
             Target::Rule(index) => self.strategies.rules[index as usize],
+            Target::Context(index) => self.strategies.contexts[index as usize].unwrap_or_default(),
         }
     }
 
@@ -270,6 +281,7 @@ impl Plan {
         match target {
             Target::Literal(index) => &self.literals[index as usize].0,
             Target::Rule(index) => &self.rule(index).entity,
+            Target::Context(index) => &self.known[index as usize],
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod byteset;
 mod check;
+mod coded;
 mod context;
 mod detectors;
 mod error;
@@ -18,12 +19,15 @@ mod exact;
 mod explain;
 mod filter;
 pub mod json;
+mod level;
+mod map;
 mod masker;
-#[cfg_attr(not(test), expect(dead_code, reason = "the stream masker takes it next"))]
 mod norm;
 mod part;
 mod parts;
 mod rule;
+mod runs;
+mod scan;
 mod selection;
 mod shape;
 mod strategy;
@@ -46,7 +50,9 @@ pub use strategy::{
     FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,
     SurrogateKey,
 };
-pub use stream::{OPEN_MAX, StreamMasker};
+pub use level::{DEPTH_MAX, EXPANDED_MAX_BYTES, LEVELS_MAX};
+pub use scan::OPEN_MAX;
+pub use stream::StreamMasker;
 pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};
 
 /// The patterns of all built-in detectors as `(set, entity, pattern)`, for those who measure

@@ -20,7 +20,7 @@ use regex_syntax::hir::{
 };
 
 use super::{
-    byteset::ByteSet, check::Check, detectors, error::MaskError, filter::WINDOW, shape::Shape, types::Entity,
+    byteset::ByteSet, check::Check, detectors, error::MaskError, filter::{BEGINNING, fold}, shape::Shape, types::Entity,
 };
 
 /// The longest match that a bounded pattern may have; it is also the most that a stream
@@ -30,10 +30,12 @@ pub const PATTERN_MAX_BYTES: usize = 16 * 1024;
 pub const SWALLOW_MAX_BYTES: u64 = 64 * 1024;
 /// How far behind the beginning of a run its pivot can stand, in bytes.
 pub(super) const PIVOT_MAX_BYTES: usize = 64;
-/// More first windows than this make a pattern too common to be looked for.
-const WINDOWS_MAX: usize = 4096;
-/// With more first windows than this the format does not say how a match begins.
-const FIXED_WINDOWS_MAX: usize = 32;
+/// More beginnings than this make a pattern too common to be looked for.
+const BEGINNINGS_MAX: usize = 8192;
+/// So many bytes at the beginning of a match can belong to its format.
+const FIXED_BYTES: usize = 4;
+/// With more ways to begin than this the format does not say how a match begins.
+const FIXED_MAX: usize = 32;
 /// A compiled pattern may take this much memory.
 const DFA_MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -198,7 +200,8 @@ impl Detector {
 pub(super) struct Rule {
     pub(super) detector: Detector,
     pub(super) entity: Entity,
-    pub(super) windows: Vec<[u8; WINDOW]>,
+    /// All first five bytes that a match can have, folded.
+    pub(super) beginnings: Vec<[u8; BEGINNING]>,
     /// Of a rule that is tried at runs, the bytes that a match can have in second place.
     pub(super) seconds: Vec<u8>,
     /// The longest match in bytes; none for a swallowing rule.
@@ -235,19 +238,50 @@ impl Rule {
             .parse(&detector.pattern)
             .map_err(|e| fail(e.to_string()))?;
         let longest = bounds(detector, &hir).map_err(fail)?;
-        let windows = match detector.trigger {
-            Trigger::Prefix => windows(&hir).map_err(fail)?,
-            Trigger::Run(..) => Vec::new(),
-        };
         let matcher = match Shape::new(&hir) {
             Some(shape) => Matcher::Shape(shape),
             None => automaton(&detector.pattern).map_err(fail)?,
         };
         let entity = Entity::new(&detector.entity);
-        let seconds = Vec::new();
-        let mut rule = Self { detector: detector.clone(), entity, windows, seconds, longest, matcher };
-        rule.seconds = rule.second_bytes();
+        let (beginnings, seconds) = (Vec::new(), Vec::new());
+        let mut rule = Self { detector: detector.clone(), entity, beginnings, seconds, longest, matcher };
+        match detector.trigger {
+            Trigger::Prefix => {
+                let beginnings = self::beginnings(&hir).or_else(|| rule.walk());
+                let open = || fail("it does not begin with enough fixed bytes to be looked for".to_owned());
+                rule.beginnings = beginnings.ok_or_else(open)?;
+            }
+            Trigger::Run(..) => rule.seconds = rule.second_bytes(),
+        }
         Ok(rule)
+    }
+
+    /// The beginnings of a pattern whose text does not tell them: all that its matcher takes.
+    fn walk(&self) -> Option<Vec<[u8; BEGINNING]>> {
+        let mut known = vec![(Vec::new(), self.start()?)];
+        for _ in 0..BEGINNING {
+            let mut longer = Vec::new();
+            for (text, state) in &known {
+                for byte in 0..=255_u8 {
+                    let progress = self.run(&[byte], 0, *state, false);
+                    if !progress.over {
+                        longer.push(([&text[..], &[byte]].concat(), progress.state));
+                    }
+                }
+                if longer.len() > 4 * BEGINNINGS_MAX {
+                    return None;
+                }
+            }
+            known = longer;
+        }
+        let mut beginnings: Vec<[u8; BEGINNING]> = known
+            .iter()
+            .filter_map(|(text, _)| <[u8; BEGINNING]>::try_from(&text[..]).ok())
+            .map(|text| text.map(fold))
+            .collect();
+        beginnings.sort_unstable();
+        beginnings.dedup();
+        (1..=BEGINNINGS_MAX).contains(&beginnings.len()).then_some(beginnings)
     }
 
     fn second_bytes(&self) -> Vec<u8> {
@@ -261,9 +295,11 @@ impl Rule {
 
     /// How many bytes at the beginning of the secret part the format prescribes.
     pub(super) fn fixed_bytes(&self) -> usize {
-        let many = self.windows.is_empty() || self.windows.len() > FIXED_WINDOWS_MAX;
+        let mut fixed: Vec<&[u8]> = self.beginnings.iter().map(|all| &all[..FIXED_BYTES]).collect();
+        fixed.dedup();
+        let many = fixed.is_empty() || fixed.len() > FIXED_MAX;
         let open = many || self.detector.pattern.contains("(?<secret>");
-        if open { 0 } else { WINDOW }
+        if open { 0 } else { FIXED_BYTES }
     }
 
     /// Whether a match is final as soon as it is one, so that what precedes its end need
@@ -274,6 +310,16 @@ impl Rule {
             Matcher::Dfa(_, captures) => captures.is_some(),
         };
         !group && !self.detector.checked() && self.detector.not_before.is_none()
+    }
+
+    /// Whether it is masked until its end mark, without a bound on the pattern.
+    pub(super) fn swallow(&self) -> bool {
+        self.detector.swallow
+    }
+
+    /// Whether a match can begin behind this byte.
+    pub(super) fn may_follow(&self, byte: u8) -> bool {
+        self.detector.not_after.is_none_or(|class| !class.has(byte))
     }
 
     /// The state before the first byte.
@@ -387,8 +433,8 @@ fn bounds(detector: &Detector, hir: &Hir) -> Result<Option<usize>, String> {
     if !properties.look_set().is_empty() {
         return Err("it uses ^, $ or \\b; use not_after and not_before".to_owned());
     }
-    if properties.minimum_len().unwrap_or(0) < WINDOW {
-        return Err(format!("its shortest match is shorter than {WINDOW} bytes"));
+    if properties.minimum_len().unwrap_or(0) < BEGINNING {
+        return Err(format!("its shortest match is shorter than {BEGINNING} bytes"));
     }
     if !(0.0..=1.0).contains(&detector.confidence) {
         return Err(format!("its confidence is {}, and must be between 0 and 1", detector.confidence));
@@ -411,27 +457,31 @@ fn bounds(detector: &Detector, hir: &Hir) -> Result<Option<usize>, String> {
     }
 }
 
-/// The first four bytes that a match can have.
-fn windows(hir: &Hir) -> Result<Vec<[u8; WINDOW]>, String> {
+/// The first five bytes that a match can have, if the text of its pattern tells them.
+fn beginnings(hir: &Hir) -> Option<Vec<[u8; BEGINNING]>> {
+    // As few bytes of a repeated class as are enough: each multiplies what there is.
+    (1..=BEGINNING).find_map(|repeated| beginnings_with(hir, repeated))
+}
+
+fn beginnings_with(hir: &Hir, repeated: usize) -> Option<Vec<[u8; BEGINNING]>> {
     let mut extractor = Extractor::new();
     extractor
         .kind(ExtractKind::Prefix)
         .limit_class(256)
-        .limit_repeat(WINDOW)
-        .limit_literal_len(2 * WINDOW)
-        .limit_total(4 * WINDOWS_MAX);
+        .limit_repeat(repeated)
+        .limit_literal_len(2 * BEGINNING)
+        .limit_total(16 * BEGINNINGS_MAX);
     let mut prefixes = extractor.extract(hir);
-    prefixes.keep_first_bytes(WINDOW);
+    prefixes.keep_first_bytes(BEGINNING);
     prefixes.dedup();
-    let common = || "it does not begin with enough fixed bytes to be looked for".to_owned();
-    let literals = prefixes.literals().ok_or_else(common)?;
-    let mut windows = Vec::with_capacity(literals.len());
-    for literal in literals {
-        windows.push(<[u8; WINDOW]>::try_from(literal.as_bytes()).map_err(|_| common())?);
+    let mut beginnings = Vec::new();
+    for literal in prefixes.literals()? {
+        let bytes = <[u8; BEGINNING]>::try_from(literal.as_bytes()).ok()?;
+        beginnings.push(bytes.map(fold));
     }
-    windows.sort_unstable();
-    windows.dedup();
-    if windows.is_empty() || windows.len() > WINDOWS_MAX { Err(common()) } else { Ok(windows) }
+    beginnings.sort_unstable();
+    beginnings.dedup();
+    (1..=BEGINNINGS_MAX).contains(&beginnings.len()).then_some(beginnings)
 }
 
 #[cfg(test)]
@@ -483,10 +533,10 @@ mod tests {
     }
 
     #[test]
-    fn windows_come_from_the_pattern() {
+    fn beginnings_come_from_the_pattern() {
         let rule = load("gh[pousr]_[A-Za-z0-9]{36,255}").unwrap();
-        assert_eq!(rule.windows.len(), 5);
+        assert_eq!(rule.beginnings.len(), 5 * 36);
         assert_eq!(rule.longest, Some(4 + 255));
-        assert_eq!(load("SG\\.[a-z]{20}").unwrap().windows.len(), 26);
+        assert_eq!(load("SG\\.[a-z]{20}").unwrap().beginnings.len(), 26 * 26);
     }
 }

@@ -1,0 +1,392 @@
+//! A run that is decoded: base64, hex or base32, and gzip in these.
+//!
+//! What is found in the decoded bytes is a range of whole groups of digits (three bytes are
+//! four digits of base64), and its placeholder is coded in the same way with as many bytes
+//! around it as share its groups: what decodes the run finds the placeholder in it.
+
+use std::io::Read as _;
+
+use super::{
+    error::MaskError,
+    level::{Budget, Level},
+    map::Map,
+    scan::{Found, View},
+};
+
+/// How much of the beginning of a run has to look decoded: 12 bytes.
+const LOOK_BYTES: usize = 12;
+/// A run that holds something compressed may have this many digits.
+const ZIPPED_MAX_DIGITS: u64 = 256 * 1024;
+/// A line of digits that is broken (MIME: 76, PEM: 64) has at least this many.
+const LINE_MIN_DIGITS: u64 = 40;
+/// So far lines may be indented, in bytes.
+const INDENT_MAX_BYTES: usize = 16;
+
+/// How bytes are written as digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// RFC 4648, sections 4 and 5.
+    Base64,
+    /// RFC 4648, section 8, in either case.
+    Hex,
+    /// RFC 4648, section 6.
+    Base32,
+}
+
+/// Whether something coded begins here.
+pub(super) enum Start {
+    No,
+    Yes,
+    /// It depends on what follows.
+    Unknown,
+}
+
+impl Coding {
+    pub(super) const ALL: [Self; 3] = [Self::Base64, Self::Hex, Self::Base32];
+
+    /// Bits of a digit.
+    fn bits(self) -> u32 {
+        match self {
+            Self::Base64 => 6,
+            Self::Hex => 4,
+            Self::Base32 => 5,
+        }
+    }
+
+    /// Digits and bytes of a group.
+    fn group(self) -> (usize, usize) {
+        match self {
+            Self::Base64 => (4, 3),
+            Self::Hex => (2, 1),
+            Self::Base32 => (8, 5),
+        }
+    }
+
+    /// What a digit stands for.
+    fn value(self, digit: u8) -> Option<u8> {
+        match (self, digit) {
+            (Self::Base64, b'A'..=b'Z') | (Self::Base32, b'A'..=b'Z') => Some(digit - b'A'),
+            (Self::Base64, b'a'..=b'z') => Some(digit - b'a' + 26),
+            (Self::Base64, b'0'..=b'9') => Some(digit - b'0' + 52),
+            (Self::Base64, b'+' | b'-') => Some(62),
+            (Self::Base64, b'/' | b'_') => Some(63),
+            (Self::Base32, b'2'..=b'7') => Some(digit - b'2' + 26),
+            (Self::Hex, b'0'..=b'9') => Some(digit - b'0'),
+            (Self::Hex, b'a'..=b'f') => Some(digit - b'a' + 10),
+            (Self::Hex, b'A'..=b'F') => Some(digit - b'A' + 10),
+            _ => None,
+        }
+    }
+
+    /// The digits of some bytes, like those of `sample`.
+    fn encode(self, bytes: &[u8], sample: &[u8]) -> Vec<u8> {
+        use base64::Engine as _;
+        match self {
+            Self::Base64 if sample.iter().any(|b| matches!(b, b'-' | b'_')) => {
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes).into_bytes()
+            }
+            Self::Base64 => base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes).into_bytes(),
+            Self::Hex => bytes.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect(),
+            Self::Base32 => base32(bytes),
+        }
+    }
+
+    /// Decodes whole digits; bits that are left over are dropped.
+    fn decode(self, digits: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; digits.len()];
+        let count = self.decode_to(digits, &mut bytes);
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// The same into a buffer that is large enough; gives how many bytes there are.
+    fn decode_to(self, digits: &[u8], bytes: &mut [u8]) -> usize {
+        let (mut sum, mut bits, mut count) = (0_u32, 0, 0);
+        for value in digits.iter().map_while(|digit| self.value(*digit)) {
+            sum = (sum & 0xff) << self.bits() | u32::from(value);
+            bits += self.bits();
+            if bits >= 8 {
+                bits -= 8;
+                if let Some(byte) = bytes.get_mut(count) {
+                    *byte = u8::try_from(sum >> bits & 0xff).unwrap_or(0);
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    /// Whether these digits, of a run that ends here or is `open`, begin something that was
+    /// text, or compressed.
+    pub(super) fn start(self, run: &[u8], open: bool) -> Start {
+        let wanted = (LOOK_BYTES * 8).div_ceil(self.bits() as usize);
+        let digits = &run[..run.len().min(wanted)];
+        let length = digits.iter().take_while(|digit| self.value(**digit).is_some()).count();
+        // Most words are told from their first digits.
+        if !self.can_begin(digits[0]) {
+            return Start::No;
+        }
+        let mut decoded = [0; 2 * LOOK_BYTES];
+        let count = self.decode_to(&digits[..length], &mut decoded);
+        if !looks_decoded(&decoded[..count]) {
+            Start::No
+        } else if length == wanted {
+            Start::Yes
+        } else if open && length == run.len() {
+            Start::Unknown
+        } else {
+            Start::No
+        }
+    }
+
+    /// Whether text, or something compressed, can begin with a byte whose first bits these are.
+    fn can_begin(self, digit: u8) -> bool {
+        let Some(value) = self.value(digit) else { return false };
+        let low = u32::from(value) << (8 - self.bits());
+        (low..low + (1 << (8 - self.bits())))
+            .any(|byte| u8::try_from(byte).is_ok_and(|byte| looks_decoded(&[byte])))
+    }
+}
+
+fn base32(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut out = Vec::new();
+    for group in bytes.chunks(5) {
+        let sum = (0..5).fold(0_u64, |sum, at| sum << 8 | u64::from(group.get(at).copied().unwrap_or(0)));
+        let count = (group.len() * 8).div_ceil(5);
+        out.extend((0..count).map(|at| DIGITS[(sum >> (35 - 5 * at) & 31) as usize]));
+    }
+    out
+}
+
+/// Whether bytes are the beginning of text in UTF-8 or UTF-16, or of something compressed.
+fn looks_decoded(bytes: &[u8]) -> bool {
+    const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+    let plain = |b: u8| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+    let zipped = || bytes.iter().zip(&GZIP).all(|(a, b)| a == b);
+    let wide = |first: usize| {
+        bytes.iter().enumerate().all(|(at, b)| if at % 2 == first { plain(*b) } else { *b == 0 })
+    };
+    let utf8 = || match str::from_utf8(bytes) {
+        Ok(text) => text.bytes().all(|b| plain(b) || b >= 0x80),
+        Err(error) => {
+            error.error_len().is_none() && bytes[..error.valid_up_to()].iter().all(|b| plain(*b) || *b >= 0x80)
+        }
+    };
+    utf8() || zipped() || wide(0) || wide(1)
+}
+
+/// A run that is being decoded.
+#[derive(Debug)]
+pub(super) struct Coded {
+    coding: Coding,
+    /// From digits, as they are counted, to positions of the normal form.
+    digits: Map,
+    /// Digits that were decoded.
+    count: u64,
+    /// Digits behind these, of a group that is not full.
+    group: Vec<u8>,
+    /// Where the next digit is looked for.
+    at: u64,
+    /// Digits of the line so far.
+    line: u64,
+    /// Decoded bytes from the last decided group on, and their position.
+    bytes: Vec<u8>,
+    base: u64,
+    kind: Kind,
+    depth: u8,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Text(Box<Level>),
+    /// All that was decoded is something compressed: it is looked into at its end.
+    Zipped,
+}
+
+impl Coded {
+    pub(super) fn new(
+        coding: Coding,
+        position: u64,
+        depth: u8,
+        budget: &mut Budget,
+    ) -> Result<Self, MaskError> {
+        let kind = Kind::Text(Box::new(Level::below(depth + 1, budget)?));
+        Ok(Self {
+            coding,
+            digits: Map::at(0, position),
+            count: 0,
+            group: Vec::new(),
+            at: position,
+            line: 0,
+            bytes: Vec::new(),
+            base: 0,
+            kind,
+            depth: depth + 1,
+        })
+    }
+
+    pub(super) fn close(self, budget: &mut Budget) {
+        if let Kind::Text(level) = self.kind {
+            level.close(budget);
+        }
+    }
+
+    /// Whether this one decodes, or will decode, a group that begins at a position.
+    pub(super) fn covers(&self, coding: Coding, position: u64) -> bool {
+        let ahead = position.checked_sub(self.at).map(|ahead| ahead + self.group.len() as u64);
+        coding == self.coding && ahead.is_some_and(|ahead| ahead % self.coding.group().0 as u64 == 0)
+    }
+
+    /// Decodes what is new. Gives up to which position of the normal form it is decided, or
+    /// nothing at its end.
+    pub(super) fn advance(
+        &mut self,
+        view: &View<'_>,
+        budget: &mut Budget,
+        out: &mut Vec<Found>,
+    ) -> Result<Option<u64>, MaskError> {
+        let mut fresh = Vec::new();
+        let over = self.read(view, &mut fresh);
+        self.bytes.extend_from_slice(&fresh);
+        if self.base == 0 && self.bytes.starts_with(&[0x1f, 0x8b, 8]) {
+            if let Kind::Text(level) = std::mem::replace(&mut self.kind, Kind::Zipped) {
+                level.close(budget);
+            }
+            if self.count > ZIPPED_MAX_DIGITS {
+                return Err(MaskError::TooLarge { limit: ZIPPED_MAX_DIGITS });
+            }
+            if over {
+                self.unzip(view, budget, out)?;
+                return Ok(None);
+            }
+            return Ok(Some(self.digits.start(0)));
+        }
+        let Kind::Text(level) = &mut self.kind else { return Ok(None) };
+        let mut found = Vec::new();
+        let decided = level.push(view.plan, budget, &fresh, over, &mut found)?;
+        for found in found {
+            out.push(self.outside(view, found));
+        }
+        if over {
+            return Ok(None);
+        }
+        // What is decided ends with a group.
+        let (digits, bytes) = self.coding.group();
+        let groups = decided / bytes as u64;
+        let done = usize::try_from(groups * bytes as u64 - self.base).unwrap_or(usize::MAX);
+        self.bytes.drain(..done.min(self.bytes.len()));
+        self.base = groups * bytes as u64;
+        let hold = self.digits.start(groups * digits as u64);
+        self.digits.forget(groups * digits as u64);
+        Ok(Some(hold))
+    }
+
+    /// Reads digits, and says whether the run has ended.
+    fn read(&mut self, view: &View<'_>, fresh: &mut Vec<u8>) -> bool {
+        let (size, _) = self.coding.group();
+        let mut at = view.offset(self.at);
+        loop {
+            match view.data.get(at).copied() {
+                Some(byte) if self.coding.value(byte).is_some() => {
+                    self.group.push(byte);
+                    self.line += 1;
+                    at += 1;
+                    if self.group.len() == size {
+                        fresh.extend(self.coding.decode(&self.group));
+                        self.count += size as u64;
+                        self.group.clear();
+                    }
+                }
+                Some(b'\n') if self.line >= LINE_MIN_DIGITS => match self.next_line(view, at) {
+                    Some(Some(next)) => {
+                        let digit = self.count + self.group.len() as u64;
+                        let (from, to) = (view.base + at as u64, view.base + next as u64);
+                        self.digits.unit(digit, 0, from, to - from);
+                        self.line = 0;
+                        at = next;
+                    }
+                    Some(None) => break,
+                    None => return self.end(view, at, fresh),
+                },
+                Some(_) => return self.end(view, at, fresh),
+                None if view.last => return self.end(view, at, fresh),
+                None => break,
+            }
+        }
+        self.at = view.base + at as u64;
+        false
+    }
+
+    /// Where the digits go on behind a line's end: `None` if they do not, `Some(None)` if
+    /// that is not known.
+    fn next_line(&self, view: &View<'_>, at: usize) -> Option<Option<usize>> {
+        let rest = &view.data[at + 1..];
+        let indent = rest.iter().take(INDENT_MAX_BYTES).take_while(|b| matches!(b, b' ' | b'\t')).count();
+        match rest.get(indent) {
+            Some(byte) if self.coding.value(*byte).is_some() => Some(Some(at + 1 + indent)),
+            None if !view.last => Some(None),
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, view: &View<'_>, at: usize, fresh: &mut Vec<u8>) -> bool {
+        fresh.extend(self.coding.decode(&self.group));
+        self.count += self.group.len() as u64;
+        self.group.clear();
+        self.at = view.base + at as u64;
+        true
+    }
+
+    /// A match in the decoded bytes, as one in the normal form.
+    fn outside(&self, view: &View<'_>, found: Found) -> Found {
+        let (digits, bytes) = self.coding.group();
+        let (digits, bytes) = (digits as u64, bytes as u64);
+        let known = self.base + self.bytes.len() as u64;
+        let (first, behind) = (found.start / bytes * bytes, found.end.div_ceil(bytes) * bytes);
+        let behind = behind.min(known);
+        let slice = |from: u64, to: u64| {
+            let index = |at: u64| usize::try_from(at.saturating_sub(self.base)).unwrap_or(usize::MAX);
+            self.bytes.get(index(from)..index(to)).unwrap_or_default()
+        };
+        let placeholder = || view.plan.entity(found.target).placeholder().into_bytes();
+        let mut text = slice(first, found.start).to_vec();
+        text.extend(found.text.unwrap_or_else(placeholder));
+        text.extend_from_slice(slice(found.end, behind));
+        // As many bytes in the last group as there were: the padding stays right.
+        while text.len() as u64 % bytes != (behind - first) % bytes {
+            text.push(b'*');
+        }
+        let first_digit = first / bytes * digits;
+        let last_digit = (behind.div_ceil(bytes) * digits).min(self.count);
+        let start = self.digits.start(first_digit);
+        let end = self.digits.end(last_digit);
+        let sample = &view.data[view.offset(start)..view.offset(end).min(view.data.len())];
+        let text = Some(self.coding.encode(&text, sample));
+        Found { start: view.map.start(start), end: view.map.end(end), text, ..found }
+    }
+
+    /// Looks into what is compressed; a finding replaces all of it.
+    fn unzip(&self, view: &View<'_>, budget: &mut Budget, out: &mut Vec<Found>) -> Result<(), MaskError> {
+        let mut text = Vec::new();
+        let most = budget.expanded + 1;
+        let read = flate2::read::MultiGzDecoder::new(&self.bytes[..]).take(most).read_to_end(&mut text);
+        if text.len() as u64 >= most {
+            return Err(MaskError::TooLarge { limit: super::level::EXPANDED_MAX_BYTES });
+        }
+        budget.expanded -= text.len() as u64;
+        if read.is_err() {
+            return Err(MaskError::Unreadable { coding: "gzip" });
+        }
+        let mut level = Level::below(self.depth, budget)?;
+        let mut found = Vec::new();
+        let result = level.push(view.plan, budget, &text, true, &mut found);
+        level.close(budget);
+        result?;
+        if let Some(first) = found.into_iter().find(|found| !found.observed) {
+            let all = Found { start: 0, end: self.base + self.bytes.len() as u64, ..first };
+            out.push(self.outside(view, all));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! One level of a stream: its normal form, the scan of it, and what is decoded from it.
+//!
+//! ```text
+//! bytes --Normaliser--> normal form --Scan-----------> matches ---------+
+//!                            |------- Runs ----------> values by context |--> mapped back
+//!                            |           `-> coded runs: a level each ---+
+//!                            '------- escapes in it again: a level ------+
+//! ```
+//!
+//! Each level takes its input in any chunks, and says up to where it is decided. What a
+//! level finds in something decoded is given back as a range of its own input.
+
+use super::{
+    error::MaskError,
+    map::Map,
+    masker::Plan,
+    norm::{Normal, Normaliser},
+    runs::Runs,
+    scan::{Beginning, Found, Scan, View},
+};
+
+/// How many levels may stand on each other.
+pub const DEPTH_MAX: u8 = 5;
+/// How many levels of one stream may be open at once.
+pub const LEVELS_MAX: usize = 64;
+/// Bytes that one level looks at in one go; it bounds what is kept.
+const BLOCK_BYTES: usize = 16 * 1024;
+/// Bytes that are kept behind what is decided, for what looks back.
+pub(super) const LOOK_BEHIND: usize = 128;
+/// Of a longer unit that was undone nothing begins inside.
+const ESCAPE_BYTES: usize = 12;
+
+/// What all levels of a stream share.
+#[derive(Debug)]
+pub(super) struct Budget {
+    levels: usize,
+    /// Bytes that decompression may still give.
+    pub(super) expanded: u64,
+}
+
+/// Bytes that may be decompressed inside of one stream.
+pub const EXPANDED_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { levels: 0, expanded: EXPANDED_MAX_BYTES }
+    }
+}
+
+/// An escape in which something could begin.
+#[derive(Debug)]
+struct Inside {
+    /// Where it stands in the input, and in the normal form.
+    input: u64,
+    normal: u64,
+    /// Where the normal form goes on behind it.
+    behind: u64,
+    text: Vec<u8>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Level {
+    depth: u8,
+    /// A match is given only when its end is known.
+    whole: bool,
+    normaliser: Normaliser,
+    normal: Normal,
+    /// Input that can be the beginning of an escape.
+    waiting: Vec<u8>,
+    /// Position of its first byte: all input before it was taken.
+    taken: u64,
+    /// The normal form from `base` on.
+    kept: Vec<u8>,
+    base: u64,
+    map: Map,
+    /// Up to here the normal form is decided.
+    decided: u64,
+    scan: Scan,
+    runs: Runs,
+    inside: Vec<Inside>,
+    again: Option<Box<Level>>,
+}
+
+impl Level {
+    /// The level of a stream itself.
+    pub(super) fn top(whole: bool) -> Self {
+        Self::new(0, 0, &[], whole)
+    }
+
+    /// A level for something that was decoded, and has a beginning.
+    pub(super) fn below(depth: u8, budget: &mut Budget) -> Result<Self, MaskError> {
+        Self::open(depth, 0, &[], true, budget)
+    }
+
+    /// A level whose input begins at `position`, behind these bytes.
+    fn open(
+        depth: u8,
+        position: u64,
+        behind: &[u8],
+        whole: bool,
+        budget: &mut Budget,
+    ) -> Result<Self, MaskError> {
+        if depth > DEPTH_MAX {
+            return Err(MaskError::TooDeep { limit: DEPTH_MAX });
+        }
+        if budget.levels >= LEVELS_MAX {
+            return Err(MaskError::TooManyLevels { limit: LEVELS_MAX });
+        }
+        budget.levels += 1;
+        Ok(Self::new(depth, position, behind, whole))
+    }
+
+    fn new(depth: u8, position: u64, behind: &[u8], whole: bool) -> Self {
+        let base = position - behind.len() as u64;
+        Self {
+            depth,
+            whole,
+            normaliser: Normaliser::default(),
+            normal: Normal::default(),
+            waiting: Vec::new(),
+            taken: position,
+            kept: behind.to_vec(),
+            base,
+            map: Map::at(base, base),
+            decided: position,
+            scan: Scan::at(position),
+            runs: Runs::at(position),
+            inside: Vec::new(),
+            again: None,
+        }
+    }
+
+    /// Gives what this level took of the budget back.
+    pub(super) fn close(self, budget: &mut Budget) {
+        budget.levels = budget.levels.saturating_sub(1);
+        self.runs.close(budget);
+        if let Some(again) = self.again {
+            again.close(budget);
+        }
+    }
+
+    /// Takes the next bytes of the input, and says up to where the input is decided.
+    pub(super) fn push(
+        &mut self,
+        plan: &Plan,
+        budget: &mut Budget,
+        data: &[u8],
+        last: bool,
+        out: &mut Vec<Found>,
+    ) -> Result<u64, MaskError> {
+        let mut rest = data;
+        while rest.len() > BLOCK_BYTES {
+            let (block, behind) = rest.split_at(BLOCK_BYTES);
+            self.block(plan, budget, block, false, out)?;
+            rest = behind;
+        }
+        self.block(plan, budget, rest, last, out)
+    }
+
+    fn block(
+        &mut self,
+        plan: &Plan,
+        budget: &mut Budget,
+        data: &[u8],
+        last: bool,
+        out: &mut Vec<Found>,
+    ) -> Result<u64, MaskError> {
+        let again = self.normalise(data, last);
+        let mut decided = self.decided_again(plan, budget, again, last, out)?;
+        let view =
+            View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
+        let first = out.len();
+        decided = decided.min(look_inside(&mut self.scan, &mut self.inside, &view, out)?);
+        decided = decided.min(self.scan.advance(&view, out)?);
+        decided = decided.min(self.runs.advance(&view, self.depth, budget, out)?);
+        debug_assert!(out[first..].iter().all(|found| found.start <= found.end));
+        let decided_input = if decided == view.end() { self.taken } else { self.map.start(decided) };
+        self.decided = decided;
+        self.forget();
+        Ok(decided_input.min(self.taken))
+    }
+
+    /// Appends the normal form of the next bytes. Whether it can hold escapes again.
+    fn normalise(&mut self, data: &[u8], last: bool) -> bool {
+        let end = self.base + self.kept.len() as u64;
+        if self.waiting.is_empty() && self.normaliser.is_plain(data) {
+            self.kept.extend_from_slice(data);
+            self.taken += data.len() as u64;
+            return false;
+        }
+        self.waiting.extend_from_slice(data);
+        self.normal.clear();
+        let used = self.normaliser.push(&self.waiting, last, &mut self.normal);
+        for escape in self.normal.escapes() {
+            let (normal, input) = (end + escape.norm as u64, self.taken + escape.raw as u64);
+            self.map.unit(normal, escape.norm_len as u64, input, escape.raw_len as u64);
+            let text = &self.waiting[escape.raw..escape.raw + escape.raw_len];
+            let hides = text.first().is_some_and(u8::is_ascii) && text.iter().skip(1).any(u8::is_ascii_graphic);
+            if hides && text.len() <= ESCAPE_BYTES {
+                let behind = normal + escape.norm_len as u64;
+                self.inside.push(Inside { input, normal, behind, text: text.to_vec() });
+            }
+        }
+        self.kept.extend_from_slice(&self.normal.bytes);
+        self.waiting.drain(..used);
+        self.taken += used as u64;
+        self.normal.again()
+    }
+
+    /// Looks at the normal form as something to be undone once more.
+    fn decided_again(
+        &mut self,
+        plan: &Plan,
+        budget: &mut Budget,
+        again: bool,
+        last: bool,
+        out: &mut Vec<Found>,
+    ) -> Result<u64, MaskError> {
+        let end = self.base + self.kept.len() as u64;
+        let offset = |position: u64| usize::try_from(position - self.base).unwrap_or(usize::MAX);
+        if self.again.is_none() {
+            if !again || self.depth >= DEPTH_MAX {
+                return Ok(end);
+            }
+            let behind = &self.kept[..offset(self.decided)];
+            let level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
+            self.again = Some(Box::new(level));
+        }
+        let Some(level) = &mut self.again else { return Ok(end) };
+        let from = level.taken + level.waiting.len() as u64;
+        let first = out.len();
+        let decided = level.push(plan, budget, &self.kept[offset(from)..], last, out)?;
+        for found in &mut out[first..] {
+            (found.start, found.end) = (self.map.start(found.start), self.map.end(found.end));
+        }
+        if (!again && decided == end) || last {
+            if let Some(level) = self.again.take() {
+                level.close(budget);
+            }
+        }
+        Ok(decided)
+    }
+
+    /// Drops what nobody looks back at.
+    fn forget(&mut self) {
+        let from = self.decided.saturating_sub(LOOK_BEHIND as u64).max(self.base);
+        let count = usize::try_from(from - self.base).unwrap_or(usize::MAX);
+        self.kept.drain(..count.min(self.kept.len()));
+        self.base = from;
+        self.map.forget(from);
+    }
+}
+
+/// Tries what begins inside of escapes, and says up to which position that is decided.
+fn look_inside(
+    scan: &mut Scan,
+    inside: &mut Vec<Inside>,
+    view: &View<'_>,
+    out: &mut Vec<Found>,
+) -> Result<u64, MaskError> {
+    /// The bytes behind an escape that have to be there for a beginning to be known.
+    const BEHIND: u64 = 4;
+    let ready = inside.partition_point(|escape| view.last || escape.behind + BEHIND <= view.end());
+    for escape in inside.drain(..ready) {
+        for (at, byte) in escape.text.iter().enumerate().skip(1) {
+            if byte.is_ascii() {
+                let beginning = Beginning {
+                    input: escape.input + at as u64,
+                    start: escape.behind,
+                    hold: escape.normal,
+                    hidden: &escape.text[at..],
+                };
+                scan.begin_hidden(view, beginning, out)?;
+            }
+        }
+    }
+    Ok(inside.first().map_or(view.end(), |escape| escape.normal))
+}

@@ -1,0 +1,228 @@
+//! Runs of token characters in a normal form: values that their surroundings tell, and
+//! what may be coded in them.
+//!
+//! Text is skipped by leaps: a run of twelve cannot hide between two bytes that are eleven
+//! apart and no token characters.
+
+use super::{
+    coded::{Coded, Coding, Start},
+    context::{LOOK_BEHIND, RUN_MAX, RUN_MIN},
+    error::MaskError,
+    filter::Target,
+    level::Budget,
+    scan::{Found, View},
+};
+
+/// What has to be known of the text behind a run.
+const AFTER_BYTES: usize = 16;
+
+/// What a byte can be a part of.
+const TOKEN: u8 = 1;
+const BASE64: u8 = 2;
+const HEX: u8 = 4;
+const BASE32: u8 = 8;
+/// Stands between the parts of a path or a name, before which something coded can begin.
+const BETWEEN: u8 = 16;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let byte = index as u8;
+        table[index] = match byte {
+            b'0' | b'1' | b'8' | b'9' | b'a'..=b'f' => TOKEN | BASE64 | HEX,
+            b'2'..=b'7' | b'A'..=b'F' => TOKEN | BASE64 | HEX | BASE32,
+            b'G'..=b'Z' => TOKEN | BASE64 | BASE32,
+            b'g'..=b'z' => TOKEN | BASE64,
+            b'+' | b'/' | b'-' | b'_' => TOKEN | BASE64 | BETWEEN,
+            b'=' | b'.' | b'~' => TOKEN,
+            _ => 0,
+        };
+        index += 1;
+    }
+    table
+}
+
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
+}
+
+/// Where the search for runs stands.
+#[derive(Debug)]
+pub(super) struct Runs {
+    /// Position from which runs were not looked at.
+    at: u64,
+    coded: Vec<Coded>,
+}
+
+/// A run in the bytes at hand.
+#[derive(Clone, Copy)]
+struct Run {
+    start: usize,
+    end: usize,
+    /// It may go on in the next chunk.
+    open: bool,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self::at(0)
+    }
+}
+
+impl Runs {
+    pub(super) fn at(position: u64) -> Self {
+        Self { at: position, coded: Vec::new() }
+    }
+
+    pub(super) fn close(self, budget: &mut Budget) {
+        for coded in self.coded {
+            coded.close(budget);
+        }
+    }
+
+    /// Looks at what is new, and says up to which position it is decided.
+    pub(super) fn advance(
+        &mut self,
+        view: &View<'_>,
+        depth: u8,
+        budget: &mut Budget,
+        out: &mut Vec<Found>,
+    ) -> Result<u64, MaskError> {
+        let mut decided = view.end();
+        let mut from = view.offset(self.at);
+        self.at = view.end();
+        while let Some(run) = next(view, from) {
+            if let Some(hold) = self.context(view, run, out)? {
+                decided = decided.min(view.base + hold as u64);
+                self.at = self.at.min(view.base + hold as u64);
+            }
+            if let Some(hold) = self.coded(view, run, from, depth, budget)? {
+                decided = decided.min(view.base + hold as u64);
+                self.at = self.at.min(view.base + hold as u64);
+            }
+            from = run.end;
+        }
+        let mut index = 0;
+        while let Some(coded) = self.coded.get_mut(index) {
+            match coded.advance(view, budget, out)? {
+                Some(hold) => {
+                    decided = decided.min(hold);
+                    index += 1;
+                }
+                None => self.coded.remove(index).close(budget),
+            }
+        }
+        Ok(decided)
+    }
+
+    /// Asks what stands around a run. Gives where it begins if that is not known yet.
+    fn context(&self, view: &View<'_>, run: Run, out: &mut Vec<Found>) -> Result<Option<usize>, MaskError> {
+        let Some(contexts) = &view.plan.contexts else { return Ok(None) };
+        let data = view.data;
+        // A run that goes on from what is decided was looked at before.
+        let goes_on = run.start.checked_sub(1).is_some_and(|at| is(data[at], TOKEN));
+        let length = run.end - run.start;
+        if goes_on || length > RUN_MAX {
+            return Ok(None);
+        }
+        let before = &data[run.start.saturating_sub(LOOK_BEHIND)..run.start];
+        let incomplete = run.open || (!view.last && run.end + AFTER_BYTES > data.len());
+        if incomplete {
+            return Ok(contexts.expects(before, &data[run.start..run.end]).then_some(run.start));
+        }
+        let after = &data[run.end..data.len().min(run.end + AFTER_BYTES)];
+        if length >= RUN_MIN
+            && let Some(hit) = contexts.judge(before, &data[run.start..run.end], after)
+            && view.plan.wants(hit.rule)
+        {
+            let position = |at: usize| view.base + (run.start + at) as u64;
+            let target = Target::Context(u32::from(hit.rule));
+            out.push(view.found(position(hit.from), position(hit.to), target)?);
+        }
+        Ok(None)
+    }
+
+    /// Begins to decode where a run looks coded. Gives where it may do so with more of it.
+    fn coded(
+        &mut self,
+        view: &View<'_>,
+        run: Run,
+        from: usize,
+        depth: u8,
+        budget: &mut Budget,
+    ) -> Result<Option<usize>, MaskError> {
+        let data = view.data;
+        let mut before = run.start.max(from).checked_sub(1).map_or(0, |at| data[at]);
+        for at in run.start.max(from)..run.end {
+            let byte = data[at];
+            let starts = starts(before, byte);
+            before = byte;
+            if starts == 0 {
+                continue;
+            }
+            for coding in Coding::ALL {
+                if starts & coding.class() == 0 {
+                    continue;
+                }
+                let position = view.base + at as u64;
+                if self.coded.iter().any(|coded| coded.covers(coding, position)) {
+                    continue;
+                }
+                match coding.start(&data[at..run.end], run.open) {
+                    Start::No => {}
+                    Start::Unknown => return Ok(Some(at)),
+                    Start::Yes => self.coded.push(Coded::new(coding, position, depth, budget)?),
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// In which codings something can begin at a byte.
+fn starts(before: u8, byte: u8) -> u8 {
+    let (before, byte) = (CLASSES[usize::from(before)], CLASSES[usize::from(byte)]);
+    let fresh = byte & !before & (BASE64 | HEX | BASE32);
+    // Behind a slash, a dash, ... something in base64 may begin, too.
+    fresh | if before & BETWEEN != 0 { byte & BASE64 } else { 0 }
+}
+
+/// The next run that is long enough, or reaches the end of the bytes at hand.
+fn next(view: &View<'_>, from: usize) -> Option<Run> {
+    let data = view.data;
+    let mut at = from;
+    while let Some(&byte) = data.get(at + RUN_MIN - 1) {
+        if !is(byte, TOKEN) {
+            at += RUN_MIN;
+            continue;
+        }
+        let here = at + RUN_MIN - 1;
+        let start = here - data[..here].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
+        let end = here + data[here..].iter().take_while(|byte| is(**byte, TOKEN)).count();
+        let open = end == data.len() && !view.last;
+        if end - start >= RUN_MIN || open {
+            return Some(Run { start, end, open });
+        }
+        at = end + 1;
+    }
+    // The last run, however short, may go on.
+    let short = data[at.min(data.len())..].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
+    let end = data.len();
+    let start = end - short;
+    let start = start - data[..start].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
+    (!view.last && short > 0).then_some(Run { start, end, open: true })
+}
+
+impl Coding {
+    fn class(self) -> u8 {
+        match self {
+            Self::Base64 => BASE64,
+            Self::Hex => HEX,
+            Self::Base32 => BASE32,
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! One scan over the normal form of a stream: where matches begin and how far they go.
+//!
+//! ```text
+//!          window hit / run start            automaton dead, or end
+//!  (none) ------------------------> open --------------------------> matched or dropped
+//!                                   |  ^
+//!                     end of chunk  |  |  next chunk: goes on in its state
+//!                                   v  |
+//!                                suspended      a match that commits is masked at once
+//! ```
+//!
+//! **Invariant**: no size of chunk makes a difference: the matches are a function of the
+//! whole stream.
+
+use super::{
+    error::MaskError,
+    filter::Target,
+    map::Map,
+    masker::Plan,
+    rule::PIVOT_MAX_BYTES,
+    strategy::Replacement,
+};
+
+/// How many possible matches may be open at once, a number; ordinary text has a handful.
+pub const OPEN_MAX: usize = 1024;
+/// A value that is masked until its end mark (a private key) may be this long, if it
+/// stands in a coding that has to be whole before it can be replaced.
+const SWALLOW_CODED_MAX_BYTES: u64 = 32 * 1024;
+
+/// Something to be masked, in positions of the input that the level was given.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Decides whose name the placeholder carries if two begin at one place.
+    pub(super) target: Target,
+    /// What stands there instead; without it, the target's placeholder.
+    pub(super) text: Option<Vec<u8>>,
+    /// Nothing is replaced: it is only counted.
+    pub(super) observed: bool,
+}
+
+/// The normal form at hand, and where it stands.
+pub(super) struct View<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) data: &'a [u8],
+    /// Position of the first byte of `data`.
+    pub(super) base: u64,
+    pub(super) map: &'a Map,
+    /// Nothing follows.
+    pub(super) last: bool,
+    /// A match is given only when its end is known.
+    pub(super) whole: bool,
+}
+
+impl View<'_> {
+    /// Where a position stands in the bytes at hand.
+    pub(super) fn offset(&self, position: u64) -> usize {
+        usize::try_from(position.saturating_sub(self.base)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.data.len() as u64
+    }
+
+    /// A match whose end is known, as it will be replaced.
+    pub(super) fn found(&self, start: u64, end: u64, target: Target) -> Result<Found, MaskError> {
+        self.found_at(self.map.start(start), start, end, target)
+    }
+
+    fn found_at(&self, input: u64, start: u64, end: u64, target: Target) -> Result<Found, MaskError> {
+        let value = &self.data[self.offset(start)..self.offset(end)];
+        let replacement = self.plan.replacement(target, value)?;
+        let found = Found { start: input, end: self.map.end(end), target, text: None, observed: false };
+        Ok(match replacement {
+            Replacement::Placeholder => found,
+            Replacement::Text(text) => Found { text: Some(text), ..found },
+            Replacement::Observe => Found { observed: true, ..found },
+        })
+    }
+}
+
+/// A possible match that is not decided.
+#[derive(Debug)]
+struct Open {
+    target: Target,
+    /// Position of its first byte, in the input of the level.
+    input: u64,
+    /// Position of its first byte. Of one that begins inside an escape, of the byte behind it.
+    start: u64,
+    /// Bytes of it that stand before `start`, inside of what was read as an escape.
+    hidden: Vec<u8>,
+    /// Position of the next byte to look at.
+    at: u64,
+    state: u32,
+    end: Option<u64>,
+    /// The first byte that has to wait for this candidate.
+    hold: u64,
+}
+
+/// Where a possible match begins.
+#[derive(Clone, Copy)]
+pub(super) struct Beginning<'a> {
+    /// Position in the input of the level.
+    pub(super) input: u64,
+    /// Position in the normal form, behind what is hidden.
+    pub(super) start: u64,
+    /// The first byte of the normal form that has to wait for it.
+    pub(super) hold: u64,
+    /// The part of it inside of what was read as an escape.
+    pub(super) hidden: &'a [u8],
+}
+
+/// Where the scan of one level stands.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Position of the first byte that was not yet looked at as a beginning.
+    scanned: u64,
+    open: Vec<Open>,
+    /// By rule, how far the last value reaches that is masked until its end mark.
+    swallowed: Vec<(Target, u64)>,
+}
+
+impl Scan {
+    /// A scan that begins at a position.
+    pub(super) fn at(position: u64) -> Self {
+        Self { scanned: position, ..Self::default() }
+    }
+
+    /// Looks at what is new, and says up to which position it is decided.
+    pub(super) fn advance(&mut self, view: &View<'_>, out: &mut Vec<Found>) -> Result<u64, MaskError> {
+        for open in std::mem::take(&mut self.open) {
+            self.go_on(view, open, out)?;
+        }
+        let (plan, data) = (view.plan, view.data);
+        let from = view.offset(self.scanned);
+        let mut next = from;
+        if !plan.filter.is_empty() {
+            let mut at = from;
+            while let Some(hit) = plan.filter.next(data, at) {
+                for (back, target) in plan.filter.targets(data, hit) {
+                    // What begins before `from` was seen when the first of its windows was.
+                    if hit >= from + back {
+                        self.begin(view, hit - back, target, out)?;
+                    }
+                }
+                at = hit + 2;
+            }
+            // The last of every second position that had a window.
+            next = match data.len().checked_sub(from + 4) {
+                Some(room) => from + room / 2 * 2 + 1,
+                None => from,
+            };
+        }
+        let tail = if view.last { data.len() } else { tail(plan, data, next) };
+        if !plan.runs.is_empty() {
+            self.begin_runs(view, from, tail, out)?;
+        }
+        self.scanned = view.base + tail as u64;
+        let undecided = self.open.iter().map(|open| open.hold).min();
+        Ok(undecided.map_or(self.scanned, |position| position.min(self.scanned)))
+    }
+
+    /// Tries everything that has no fixed beginning. Positions in the held tail are looked
+    /// at when they come again.
+    fn begin_runs(
+        &mut self,
+        view: &View<'_>,
+        from: usize,
+        to: usize,
+        out: &mut Vec<Found>,
+    ) -> Result<(), MaskError> {
+        let (plan, data) = (view.plan, view.data);
+        let mut before = from.checked_sub(1).map_or(b'\n', |at| data[at]);
+        let mut pivots = Pivots::default();
+        for (at, &byte) in data.iter().enumerate().take(to).skip(from) {
+            let second = data.get(at + 1).map_or(u32::MAX, |b| plan.runs.seconds[usize::from(*b)]);
+            let starts = plan.runs.starts[usize::from(byte)] & second;
+            if starts & !plan.runs.follows[usize::from(before)] != 0 {
+                for (bit, (target, _)) in plan.runs.targets.iter().enumerate() {
+                    if starts >> bit & 1 == 1 && pivots.near(plan, data, bit, at) {
+                        self.begin(view, at, *target, out)?;
+                    }
+                }
+            }
+            before = byte;
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        view: &View<'_>,
+        at: usize,
+        target: Target,
+        out: &mut Vec<Found>,
+    ) -> Result<(), MaskError> {
+        let start = view.base + at as u64;
+        let input = view.map.start(start);
+        // Where something was left out (a NUL between two values), nothing stands before.
+        let touches = view.map.end(start) == input;
+        let before = at.checked_sub(1).filter(|_| touches).map(|at| view.data[at]);
+        self.begin_at(view, before, Beginning { input, start, hold: start, hidden: &[] }, target, out)
+    }
+
+    /// What begins inside of what was read as an escape.
+    pub(super) fn begin_hidden(
+        &mut self,
+        view: &View<'_>,
+        beginning: Beginning<'_>,
+        out: &mut Vec<Found>,
+    ) -> Result<(), MaskError> {
+        let mut text = beginning.hidden.to_vec();
+        let rest = &view.data[view.offset(beginning.start)..];
+        text.extend_from_slice(&rest[..rest.len().min(4)]);
+        let targets: Vec<Target> = view.plan.filter.beginning(&text).collect();
+        for target in targets {
+            self.begin_at(view, None, beginning, target, out)?;
+        }
+        Ok(())
+    }
+
+    fn begin_at(
+        &mut self,
+        view: &View<'_>,
+        before: Option<u8>,
+        Beginning { input, start, hold, hidden }: Beginning<'_>,
+        target: Target,
+        out: &mut Vec<Found>,
+    ) -> Result<(), MaskError> {
+        let mut state = 0;
+        if let Target::Rule(index) = target {
+            let rule = view.plan.rule(index);
+            // What begins in a value that is swallowed is masked with it.
+            let inside = |(t, end): &(Target, u64)| *t == target && start < *end;
+            if rule.swallow() && self.swallowed.iter().any(inside) {
+                return Ok(());
+            }
+            if before.is_some_and(|byte| !rule.may_follow(byte)) {
+                return Ok(());
+            }
+            state = match rule.start() {
+                Some(state) => state,
+                None => return Ok(()),
+            };
+            if !hidden.is_empty() {
+                let progress = rule.run(hidden, 0, state, false);
+                if progress.over {
+                    return Ok(());
+                }
+                state = progress.state;
+            }
+        }
+        let hidden = hidden.to_vec();
+        let open = Open { target, input, start, hidden, at: start, state, end: None, hold };
+        self.go_on(view, open, out)
+    }
+
+    /// Takes a candidate as far as the bytes at hand go.
+    fn go_on(&mut self, view: &View<'_>, mut open: Open, out: &mut Vec<Found>) -> Result<(), MaskError> {
+        let over = match open.target {
+            Target::Literal(index) => {
+                let Some(over) = literal(view, &mut open, index, out)? else { return Ok(()) };
+                over
+            }
+            Target::Rule(index) => self.run_rule(view, &mut open, index, out)?,
+            Target::Context(_) => true,
+        };
+        if over {
+            return Ok(());
+        }
+        if self.open.len() >= OPEN_MAX {
+            return Err(MaskError::TooManyOpen { limit: OPEN_MAX });
+        }
+        self.open.push(open);
+        Ok(())
+    }
+
+    /// Whether the rule is done with.
+    fn run_rule(
+        &mut self,
+        view: &View<'_>,
+        open: &mut Open,
+        index: u32,
+        out: &mut Vec<Found>,
+    ) -> Result<bool, MaskError> {
+        let rule = view.plan.rule(index);
+        let progress = rule.run(view.data, view.offset(open.at), open.state, view.last);
+        open.state = progress.state;
+        open.at = view.end();
+        let commits = rule.commits() && !view.whole && view.plan.early(open.target);
+        if let Some(end) = progress.end {
+            let end = view.base + end as u64;
+            let length = end - open.start + open.hidden.len() as u64;
+            let most = if commits { super::rule::SWALLOW_MAX_BYTES } else { SWALLOW_CODED_MAX_BYTES };
+            if rule.swallow() && length > most {
+                return Err(MaskError::NoEnd { entity: rule.entity.to_string(), limit: most });
+            }
+            if commits {
+                // The range begins where the match does also when it grows: the union that
+                // was given a placeholder then grows with it.
+                open.hold = end;
+                if rule.swallow() {
+                    self.swallowed.retain(|(target, _)| *target != open.target);
+                    self.swallowed.push((open.target, end));
+                }
+                let found = view.found_at(open.input, end, end, open.target)?;
+                out.push(found);
+            } else {
+                open.end = Some(end);
+            }
+        }
+        if commits || !progress.over {
+            return Ok(progress.over);
+        }
+        if let Some(end) = open.end {
+            if rule.swallow() {
+                self.swallowed.retain(|(target, _)| *target != open.target);
+                self.swallowed.push((open.target, end));
+            }
+            out.extend(verified(view, open, end, index)?);
+        }
+        Ok(true)
+    }
+}
+
+/// Goes on comparing a literal: `None` if it is decided, or else whether nothing follows.
+fn literal(
+    view: &View<'_>,
+    open: &mut Open,
+    index: u32,
+    out: &mut Vec<Found>,
+) -> Result<Option<bool>, MaskError> {
+    let form = view.plan.literal(index);
+    let literal = form.bytes.expose();
+    let same = |a: &[u8], b: &[u8]| if form.caseless { a.eq_ignore_ascii_case(b) } else { a == b };
+    let behind = literal.get(open.hidden.len()..).filter(|_| {
+        let hidden = literal.get(..open.hidden.len());
+        hidden.is_some_and(|hidden| same(hidden, &open.hidden))
+    });
+    let Some(behind) = behind else { return Ok(None) };
+    let done = usize::try_from(open.at - open.start).unwrap_or(usize::MAX);
+    let here = &view.data[view.offset(open.at)..];
+    let wanted = &behind[done.min(behind.len())..];
+    let common = wanted.len().min(here.len());
+    open.at += common as u64;
+    if !same(&wanted[..common], &here[..common]) {
+        return Ok(None);
+    }
+    if common == wanted.len() {
+        out.push(view.found_at(open.input, open.start, open.at, open.target)?);
+        return Ok(None);
+    }
+    Ok(Some(view.last))
+}
+
+/// The secret part of a match, if its conditions hold.
+fn verified(view: &View<'_>, open: &Open, end: u64, index: u32) -> Result<Option<Found>, MaskError> {
+    let rule = view.plan.rule(index);
+    if open.hidden.is_empty() {
+        // And where something was left out, nothing stands behind.
+        let behind = if view.map.end(end) == view.map.start(end) { view.data.len() } else { view.offset(end) };
+        let (from, to) = (view.offset(open.start), view.offset(end));
+        let Some((from, to)) = rule.verify(&view.data[..behind], from, to) else { return Ok(None) };
+        let whole = from == view.offset(open.start);
+        let (start, end) = (view.base + from as u64, view.base + to as u64);
+        let input = if whole { open.input } else { view.map.start(start) };
+        return view.found_at(input, start, end, open.target).map(Some);
+    }
+    // A part of it stands before the normal form: it is masked as a whole.
+    let mut text = open.hidden.clone();
+    let from = view.offset(open.start);
+    text.extend_from_slice(&view.data[from..(view.offset(end) + 1).min(view.data.len())]);
+    let length = open.hidden.len() + view.offset(end) - from;
+    if rule.verify(&text, 0, length).is_none() {
+        return Ok(None);
+    }
+    view.found_at(open.input, open.start, end, open.target).map(Some)
+}
+
+/// Where the next pivots stand, so that a run without one costs nothing.
+#[derive(Default)]
+struct Pivots([Option<Pivot>; 4]);
+
+#[derive(Clone, Copy)]
+struct Pivot {
+    /// Of the next pivot, or the end.
+    next: usize,
+    /// Where the run begins that reaches the end and can go on in the next chunk.
+    tail: usize,
+}
+
+impl Pivots {
+    /// Whether the run at an offset can be one that has its pivot.
+    fn near(&mut self, plan: &Plan, data: &[u8], bit: usize, at: usize) -> bool {
+        let (Some((_, Some(byte))), Some(slot)) = (plan.runs.targets.get(bit), self.0.get_mut(bit)) else {
+            return true;
+        };
+        let pivot = slot.get_or_insert_with(|| {
+            let inside = |b: &u8| plan.runs.follows[usize::from(*b)] >> bit & 1 == 1;
+            let tail = data.len() - data.iter().rev().take_while(|b| inside(b)).count();
+            Pivot { next: 0, tail }
+        });
+        if pivot.next <= at {
+            let found = memchr::memchr(*byte, &data[at..]);
+            pivot.next = found.map_or(usize::MAX, |offset| at + offset);
+        }
+        pivot.next.saturating_sub(at) <= PIVOT_MAX_BYTES || at >= pivot.tail
+    }
+}
+
+/// Where the tail begins that is too short for a beginning but can be the first of one.
+fn tail(plan: &Plan, data: &[u8], from: usize) -> usize {
+    let first = data.len().saturating_sub(4).max(from);
+    (first..data.len()).find(|&at| plan.filter.begins(&data[at..])).unwrap_or(data.len())
+}
