@@ -170,7 +170,8 @@ fn looks_decoded(bytes: &[u8]) -> bool {
     let utf8 = || match str::from_utf8(bytes) {
         Ok(text) => text.bytes().all(|b| plain(b) || b >= 0x80),
         Err(error) => {
-            error.error_len().is_none() && bytes[..error.valid_up_to()].iter().all(|b| plain(*b) || *b >= 0x80)
+            error.error_len().is_none()
+                && bytes[..error.valid_up_to()].iter().all(|b| plain(*b) || *b >= 0x80)
         }
     };
     utf8() || zipped() || wide(0) || wide(1)

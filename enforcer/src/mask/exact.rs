@@ -178,8 +178,9 @@ mod tests {
                     base64::engine::general_purpose::STANDARD.encode(&text),
                     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&text),
                 ] {
-                    let found =
-                        literals.iter().any(|l| memchr::memmem::find(coded.as_bytes(), l.bytes.expose()).is_some());
+                    let found = literals
+                        .iter()
+                        .any(|l| memchr::memmem::find(coded.as_bytes(), l.bytes.expose()).is_some());
                     assert!(found, "{before} before, {after} after");
                 }
             }

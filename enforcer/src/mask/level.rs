@@ -168,8 +168,7 @@ impl Level {
     ) -> Result<u64, MaskError> {
         let again = self.normalise(data, last);
         let mut decided = self.decided_again(plan, budget, again, last, out)?;
-        let view =
-            View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
+        let view = View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
         let first = out.len();
         decided = decided.min(look_inside(&mut self.scan, &mut self.inside, &view, out)?);
         decided = decided.min(self.scan.advance(&view, out)?);
@@ -196,7 +195,8 @@ impl Level {
             let (normal, input) = (end + escape.norm as u64, self.taken + escape.raw as u64);
             self.map.unit(normal, escape.norm_len as u64, input, escape.raw_len as u64);
             let text = &self.waiting[escape.raw..escape.raw + escape.raw_len];
-            let hides = text.first().is_some_and(u8::is_ascii) && text.iter().skip(1).any(u8::is_ascii_graphic);
+            let hides =
+                text.first().is_some_and(u8::is_ascii) && text.iter().skip(1).any(u8::is_ascii_graphic);
             if hides && text.len() <= ESCAPE_BYTES {
                 let behind = normal + escape.norm_len as u64;
                 self.inside.push(Inside { input, normal, behind, text: text.to_vec() });
@@ -234,10 +234,9 @@ impl Level {
         for found in &mut out[first..] {
             (found.start, found.end) = (self.map.start(found.start), self.map.end(found.end));
         }
-        if (!again && decided == end) || last {
-            if let Some(level) = self.again.take() {
-                level.close(budget);
-            }
+        let over = (!again && decided == end) || last;
+        if let Some(level) = self.again.take_if(|_| over) {
+            level.close(budget);
         }
         Ok(decided)
     }

@@ -41,17 +41,17 @@ mod vectors;
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
+pub use level::{DEPTH_MAX, EXPANDED_MAX_BYTES, LEVELS_MAX};
 pub use masker::Masker;
 pub use part::{PART_NAME_MAX_BYTES, Part};
 pub use parts::{BodyParts, PART_VALUE_MAX_BYTES};
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
+pub use scan::OPEN_MAX;
 pub use selection::{Layer, SET_EXACT, SET_PII, SET_SECRETS, Selection};
 pub use strategy::{
     FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,
     SurrogateKey,
 };
-pub use level::{DEPTH_MAX, EXPANDED_MAX_BYTES, LEVELS_MAX};
-pub use scan::OPEN_MAX;
 pub use stream::StreamMasker;
 pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};
 

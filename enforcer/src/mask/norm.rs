@@ -218,6 +218,7 @@ impl Run<'_> {
 impl Normal {
     /// Where the unit begins that gave the normal byte at `norm`; for the end of the normal
     /// form, the end of what was taken.
+    #[cfg(test)]
     pub(super) fn raw(&self, norm: usize) -> usize {
         if norm >= self.bytes.len() {
             return self.taken;
@@ -232,6 +233,7 @@ impl Normal {
 
     /// Where the unit ends that gave the normal byte before `norm`. It is before `raw(norm)`
     /// where something was left out between the two.
+    #[cfg(test)]
     pub(super) fn raw_end(&self, norm: usize) -> usize {
         let Some(byte) = norm.min(self.bytes.len()).checked_sub(1) else { return 0 };
         let before = self.escapes.partition_point(|e| e.norm <= byte);

@@ -20,7 +20,13 @@ use regex_syntax::hir::{
 };
 
 use super::{
-    byteset::ByteSet, check::Check, detectors, error::MaskError, filter::{BEGINNING, fold}, shape::Shape, types::Entity,
+    byteset::ByteSet,
+    check::Check,
+    detectors,
+    error::MaskError,
+    filter::{BEGINNING, fold},
+    shape::Shape,
+    types::Entity,
 };
 
 /// The longest match that a bounded pattern may have; it is also the most that a stream

@@ -13,12 +13,7 @@
 //! whole stream.
 
 use super::{
-    error::MaskError,
-    filter::Target,
-    map::Map,
-    masker::Plan,
-    rule::PIVOT_MAX_BYTES,
-    strategy::Replacement,
+    error::MaskError, filter::Target, map::Map, masker::Plan, rule::PIVOT_MAX_BYTES, strategy::Replacement,
 };
 
 /// How many possible matches may be open at once, a number; ordinary text has a handful.
@@ -359,7 +354,8 @@ fn verified(view: &View<'_>, open: &Open, end: u64, index: u32) -> Result<Option
     let rule = view.plan.rule(index);
     if open.hidden.is_empty() {
         // And where something was left out, nothing stands behind.
-        let behind = if view.map.end(end) == view.map.start(end) { view.data.len() } else { view.offset(end) };
+        let behind =
+            if view.map.end(end) == view.map.start(end) { view.data.len() } else { view.offset(end) };
         let (from, to) = (view.offset(open.start), view.offset(end));
         let Some((from, to)) = rule.verify(&view.data[..behind], from, to) else { return Ok(None) };
         let whole = from == view.offset(open.start);

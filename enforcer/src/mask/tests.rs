@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -9,11 +11,15 @@ fn join(pieces: &[&str]) -> String {
 }
 
 fn all() -> Masker {
-    let exact = [
-        ExactValue::new("DEPLOY_KEY", &SecretBytes::from("obviously-fake-value/1")).unwrap(),
-        ExactValue::new("REPEATED", &SecretBytes::from("abababab")).unwrap(),
-    ];
-    Masker::new(&Selection::All, &exact).unwrap()
+    static ALL: OnceLock<Masker> = OnceLock::new();
+    let make = || {
+        let exact = [
+            ExactValue::new("DEPLOY_KEY", &SecretBytes::from("obviously-fake-value/1")).unwrap(),
+            ExactValue::new("REPEATED", &SecretBytes::from("abababab")).unwrap(),
+        ];
+        Masker::new(&Selection::All, &exact).unwrap()
+    };
+    ALL.get_or_init(make).clone()
 }
 
 fn random_text(seed: u64, len: usize) -> Vec<u8> {
