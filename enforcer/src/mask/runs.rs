@@ -55,6 +55,8 @@ fn is(byte: u8, class: u8) -> bool {
 pub(super) struct Runs {
     /// Position from which runs were not looked at.
     at: u64,
+    /// Position from which nothing coded was looked for.
+    looked: u64,
     coded: Vec<Coded>,
 }
 
@@ -75,7 +77,7 @@ impl Default for Runs {
 
 impl Runs {
     pub(super) fn at(position: u64) -> Self {
-        Self { at: position, coded: Vec::new() }
+        Self { at: position, looked: position, coded: Vec::new() }
     }
 
     pub(super) fn close(self, budget: &mut Budget) {
@@ -100,7 +102,7 @@ impl Runs {
                 decided = decided.min(view.base + hold as u64);
                 self.at = self.at.min(view.base + hold as u64);
             }
-            if let Some(hold) = self.coded(view, run, from, depth, budget)? {
+            if let Some(hold) = self.coded(view, run, depth, budget)? {
                 decided = decided.min(view.base + hold as u64);
                 self.at = self.at.min(view.base + hold as u64);
             }
@@ -151,13 +153,13 @@ impl Runs {
         &mut self,
         view: &View<'_>,
         run: Run,
-        from: usize,
         depth: u8,
         budget: &mut Budget,
     ) -> Result<Option<usize>, MaskError> {
         let data = view.data;
-        let mut before = run.start.max(from).checked_sub(1).map_or(0, |at| data[at]);
-        for at in run.start.max(from)..run.end {
+        let from = run.start.max(view.offset(self.looked));
+        let mut before = from.checked_sub(1).map_or(0, |at| data[at]);
+        for at in from..run.end {
             let byte = data[at];
             let starts = starts(before, byte);
             before = byte;
@@ -174,11 +176,15 @@ impl Runs {
                 }
                 match coding.start(&data[at..run.end], run.open) {
                     Start::No => {}
-                    Start::Unknown => return Ok(Some(at)),
+                    Start::Unknown => {
+                        self.looked = position;
+                        return Ok(Some(at));
+                    }
                     Start::Yes => self.coded.push(Coded::new(coding, position, depth, budget)?),
                 }
             }
         }
+        self.looked = self.looked.max(view.base + run.end as u64);
         Ok(None)
     }
 }

@@ -65,11 +65,9 @@ pub(super) static CHAT: &[Detector] = &[
     token("instagram-token", "INSTAGRAM_TOKEN", "IG(?:QV|AA)[A-Za-z0-9_-]{100,400}")
         .check(Check::Random)
         .yes(&[&["IGQV", M20, M20, M20, M20, M20]]),
-    token("twitter-bearer", "TWITTER_TOKEN", "AAAAAAAAAAAAAAAAAAAAA[A-Za-z0-9%]{60,120}")
+    token("twitter-bearer", "TWITTER_TOKEN", "AAAAAAAAAAAAAAAAAAAAA[A-Za-z0-9%=/+]{60,120}")
         .check(Check::Entropy(3.5))
         .yes(&[&["AAAAAAAAAAAAAAAAAAAAA", M20, "%3D", M20, M20]]),
-    secret("twitter-named", "TWITTER_TOKEN", r#"(?i:twitter)[A-Za-z0-9_]{0,20}["']?[ \t]{0,3}[:=][ \t]{0,3}["']?(?<secret>[A-Za-z0-9]{20,59}%[A-Za-z0-9%]{52,100})"#)
+    secret("twitter-named", "TWITTER_TOKEN", r#"(?i:twitter)[A-Za-z0-9_]{0,20}["']?[ \t]{0,3}[:=][ \t]{0,3}["']?(?<secret>[A-Za-z0-9]{20,59}[%\x80-\xff][A-Za-z0-9%\x80-\xff]{48,100})"#)
         .yes(&[&["twitter_token=", M20, "%", M20, M20, "abcdefghijkl"]]),
-    token("discord-token", "DISCORD_TOKEN", r"(?:[MN][DTjz]|O[DT])[AEIMQUYcgk][w-z0-5][A-Za-z0-9_-]{18,26}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}")
-        .yes(&[&["MTAx", M20, ".", "abcdef", ".", M20, "abcdefgh"]]),
 ];
