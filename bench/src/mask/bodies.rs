@@ -17,6 +17,8 @@ const MIB: usize = 1024 * 1024;
 pub const MEMORY: usize = 8 * MIB;
 /// And how long, in ms.
 pub const TIME: f64 = 200.0;
+/// Bytes of a chunk.
+const CHUNK: usize = 16 * 1024;
 /// What a stream may keep while it waits for more.
 pub const STREAM: usize = 64 * 1024;
 
@@ -38,6 +40,8 @@ struct Body {
     name: &'static str,
     codings: Vec<Coding>,
     bytes: Bytes,
+    /// Bytes that come at a time.
+    chunk: usize,
 }
 
 /// Each of them once, with all detectors and some exact values.
@@ -70,8 +74,8 @@ fn through(masker: &Masker, body: &Body, kept: &mut usize, before: usize) -> Res
     let mut out = 0;
     let mut stream = masker.stream();
     if body.codings.is_empty() {
-        for at in (0..body.bytes.len()).step_by(16 * 1024) {
-            let chunk = body.bytes.slice(at..body.bytes.len().min(at + 16 * 1024));
+        for at in (0..body.bytes.len()).step_by(body.chunk) {
+            let chunk = body.bytes.slice(at..body.bytes.len().min(at + body.chunk));
             out += stream.push(chunk)?.len();
             *kept = (*kept).max(ALLOCATED.current_usage().saturating_sub(before));
         }
@@ -97,7 +101,9 @@ fn all() -> Result<Vec<Body>> {
         plain("LLM JSON", texts::llm(MIB)),
         plain("logs", texts::logs(MIB)),
         plain("random bytes", binary),
-        plain("random base64", letters),
+        plain("random base64", letters.clone()),
+        Body { chunk: 16, ..plain("random base64 in chunks of 16 bytes", letters) },
+        Body { chunk: 1, ..plain("random digits byte by byte", digits.clone()) },
         plain("random digits", digits),
         plain("random hex", hex),
         plain("base64 of base64 of base64 of base64", nested(4)),
@@ -137,18 +143,20 @@ fn all() -> Result<Vec<Body>> {
         name: "gzip bomb",
         codings: vec![Coding::Gzip],
         bytes: gzip(&vec![0; 900 * MIB], 1)?.into(),
+        chunk: CHUNK,
     });
     bodies.push(Body {
         name: "gzip of gzip, a bomb",
         codings: vec![Coding::Gzip, Coding::Gzip],
         bytes: gzip(&gzip(&vec![0; 900 * MIB], 1)?, 1)?.into(),
+        chunk: CHUNK,
     });
     Ok(bodies)
 }
 
 fn plain(name: &'static str, mut bytes: Vec<u8>) -> Body {
     bytes.truncate(MIB);
-    Body { name, codings: Vec::new(), bytes: bytes.into() }
+    Body { name, codings: Vec::new(), bytes: bytes.into(), chunk: CHUNK }
 }
 
 fn in_base64(bytes: &[u8]) -> Vec<u8> {

@@ -3,7 +3,7 @@
 //!
 //! A batch has its own secrets, known to one masker. Its number and the seed choose all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -130,6 +130,8 @@ struct Count {
 struct Counts {
     forms: BTreeMap<&'static str, Count>,
     ways: BTreeMap<Transport, usize>,
+    /// Why streams were stopped.
+    stops: BTreeSet<String>,
     shown: Vec<String>,
 }
 
@@ -154,8 +156,9 @@ fn case(batch: &Batch, forms: &[Form], chance: &mut Chance, counts: &mut Counts)
     let count = counts.forms.entry(form.name).or_default();
     count.cases += 1;
     *counts.ways.entry(way).or_default() += 1;
-    if came.stopped.is_some() {
+    if let Some(why) = came.stopped {
         count.stopped += 1;
+        counts.stops.insert(why);
     }
     if !form.shows(&came.out, secret) {
         return None;
@@ -185,6 +188,7 @@ fn batch(seed: u64, number: usize, cases: usize, forms: &[Form], all: &Mutex<Cou
     for (way, count) in counts.ways {
         *all.ways.entry(way).or_default() += count;
     }
+    all.stops.extend(counts.stops);
     let room = SHOWN.saturating_sub(all.shown.len());
     all.shown.extend(counts.shown.into_iter().take(room));
 }
@@ -231,6 +235,7 @@ fn no_random_secret_comes_out_in_any_form_on_any_way() {
     for (name, Count { cases, missed, stopped }) in &counts.forms {
         println!("{name}: {cases} cases, {missed} missed, {stopped} stopped");
     }
+    counts.stops.iter().for_each(|why| println!("stopped: {why}"));
     if let Some(path) = std::env::var_os("ENFORCER_SOAK_JSON") {
         let report = serde_json::json!({"seed": seed, "forms": counts.forms, "ways": counts.ways});
         std::fs::write(path, serde_json::to_string_pretty(&report).unwrap() + "\n").unwrap();

@@ -5,6 +5,9 @@ use enforcer::mask::{Masker, Place, StreamMasker};
 use enforcer::protocol::http::coding::{Coding, Decoder, Encoder};
 use enforcer_tests::chance::Chance;
 
+/// A body that is longer goes in so many chunks.
+const SINGLY: usize = 512;
+
 /// How a body travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -13,7 +16,7 @@ pub enum Transport {
     Whole,
     /// In pieces, cut anywhere.
     Cut,
-    /// Byte by byte.
+    /// Byte by byte, or in so many equal chunks.
     Bytes,
     /// Under content codings, cut anywhere.
     Coded,
@@ -34,7 +37,10 @@ impl Transport {
                 Came::out(masked.as_bytes())
             }
             Self::Cut => pushed(masker, cut(body, chance)),
-            Self::Bytes => pushed(masker, body.chunks(1).map(Bytes::copy_from_slice).collect()),
+            Self::Bytes => {
+                let size = body.len().div_ceil(SINGLY).max(1);
+                pushed(masker, body.chunks(size).map(Bytes::copy_from_slice).collect())
+            }
             Self::Coded => decoded(masker, body, chance),
         }
     }
