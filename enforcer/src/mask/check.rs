@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 
+use super::addresses;
+
 /// A check that a detector can name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Check {
@@ -34,6 +36,8 @@ pub enum Check {
     Mod97,
     /// `user:password` in base64.
     Basic,
+    /// The checksum of addresses of Bitcoin that begin with `bc1`.
+    Bech32,
 }
 
 impl Check {
@@ -51,6 +55,7 @@ impl Check {
             "luhn" => Self::Luhn,
             "mod97" => Self::Mod97,
             "basic" => Self::Basic,
+            "bech32" => Self::Bech32,
             _ => {
                 let bits: f32 = name.strip_prefix("entropy:")?.parse().ok()?;
                 (0.0..=8.0).contains(&bits).then_some(Self::Entropy(bits))?
@@ -77,6 +82,7 @@ impl Check {
             Self::Luhn => luhn(value),
             Self::Mod97 => iban(value),
             Self::Basic => basic(value),
+            Self::Bech32 => addresses::bech32(value),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! `docs/masking.md` says what is promised and what is not. No I/O here, and no value in
 //! any error or finding.
 
+mod addresses;
 mod byteset;
 mod check;
 mod coded;

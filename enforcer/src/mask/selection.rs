@@ -8,6 +8,12 @@ use super::{detectors, error::MaskError, part::Part, strategy::Strategy};
 pub const SET_SECRETS: &str = "secrets";
 /// Personal data: e-mail addresses, card numbers, IBANs.
 pub const SET_PII: &str = "pii";
+/// Addresses of chains and keys of wallets.
+pub const SET_FINANCIAL: &str = "financial";
+/// Ids that states give to people. Only if named.
+pub const SET_NATIONAL: &str = "national";
+/// Orders to a model and commands that hide what they do. Only if named.
+pub const SET_THREATS: &str = "threats";
 /// Every registered exact value, and no pattern.
 pub const SET_EXACT: &str = "exact";
 /// One registered exact value: `exact:NAME`.

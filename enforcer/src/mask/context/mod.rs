@@ -274,7 +274,7 @@ impl Contexts {
     }
 
     fn of_vendor(&self, vendor: Vendor, word: bool, join: Join, value: &[u8]) -> bool {
-        if !value::real(value) {
+        if !value::real(value) || wordy(value) {
             return false;
         }
         let groups = &vendor.groups[..usize::from(vendor.count)];
@@ -293,7 +293,7 @@ impl Contexts {
         {
             return true;
         }
-        groups.is_empty() && word && value.len() >= 16 && mixed && !wordy(value)
+        groups.is_empty() && word && value.len() >= 16 && value::random(value, 3.0)
     }
 }
 

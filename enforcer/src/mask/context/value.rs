@@ -57,11 +57,16 @@ pub(super) fn mixed(value: &[u8]) -> bool {
 
 /// Whether a value could have been drawn by a machine: entropy, and no structure of words.
 pub(super) fn random(value: &[u8], bits: f64) -> bool {
-    let letters = value.iter().filter(|b| b.is_ascii_alphanumeric()).count();
-    let others = value.len() - letters;
+    let others = value.iter().filter(|b| !b.is_ascii_alphanumeric()).count();
+    // What is random has no separators at regular places, as names have.
+    let longest =
+        value.split(|b| !b.is_ascii_alphanumeric()).max_by_key(|part| part.len()).unwrap_or_default();
     mixed(value)
         && check::entropy(value) >= bits
         && check::scrambled(value)
+        && longest.len() >= 12.min(value.len() * 3 / 4)
+        && mixed(longest)
+        && check::scrambled(longest)
         && others * 6 <= value.len()
         && !sequence(value)
 }

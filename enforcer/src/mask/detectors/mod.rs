@@ -7,6 +7,7 @@
 
 mod chat;
 mod cloud;
+mod financial;
 mod forges;
 mod hashes;
 mod llm;
@@ -14,6 +15,7 @@ mod passwords;
 mod payment;
 mod personal;
 mod saas;
+mod threats;
 mod web;
 
 use super::{byteset::ByteSet, check::Check, rule::Detector};
@@ -45,6 +47,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Detector> {
         hashes::HASHES,
         passwords::PASSWORDS,
         personal::PERSONAL,
+        financial::FINANCIAL,
+        threats::THREATS,
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,6 @@
 //! What every service has: keys in PEM, tokens, headers and addresses with passwords.
 
-use super::{H16, M20, secret};
+use super::{M20, secret};
 use crate::mask::{byteset::ByteSet, check::Check, rule::Detector};
 
 /// The table.
@@ -41,7 +41,8 @@ pub(super) static WEB: &[Detector] = &[
         .no(&[&["Bearer authentication is described"]]),
     secret("authorization-header", "AUTHORIZATION", r#"(?i:authorization)["']?:[ \t]{0,4}["']?(?:(?i:token|api-token|apikey|key|jwt|oauth) )?(?<secret>[A-Za-z0-9][A-Za-z0-9._~+/=@-]{15,1024})"#)
         .check(Check::Random)
-        .yes(&[&["Authorization: Token ", H16, H16], &["-H 'Authorization:  ", H16, H16, "'"]])
+        .check(Check::Scrambled)
+        .yes(&[&["Authorization: Token ", M20], &["-H 'Authorization:  ", M20, "'"]])
         .no(&[&["authorization: some-ordinary-words-here"]]),
     secret("url-password", "URL_PASSWORD", r#"://[A-Za-z0-9._~%!$&'()*+,;=-]{0,128}:(?<secret>[^\s/@"'<>\\]{1,256})@"#)
         .check(Check::Password)
