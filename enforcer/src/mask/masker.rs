@@ -11,7 +11,7 @@ use super::{
     filter::{BEGINNING, Filter, Target},
     parts::Parts,
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
-    selection::{SET_SECRETS, Selection},
+    selection::Selection,
     strategy::{Replacement, Strategy, SurrogateKey},
     stream::StreamMasker,
     types::{Entity, Findings, Masked, MaskedText, Place},
@@ -93,7 +93,7 @@ impl Masker {
                 strategies.literals.push(strategy);
             }
         }
-        let context = |(rule, entity): &(&str, &str)| selection.of_detector(rule, SET_SECRETS, entity);
+        let context = |(rule, entity, set): &(&str, &str, &str)| selection.of_detector(rule, set, entity);
         strategies.contexts = RULES.iter().map(context).collect();
         Ok(Self(Arc::new(Plan { parts, ..Plan::new(rules, literals, strategies) })))
     }
@@ -229,7 +229,7 @@ impl Plan {
             }
         }
         let contexts = strategies.contexts.iter().any(Option::is_some).then(Contexts::get);
-        let known = RULES.iter().map(|(_, entity)| Entity::new(entity)).collect();
+        let known = RULES.iter().map(|(_, entity, _)| Entity::new(entity)).collect();
         let filter = Filter::new(&beginnings);
         let parts = Parts::default();
         Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest }

@@ -25,6 +25,7 @@ mod map;
 mod masker;
 mod norm;
 mod part;
+mod names;
 mod parts;
 mod rule;
 mod runs;
@@ -37,6 +38,8 @@ mod stream;
 mod tests;
 mod types;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod vectors;
 
 pub use error::MaskError;
@@ -44,11 +47,14 @@ pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
 pub use level::{DEPTH_MAX, EXPANDED_MAX_BYTES, LEVELS_MAX};
 pub use masker::Masker;
+pub use names::suspicious_name;
 pub use part::{PART_NAME_MAX_BYTES, Part};
 pub use parts::{BodyParts, PART_VALUE_MAX_BYTES};
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
 pub use scan::OPEN_MAX;
-pub use selection::{Layer, SET_EXACT, SET_PII, SET_SECRETS, Selection};
+pub use selection::{
+    Layer, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_PII, SET_SECRETS, SET_THREATS, Selection,
+};
 pub use strategy::{
     FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,
     SurrogateKey,

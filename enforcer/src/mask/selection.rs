@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{detectors, error::MaskError, part::Part, strategy::Strategy};
+use super::{context::RULES, detectors, error::MaskError, part::Part, strategy::Strategy};
 
 /// All built-in token formats and every registered exact value.
 pub const SET_SECRETS: &str = "secrets";
@@ -18,8 +18,10 @@ pub const SET_THREATS: &str = "threats";
 pub const SET_EXACT: &str = "exact";
 /// One registered exact value: `exact:NAME`.
 const EXACT_PREFIX: &str = "exact:";
-/// Everything there is.
+/// Everything there is, but for what has to be named.
 const ALL: &str = "all";
+/// The names of all sets.
+const SETS: [&str; 7] = [ALL, SET_SECRETS, SET_PII, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_THREATS];
 
 /// What is to be masked. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +136,13 @@ impl Selection {
 
     /// What is done with what a detector finds; `None` if it is off.
     pub(super) fn of_detector(&self, rule: &str, set: &str, entity: &str) -> Option<Strategy> {
+        if set == SET_THREATS || set == SET_NATIONAL {
+            // What may well stand in honest texts is looked for only where it is asked for.
+            return match self {
+                Self::All => None,
+                _ => self.strictest(&[rule, entity, set]),
+            };
+        }
         self.strictest(&[rule, entity, set, ALL])
     }
 
@@ -187,16 +196,20 @@ impl Selection {
 }
 
 fn known(name: &str) -> bool {
-    [ALL, SET_SECRETS, SET_PII, SET_EXACT].contains(&name)
+    SETS.contains(&name)
         || name.strip_prefix(EXACT_PREFIX).is_some_and(|rest| !rest.is_empty())
         || detectors::all().any(|d| d.entity == name || d.rule == name)
+        || RULES.iter().any(|(rule, entity, _)| *rule == name || *entity == name)
 }
 
 fn unknown(name: &str) -> MaskError {
-    let entities: BTreeSet<&str> = detectors::all().map(|d| d.entity.as_ref()).collect();
+    let entities: BTreeSet<&str> = detectors::all()
+        .map(|d| d.entity.as_ref())
+        .chain(RULES.iter().map(|(_, entity, _)| *entity))
+        .collect();
     MaskError::UnknownName {
         name: name.to_owned(),
-        sets: format!("{ALL}, {SET_SECRETS}, {SET_PII}, {SET_EXACT}, {EXACT_PREFIX}NAME"),
+        sets: format!("{}, {EXACT_PREFIX}NAME", SETS.join(", ")),
         entities: entities.into_iter().collect::<Vec<_>>().join(", "),
     }
 }

@@ -103,7 +103,8 @@ fn examples_are_masked_and_counter_examples_are_not() {
             let text_out = masked.to_text();
             let holds =
                 text_out.contains(&placeholder) && text_out.ends_with("\" end") && findings.total() == 1;
-            if !holds || builtin.mask(text.as_bytes()).1.is_empty() {
+            let named = detector.set == SET_THREATS || detector.set == SET_NATIONAL;
+            if !holds || (!named && builtin.mask(text.as_bytes()).1.is_empty()) {
                 failed.push(format!("{}: {text} became {text_out}", detector.rule));
             }
         }

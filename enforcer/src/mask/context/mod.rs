@@ -32,11 +32,14 @@ const GENERIC_HEX_MIN: usize = 16;
 /// And at most.
 const GENERIC_MAX: usize = 256;
 
-/// The rules that are known by what stands before a value, with their entities.
-pub(super) const RULES: [(&str, &str); 3] = [
-    ("vendor-credential", "VENDOR_CREDENTIAL"),
-    ("generic-credential", "GENERIC_CREDENTIAL"),
-    ("token-form", "TOKEN"),
+/// The rules that are known by what stands before a value, or by a whole run: with their
+/// entities and sets.
+pub(super) const RULES: [(&str, &str, &str); 5] = [
+    ("vendor-credential", "VENDOR_CREDENTIAL", "secrets"),
+    ("generic-credential", "GENERIC_CREDENTIAL", "secrets"),
+    ("token-form", "TOKEN", "secrets"),
+    ("bitcoin-address", "BTC_ADDRESS", "financial"),
+    ("ethereum-address", "ETH_ADDRESS", "financial"),
 ];
 
 /// What part of a run is a secret.
@@ -208,8 +211,8 @@ impl Contexts {
         if run.len() > RUN_MAX || !plausible(run) {
             return None;
         }
-        if let Some((from, to)) = own(run) {
-            return Some(ContextHit { rule: 2, from, to });
+        if let Some((form, from, to)) = own(run) {
+            return Some(ContextHit { rule: 2 + form, from, to });
         }
         let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
         let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];

@@ -1,18 +1,28 @@
 //! Tokens whose mark stands in the middle or at the end, where no search can begin: a whole run
 //! is looked at.
 
-use super::super::{byteset::ByteSet, check};
+use super::super::{addresses, byteset::ByteSet, check};
 use super::value::{Form, hex, mixed};
 
-/// The part of a run that is such a token.
-pub(super) fn own(run: &[u8]) -> Option<(usize, usize)> {
+/// The part of a run that is such a token (0), or an address of Bitcoin (1) or Ethereum (2).
+pub(super) fn own(run: &[u8]) -> Option<(u16, usize, usize)> {
     // `name=token`: behind the first `=` that is no padding.
     let from = run.iter().take(64).position(|b| *b == b'=').map_or(0, |at| at + 1);
     [0, from].into_iter().find_map(|from| {
         let value = run.get(from..)?;
         let value = &value[..value.len() - value.iter().rev().take_while(|b| **b == b'.').count()];
-        token(value).then_some((from, from + value.len()))
+        Some((form(value)?, from, from + value.len()))
     })
+}
+
+fn form(value: &[u8]) -> Option<u16> {
+    match value {
+        [b'1' | b'3', ..] if (26..=35).contains(&value.len()) => addresses::base58check(value).then_some(1),
+        [b'0', b'x', digits @ ..] if digits.len() == 40 => {
+            (digits.iter().all(u8::is_ascii_hexdigit) && mixed(digits)).then_some(2)
+        }
+        _ => token(value).then_some(0),
+    }
 }
 
 fn token(value: &[u8]) -> bool {

@@ -53,6 +53,7 @@ pub(super) static THREATS: &[Detector] = &[
     threat("decode-and-run", "DANGEROUS_COMMAND", r"(?i:decode)[ ](?i:the following |this )?(?i:base64|hex|rot13)[^.\n]{0,40}(?i: and )(?i:execute|run|eval|pipe)")
         .not_before(QUOTES)
         .yes(&[&["decode the following base64 and", " execute it: x"]]),
+    threat("coded-over-and-over", "HIDDEN_TEXT", "%2525[0-9A-Fa-f]{2}").yes(&[&["k=%2525", "2541"]]),
     threat("substitution-in-url", "DANGEROUS_COMMAND", r#"https?://[^\s"'<>$]{3,200}\$\((?:cat|env|whoami|id|hostname|printenv|uname|ls|base64|pwd)"#)
         .yes(&[&["curl https://x.example/c?d=$(", "cat /etc/hostname)"]]),
     threat("scheduled-download", "DANGEROUS_COMMAND", r"(?:\* ){3,4}\*? ?(?:/usr/bin/)?(?:curl|wget|nc|bash|python3?) ")
@@ -61,7 +62,7 @@ pub(super) static THREATS: &[Detector] = &[
         .yes(&[&["`rm`", " -rf /x"], &["r\\m", " -rf /x"]]),
     threat("separator-trick", "DANGEROUS_COMMAND", r"IFS=[^\s;]{1,4};[ ]?[A-Za-z_]{1,16}=[^\s;]{2,60};[ ]?\$")
         .yes(&[&["IFS=,;CMD=r,m;", "$CMD -rf /x"]]),
-    threat("escaped-command", "DANGEROUS_COMMAND", r"\$'(?:\\[0-7]{3}|\\x[0-9a-fA-F]{2}){2,64}'")
+    threat("escaped-command", "DANGEROUS_COMMAND", r"\$'(?:rm|cat|curl|wget|bash|sh|nc|eval|chmod|dd|python3?)'")
         .yes(&[&["$'\\162\\155", "' -rf /x"]]),
     threat("remove-root", "DANGEROUS_COMMAND", r"rm -(?:rf|fr|Rf|r -f|f -r)[ ]{1,3}(?:--no-preserve-root |/(?:\*|etc|var|usr|home|boot|root|important|data|bin|lib)[/ \x22']|~/? |/ )")
         .yes(&[&["rm -rf", " /etc/x"], &["rm -rf", " ~/ "]]),
