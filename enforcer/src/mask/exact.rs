@@ -56,12 +56,13 @@ impl ExactValue {
         let value = self.value.expose();
         let mut forms: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
         normal_forms(value, &mut forms);
-        let wide = [
-            value.clone(),
-            value.iter().flat_map(|&b| [b, 0]).collect(),
-            value.iter().flat_map(|&b| [0, b]).collect(),
-        ];
-        for bytes in &wide {
+        let wide = wide_forms(value);
+        if !value.is_ascii() {
+            for bytes in wide.iter().chain(&quoted_printable(value)) {
+                normal_forms(bytes, &mut forms);
+            }
+        }
+        for bytes in wide.iter().take(2).chain([value]) {
             for alignment in 0..3 {
                 let standard = digits(bytes, alignment, 3, 6, BASE64);
                 forms.insert((standard.iter().map(|&b| url_safe(b)).collect(), false));
@@ -118,6 +119,30 @@ fn normal_forms(value: &[u8], forms: &mut BTreeSet<(Vec<u8>, bool)>) {
         }
         form = whole.bytes;
     }
+}
+
+/// The value in UTF-16 and UTF-32, in both orders of bytes.
+fn wide_forms(value: &[u8]) -> Vec<Vec<u8>> {
+    let text = String::from_utf8(value.to_vec());
+    // What is no text is taken for one in Latin-1.
+    let text = text.unwrap_or_else(|_| value.iter().copied().map(char::from).collect());
+    let units: Vec<u16> = text.encode_utf16().collect();
+    vec![
+        units.iter().flat_map(|unit| unit.to_le_bytes()).collect(),
+        units.iter().flat_map(|unit| unit.to_be_bytes()).collect(),
+        text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(),
+        text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect(),
+    ]
+}
+
+/// The value as quoted-printable (RFC 2045, section 6.7): every byte, or those that have to be.
+fn quoted_printable(value: &[u8]) -> [Vec<u8>; 2] {
+    let coded = |b: u8| format!("={b:02X}").into_bytes();
+    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'=';
+    [
+        value.iter().flat_map(|&b| coded(b)).collect(),
+        value.iter().flat_map(|&b| if plain(b) { vec![b] } else { coded(b) }).collect(),
+    ]
 }
 
 /// Each byte in some form, with something between them.

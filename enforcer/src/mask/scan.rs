@@ -17,7 +17,7 @@ use super::{
 };
 
 /// How many possible matches may be open at once, a number; ordinary text has a handful.
-pub const OPEN_MAX: usize = 1024;
+pub const OPEN_MAX: usize = 256;
 /// A value that is masked until its end mark (a private key) may be this long, if it
 /// stands in a coding that has to be whole before it can be replaced.
 const SWALLOW_CODED_MAX_BYTES: u64 = 32 * 1024;
@@ -76,7 +76,7 @@ impl View<'_> {
 }
 
 /// A possible match that is not decided.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     target: Target,
     /// Position of its first byte, in the input of the level.
@@ -124,9 +124,7 @@ impl Scan {
 
     /// Looks at what is new, and says up to which position it is decided.
     pub(super) fn advance(&mut self, view: &View<'_>, out: &mut Vec<Found>) -> Result<u64, MaskError> {
-        for open in std::mem::take(&mut self.open) {
-            self.go_on(view, open, out)?;
-        }
+        self.go_on_all(view, out)?;
         let (plan, data) = (view.plan, view.data);
         let from = view.offset(self.scanned);
         let mut next = from;
@@ -254,20 +252,39 @@ impl Scan {
     /// Takes a candidate as far as the bytes at hand go.
     fn go_on(&mut self, view: &View<'_>, mut open: Open, out: &mut Vec<Found>) -> Result<(), MaskError> {
         let over = match open.target {
-            Target::Literal(index) => {
-                let Some(over) = literal(view, &mut open, index, out)? else { return Ok(()) };
-                over
-            }
+            Target::Literal(index) => literal(view, &open, index, out)?,
             Target::Rule(index) => self.run_rule(view, &mut open, index, out)?,
             Target::Context(_) => true,
         };
         if over {
             return Ok(());
         }
+        // Of literals that begin alike one waits for all.
+        let alike = |other: &Open| matches!(other.target, Target::Literal(_)) && other.input == open.input;
+        if matches!(open.target, Target::Literal(_)) && self.open.iter().any(alike) {
+            return Ok(());
+        }
         if self.open.len() >= OPEN_MAX {
             return Err(MaskError::TooManyOpen { limit: OPEN_MAX });
         }
         self.open.push(open);
+        Ok(())
+    }
+
+    /// Goes on with everything that was left undecided.
+    fn go_on_all(&mut self, view: &View<'_>, out: &mut Vec<Found>) -> Result<(), MaskError> {
+        for open in std::mem::take(&mut self.open) {
+            if !matches!(open.target, Target::Literal(_)) {
+                self.go_on(view, open, out)?;
+                continue;
+            }
+            let text = [&open.hidden[..], view.data[view.offset(open.start)..].get(..4).unwrap_or_default()];
+            let literals = view.plan.filter.beginning(&text.concat());
+            let literals: Vec<Target> = literals.filter(|t| matches!(t, Target::Literal(_))).collect();
+            for target in literals {
+                self.go_on(view, Open { target, ..open.clone() }, out)?;
+            }
+        }
         Ok(())
     }
 
@@ -319,34 +336,23 @@ impl Scan {
     }
 }
 
-/// Goes on comparing a literal: `None` if it is decided, or else whether nothing follows.
-fn literal(
-    view: &View<'_>,
-    open: &mut Open,
-    index: u32,
-    out: &mut Vec<Found>,
-) -> Result<Option<bool>, MaskError> {
+/// Compares a literal. Gives whether it is decided.
+fn literal(view: &View<'_>, open: &Open, index: u32, out: &mut Vec<Found>) -> Result<bool, MaskError> {
     let form = view.plan.literal(index);
     let literal = form.bytes.expose();
     let same = |a: &[u8], b: &[u8]| if form.caseless { a.eq_ignore_ascii_case(b) } else { a == b };
-    let behind = literal.get(open.hidden.len()..).filter(|_| {
-        let hidden = literal.get(..open.hidden.len());
-        hidden.is_some_and(|hidden| same(hidden, &open.hidden))
-    });
-    let Some(behind) = behind else { return Ok(None) };
-    let done = usize::try_from(open.at - open.start).unwrap_or(usize::MAX);
-    let here = &view.data[view.offset(open.at)..];
-    let wanted = &behind[done.min(behind.len())..];
-    let common = wanted.len().min(here.len());
-    open.at += common as u64;
-    if !same(&wanted[..common], &here[..common]) {
-        return Ok(None);
+    let here = &view.data[view.offset(open.start)..];
+    let Some((hidden, behind)) = literal.split_at_checked(open.hidden.len()) else { return Ok(true) };
+    let common = behind.len().min(here.len());
+    if !same(hidden, &open.hidden) || !same(&behind[..common], &here[..common]) {
+        return Ok(true);
     }
-    if common == wanted.len() {
-        out.push(view.found_at(open.input, open.start, open.at, open.target)?);
-        return Ok(None);
+    if common < behind.len() {
+        return Ok(view.last);
     }
-    Ok(Some(view.last))
+    let end = open.start + common as u64;
+    out.push(view.found_at(open.input, open.start, end, open.target)?);
+    Ok(true)
 }
 
 /// The secret part of a match, if its conditions hold.

@@ -238,6 +238,18 @@ fn too_many_candidates_end_the_stream() {
 }
 
 #[test]
+fn thousands_of_values_that_begin_alike_wait_as_one() {
+    let value = |n: usize| format!("deploy-token-of-the-host-{n:04}");
+    let exact: Vec<ExactValue> =
+        (0..1000).map(|n| ExactValue::new("T", &SecretBytes::from(&value(n)[..])).unwrap()).collect();
+    let masker = Masker::new(&Selection::parse(["exact"]).unwrap(), &exact).unwrap();
+    let text = format!("<{}> <{}> <{}x>", value(7), value(999), &value(1)[..27]);
+    let (out, findings) = in_chunks(&masker, text.as_bytes(), 0..text.len());
+    let expected = format!("<[MASKED:T]> <[MASKED:T]> <{}x>", &value(1)[..27]);
+    assert_eq!((String::from_utf8_lossy(&out).as_ref(), findings.total()), (&expected[..], 2));
+}
+
+#[test]
 fn exact_values_are_found_in_fixed_codings() {
     use base64::Engine as _;
     let value = "obviously-fake-value/1";
