@@ -53,6 +53,15 @@ impl Masked {
         Self::default()
     }
 
+    /// Masked bytes after each other; those of a single one are not copied.
+    pub fn join(mut parts: Vec<Self>) -> Self {
+        parts.retain(|part| !part.is_empty());
+        match parts.len() {
+            0 | 1 => parts.pop().unwrap_or_default(),
+            _ => Self(parts.iter().map(Self::as_bytes).collect::<Vec<_>>().concat().into()),
+        }
+    }
+
     /// The masked bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -4,3 +4,4 @@ pub mod dns;
 pub mod git;
 pub mod grpc;
 pub mod http;
+pub mod llm;

@@ -1,0 +1,6 @@
+//! Streams of each API, cut everywhere: what the client puts together is what masking the
+//! whole text would give.
+
+mod answers;
+mod kit;
+mod requests;
