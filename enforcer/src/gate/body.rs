@@ -21,12 +21,14 @@ use http_body_util::BodyExt;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use crate::mask::{BodyParts, Findings, MaskError, Masker, StreamMasker};
+use crate::mask::{BodyParts, Findings, MaskError, Masker};
 use crate::protocol::grpc;
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
 use crate::protocol::http::strict;
+use crate::protocol::llm::LlmError;
 use crate::session::{Direction, SessionError, Side};
 
+use super::masking::{Masking, Model};
 use super::tap::Tap;
 use super::{Conn, Settings, Stop, WireBody, headers};
 
@@ -42,6 +44,8 @@ pub enum BodyError {
     Idle,
     #[error("masking the body: {0}")]
     Mask(#[from] MaskError),
+    #[error("masking what a model says, or is asked: {0}")]
+    Model(LlmError),
     #[error("decoding the body: {0}")]
     Coding(#[from] CodingError),
     #[error("recording the body: {0}")]
@@ -62,6 +66,7 @@ impl BodyError {
             BodyError::Mask(MaskError::Denied { .. }) => "secret-in-body",
             BodyError::Mask(MaskError::Held { .. }) => "held",
             BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
+            BodyError::Model(error) => error.reason(),
             BodyError::Message => "secret-in-message",
             BodyError::Recording(_) => "log-unavailable",
             BodyError::Inner(error) => error.reason(),
@@ -73,17 +78,30 @@ impl BodyError {
         let status = match self {
             BodyError::Inner(error) => return error.stop(),
             BodyError::Recording(error) => return Stop::log_unavailable(error),
-            BodyError::Message | BodyError::Mask(MaskError::Denied { .. } | MaskError::Held { .. }) => {
+            BodyError::Message
+            | BodyError::Model(LlmError::SignedThinking)
+            | BodyError::Mask(MaskError::Denied { .. } | MaskError::Held { .. }) => {
                 return Stop::denied(StatusCode::FORBIDDEN, self.reason());
             }
             BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
-            BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) => StatusCode::BAD_REQUEST,
+            BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) | BodyError::Model(_) => {
+                StatusCode::BAD_REQUEST
+            }
         };
         match self {
             BodyError::Read(error) if strict::broken(error).is_some() => {
                 Stop::denied(status, self.reason()).closing()
             }
             _ => Stop::failed(Side::Downstream, status, self.reason(), self.to_string()).closing(),
+        }
+    }
+}
+
+impl From<LlmError> for BodyError {
+    fn from(error: LlmError) -> Self {
+        match error {
+            LlmError::Mask(error) => Self::Mask(error),
+            error => Self::Model(error),
         }
     }
 }
@@ -147,6 +165,8 @@ pub struct Carry<'a> {
     pub messages: Option<grpc::Framing>,
     /// What is masked on the wire.
     pub wire: Option<&'a Masker>,
+    /// Set if the text in it is masked, and not its bytes.
+    pub model: Option<Model>,
     pub settings: &'a Settings,
 }
 
@@ -161,13 +181,14 @@ impl Carry<'_> {
         let readable = self.codings.is_some();
         let codings = self.codings.unwrap_or_default();
         let limit = self.settings.decoded_bytes;
-        let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings);
+        let answer = self.model.as_ref().and_then(Model::answer);
+        let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings, answer);
         let decoder = (!codings.is_empty()).then(|| Decoder::new(&codings, limit)).transpose()?;
         let wire = match self.wire {
             Some(masker) => {
                 hint = SizeHint::default();
                 let encoder = (!codings.is_empty()).then(|| Encoder::new(&codings));
-                let stream = masker.stream();
+                let stream = Masking::wire(masker, self.model);
                 Some(Wire {
                     decoder,
                     parts: self.parts,
@@ -216,7 +237,7 @@ struct Wire {
     decoder: Option<Decoder>,
     /// Comes first, so that what it masks is not recorded either.
     parts: Option<BodyParts>,
-    stream: StreamMasker,
+    stream: Masking,
     encoder: Option<Encoder>,
     masker: Masker,
     /// Nothing in it may change its length.
@@ -392,6 +413,17 @@ where
         Poll::Ready(Ok(None))
     }
 
+    /// What the client is told in the API it speaks before its answer ends too early. The end
+    /// itself is then an ordinary one: a reset could overtake it.
+    fn farewell(&mut self, error: &BodyError) -> Option<Bytes> {
+        let wire = self.wire.as_mut()?;
+        let text = wire.stream.farewell(error)?;
+        let Some(encoder) = &mut wire.encoder else { return Some(text) };
+        let first = encoder.push(text, false).ok()?;
+        let last = encoder.finish().ok()?;
+        Some([first, last].concat().into())
+    }
+
     /// What was held back until the end.
     fn tail(&mut self) -> Result<Bytes, BodyError> {
         let Some(wire) = &mut self.wire else {
@@ -429,6 +461,7 @@ where
                 Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 Ok(None) => {}
                 Err(error) => {
+                    let farewell = this.farewell(&error);
                     // What was sent stays sent: the wire ends with a reset, and the
                     // recording says that the body is partial.
                     this.state = State::Done;
@@ -438,7 +471,10 @@ where
                         let end = error.stop().grpc_end(conn.id());
                         return Poll::Ready(Some(Ok(Frame::trailers(end))));
                     }
-                    return Poll::Ready(Some(Err(error)));
+                    return Poll::Ready(Some(match farewell {
+                        Some(bytes) => Ok(Frame::data(bytes)),
+                        None => Err(error),
+                    }));
                 }
             }
         }

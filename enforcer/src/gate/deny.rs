@@ -124,6 +124,13 @@ fn explained(reason: &str) -> Option<&'static str> {
             "the request holds something that a person has to agree to, and nobody can be asked here yet: \
              take it away"
         }
+        "signed-thinking" => {
+            "a secret stands in a thinking block that its model has signed, which cannot be changed: leave \
+             that block out"
+        }
+        "event-too-long" | "event-too-complex" => {
+            "an event of the stream is too long, or holds too much, to look for secrets in it"
+        }
         "secret-in-message" => {
             "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
         }

@@ -16,6 +16,7 @@ mod conn;
 mod deny;
 mod headers;
 mod held;
+mod masking;
 mod request;
 mod response;
 mod subject;
@@ -116,8 +117,18 @@ pub struct WebSocketRelay {
     pub statement: u32,
     pub request: Option<crate::mask::Masker>,
     pub response: Option<crate::mask::Masker>,
+    /// Set if its messages are a model's API.
+    pub model: Option<MessageModel>,
     /// Bytes of one message that are recorded.
     pub keep: usize,
+}
+
+/// A WebSocket whose messages are a model's API, with what knows the known values of what
+/// masks each way.
+pub struct MessageModel {
+    pub answer: crate::protocol::llm::Answer,
+    pub request: crate::mask::Masker,
+    pub response: crate::mask::Masker,
 }
 
 /// The side from which bytes of this direction come.

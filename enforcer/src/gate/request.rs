@@ -15,13 +15,16 @@ use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, V
 use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts, claimed_methods};
-use crate::protocol::{git, grpc};
+use crate::protocol::{git, grpc, llm};
 use crate::session::{Direction, Outcome, Side};
 
 use super::body::{BodyError, Broken, Carry, Said};
 use super::deny::{Dialect, Kind};
 use super::held::Held;
-use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
+use super::masking::Model;
+use super::{
+    Destination, Forward, Gate, MessageModel, Scope, Stop, WebSocketRelay, WireBody, headers, response,
+};
 
 /// Bytes of a refused request that are read after all; beyond, its stream is reset.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -100,6 +103,8 @@ impl<F: Forward> Steps<'_, F> {
             conn: &self.scope.conn,
             statement: self.statement,
             masker: allowed.response_masker.as_ref(),
+            selection: &allowed.decision.response_mask,
+            path: &allowed.facts.path,
             head,
         };
         delivery.deliver(answer)
@@ -245,6 +250,13 @@ impl<F: Forward> Steps<'_, F> {
                 headers::forget_the_bytes(&mut parts.headers);
             }
         }
+        let model = if masker.is_some() && llm::asks_model(&parts.method, &allowed.facts.path, &parts.headers)
+        {
+            let exact = conn.subject.exact(&allowed.decision.request_mask).map_err(mask_unavailable)?;
+            Some(Model::Request(exact))
+        } else {
+            None
+        };
         let carry = Carry {
             conn,
             statement: self.statement,
@@ -255,6 +267,7 @@ impl<F: Forward> Steps<'_, F> {
             broken: Arc::clone(broken),
             messages: grpc::Framing::of(&parts.headers),
             wire: masker,
+            model,
             settings: &self.gate.settings,
         };
         let head = || conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable);
@@ -355,7 +368,17 @@ impl<F: Forward> Steps<'_, F> {
         }
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
         recorded.and_then(|()| conn.flush()).map_err(Stop::log_unavailable)?;
+        let exact = |selection| conn.subject.exact(selection).map_err(mask_unavailable);
+        let model = match llm::Answer::of_websocket(&allowed.facts.path) {
+            Some(answer) => Some(MessageModel {
+                answer,
+                request: exact(&allowed.decision.request_mask)?,
+                response: exact(&allowed.decision.response_mask)?,
+            }),
+            None => None,
+        };
         let relay = WebSocketRelay {
+            model,
             conn: Arc::clone(conn),
             statement: self.statement,
             request: allowed.request_masker.clone(),
@@ -428,7 +451,7 @@ fn body_unreadable(error: super::BodyError) -> Stop {
     Stop::failed(Side::Downstream, status, "body-unreadable", error.to_string())
 }
 
-fn mask_unavailable(error: crate::mask::MaskError) -> Stop {
+pub(super) fn mask_unavailable(error: crate::mask::MaskError) -> Stop {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     Stop::failed(Side::Internal, status, "mask-unavailable", error.to_string())
 }

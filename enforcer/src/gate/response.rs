@@ -5,11 +5,13 @@ use std::sync::Arc;
 use http::{Response, StatusCode, header};
 use http_body::Body;
 
-use crate::mask::Masker;
+use crate::mask::{Masker, Selection};
 use crate::protocol::grpc;
+use crate::protocol::llm::Answer;
 use crate::session::{Direction, Side};
 
 use super::body::{Broken, Carry, Said};
+use super::masking::Model;
 use super::{Conn, Gate, Stop, WireBody, headers, request};
 
 pub(super) struct Delivery<'a> {
@@ -17,6 +19,10 @@ pub(super) struct Delivery<'a> {
     pub conn: &'a Arc<Conn>,
     pub statement: u32,
     pub masker: Option<&'a Masker>,
+    /// What the masker was made of.
+    pub selection: &'a Selection,
+    /// What was asked for.
+    pub path: &'a str,
     /// The answer to a HEAD request: its length is that of another body.
     pub head: bool,
 }
@@ -54,6 +60,13 @@ impl Delivery<'_> {
             self.conn.flush().map_err(Stop::log_unavailable)?;
             return Ok(Response::from_parts(parts, body));
         }
+        let model = match Answer::of(self.path, &parts.headers) {
+            Some(answer) => {
+                let exact = self.conn.subject.exact(self.selection).map_err(request::mask_unavailable)?;
+                Some(Model::Answer(answer, exact))
+            }
+            None => None,
+        };
         let carry = Carry {
             conn: self.conn,
             statement: self.statement,
@@ -65,6 +78,7 @@ impl Delivery<'_> {
             broken: Broken::default(),
             messages: grpc::Framing::of(&parts.headers),
             wire: self.masker,
+            model,
             settings: &self.gate.settings,
         };
         let body = carry.body(body).map_err(|error| {

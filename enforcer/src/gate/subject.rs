@@ -41,6 +41,7 @@ pub struct Subject {
     exact: Vec<ExactValue>,
     surrogates: Option<SurrogateKey>,
     everything: Masker,
+    known: Masker,
     maskers: Mutex<Vec<(Selection, Masker)>>,
     refused: Mutex<RefusedTo>,
 }
@@ -55,6 +56,7 @@ impl Subject {
             labels: workload.labels.clone(),
         };
         let everything = Masker::new(&Selection::All, &exact)?;
+        let known = Masker::new(&Selection::All.exact_part(), &exact)?;
         let told = RateLimiter::direct(Quota::per_second(TOLD_PER_SECOND).allow_burst(TOLD_AT_ONCE));
         Ok(Self {
             workload,
@@ -65,6 +67,7 @@ impl Subject {
             exact,
             surrogates: None,
             everything,
+            known,
             maskers: Mutex::default(),
             refused: Mutex::default(),
         })
@@ -79,6 +82,19 @@ impl Subject {
     /// Masks everything that is known; for what is recorded.
     pub fn everything(&self) -> &Masker {
         &self.everything
+    }
+
+    /// Masks the values that are known, and nothing that only looks like a secret.
+    pub fn known(&self) -> &Masker {
+        &self.known
+    }
+
+    /// Of what policy selected only the known values; what is selected by nothing masks nothing.
+    pub fn exact(&self, selection: &Selection) -> Result<Masker, MaskError> {
+        match self.masker(&selection.exact_part())? {
+            Some(masker) => Ok(masker),
+            None => Masker::new(&Selection::None, &[]),
+        }
     }
 
     /// Whether one more denial may be told on a leaf of its own: the signer is there

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::mask::{Findings, Masked, StreamMasker};
+use crate::mask::{Findings, Masked};
 use crate::protocol::http::coding::Decoder;
+use crate::protocol::llm::{Answer, ToolCall};
 use crate::session::{Direction, Event};
 
 use super::body::BodyError;
+use super::masking::Masking;
 use super::{Conn, Settings, side_of};
 
 /// Writes a copy of a body down. Dropped before its end, it records a partial body.
@@ -18,7 +20,7 @@ pub(super) struct Tap {
     statement: u32,
     direction: Direction,
     /// `None` once the limit is reached.
-    masker: Option<StreamMasker>,
+    masker: Option<Masking>,
     /// For a coded body that is not decoded for the wire.
     decoder: Option<Decoder>,
     kept: usize,
@@ -29,12 +31,21 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub fn new(conn: &Arc<Conn>, statement: u32, direction: Direction, settings: &Settings) -> Self {
+    /// Of an answer of a model the text is masked, on whatever way it goes.
+    pub fn new(
+        conn: &Arc<Conn>,
+        statement: u32,
+        direction: Direction,
+        settings: &Settings,
+        answer: Option<Answer>,
+    ) -> Self {
+        let subject = &conn.subject;
+        let model = answer.map(|answer| (answer, subject.known().clone()));
         Self {
             conn: Arc::clone(conn),
             statement,
             direction,
-            masker: Some(conn.subject.everything().stream()),
+            masker: Some(Masking::copy(subject.everything(), model)),
             decoder: None,
             kept: 0,
             limit: settings.body_bytes,
@@ -81,8 +92,38 @@ impl Tap {
 
     fn keep(&mut self, bytes: Bytes) -> Result<(), BodyError> {
         let Some(masker) = &mut self.masker else { return Ok(()) };
-        let masked = masker.push(bytes)?;
-        self.write(masked)
+        let masked = masker.push(bytes);
+        let calls = masker.take_calls();
+        self.calls(calls)?;
+        self.keep_masked(masked)
+    }
+
+    fn keep_masked(&mut self, masked: Result<Masked, BodyError>) -> Result<(), BodyError> {
+        match masked {
+            Ok(masked) => self.write(masked),
+            Err(BodyError::Model(error)) => {
+                // As with a coding: the wire says for itself whether it may go on.
+                let side = side_of(self.direction);
+                self.conn.error(side, error.reason(), &error.to_string());
+                self.truncate("event-unreadable");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a model asks its client to do.
+    fn calls(&self, calls: Vec<ToolCall>) -> Result<(), BodyError> {
+        for call in calls {
+            self.conn.draft(&Event::ToolCall {
+                statement: self.statement,
+                channel: self.conn.text(&call.channel),
+                name: call.name,
+                arguments: call.arguments,
+                complete: call.complete,
+            })?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, masked: Masked) -> Result<(), BodyError> {
@@ -106,7 +147,7 @@ impl Tap {
     pub fn truncate(&mut self, reason: &'static str) {
         self.decoder = None;
         if let Some(masker) = self.masker.take() {
-            self.conn.findings(self.statement, self.direction, masker.findings().clone());
+            self.conn.findings(self.statement, self.direction, masker.findings());
         }
         let (statement, direction, kept) = (self.statement, self.direction, self.kept as u64);
         self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
@@ -122,9 +163,10 @@ impl Tap {
             self.decoded()?;
         }
         if let Some(mut masker) = self.masker.take() {
-            let last = masker.finish()?;
-            self.conn.findings(self.statement, self.direction, masker.findings().clone());
-            self.write(last)?;
+            let last = masker.finish();
+            self.conn.findings(self.statement, self.direction, masker.findings());
+            self.calls(masker.take_calls())?;
+            self.keep_masked(last)?;
         }
         self.close(true);
         Ok(())
@@ -154,7 +196,7 @@ impl Tap {
             return;
         }
         // What is held back could be the beginning of a secret: it is not kept.
-        if self.masker.as_ref().is_some_and(|masker| masker.held() > 0) {
+        if self.masker.as_ref().is_some_and(Masking::holds) {
             self.truncate("aborted");
         }
         self.conn.note(&Event::BodyEnd {

@@ -160,6 +160,27 @@ impl Selection {
         }
     }
 
+    /// What of this is about exact values.
+    #[must_use]
+    pub fn exact_part(&self) -> Self {
+        let part = |layer: &Layer| {
+            let mut names = layer.names.clone();
+            names.retain(|name, _| !detectors::all().any(|d| d.entity == *name || d.rule == *name));
+            let set = layer.first(&[SET_EXACT, SET_SECRETS, ALL]);
+            names.retain(|name, _| ![SET_PII, SET_SECRETS, ALL].contains(&name.as_str()));
+            names.extend(set.map(|strategy| (SET_EXACT.to_owned(), strategy)));
+            Layer { names, parts: BTreeMap::new() }
+        };
+        match self {
+            Self::None => Self::None,
+            Self::All => Self::Entities(BTreeSet::from([Layer {
+                names: BTreeMap::from([(SET_EXACT.to_owned(), Strategy::Placeholder)]),
+                parts: BTreeMap::new(),
+            }])),
+            Self::Entities(layers) => Self::Entities(layers.iter().map(part).collect()),
+        }
+    }
+
     /// The parts of a message that are masked as a whole, each with the strictest that is said
     /// of it.
     pub fn parts(&self) -> BTreeMap<&Part, Strategy> {
@@ -265,6 +286,22 @@ mod tests {
         assert_eq!(all.of_exact("X"), Some(Strategy::Deny), "`all` of another rule opens nothing");
         let twice = layer(&[("JWT", Strategy::Deny), ("JWT", Strategy::Observe)]);
         assert_eq!(twice.of_detector("", "secrets", "JWT"), Some(Strategy::Deny));
+    }
+
+    #[test]
+    fn the_exact_part_is_about_exact_values_and_as_strict() {
+        assert!(Selection::None.exact_part().is_none());
+        assert_eq!(Selection::All.exact_part(), Selection::parse(["exact"]).unwrap());
+        for (names, strict) in [
+            (&[("secrets", Strategy::Deny), ("pii", Strategy::Drop)][..], Some(Strategy::Deny)),
+            (&[("pii", Strategy::Drop), ("JWT", Strategy::Deny)], None),
+            (&[("exact:A", Strategy::Drop), ("secrets", Strategy::Deny)], Some(Strategy::Drop)),
+        ] {
+            let part = layer(names).exact_part();
+            assert_eq!(part.of_exact("A"), strict);
+            assert_eq!(part.of_detector("", "secrets", "JWT"), None);
+            assert_eq!(part.of_detector("", "pii", "EMAIL"), None);
+        }
     }
 
     #[test]

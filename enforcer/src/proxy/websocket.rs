@@ -14,8 +14,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::gate::{Conn, WebSocketRelay};
-use crate::mask::{MaskError, Masker, Place};
+use crate::gate::{Conn, MessageModel, WebSocketRelay};
+use crate::mask::{Findings, MaskError, Masked, Masker, Place};
+use crate::protocol::llm::{Answer, LlmRequest, LlmStream};
 use crate::session::{Direction, Event, Side};
 
 /// How long one side may take to close after the other did.
@@ -40,9 +41,31 @@ pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketR
     let server = WebSocketStream::from_raw_socket(server, Role::Client, Some(config)).await;
     let (to_client, from_client) = client.split();
     let (to_server, from_server) = server.split();
-    let WebSocketRelay { conn, statement, request, response, keep } = relay;
-    let up = Way { conn: &conn, statement, direction: Direction::Request, masker: request, keep };
-    let down = Way { conn: &conn, statement, direction: Direction::Response, masker: response, keep };
+    let WebSocketRelay { conn, statement, request, response, model, keep } = relay;
+    let everything = conn.subject.everything().clone();
+    let (asked, answered, recorded) = match model {
+        None => (Masking::Message, Masking::Message, Masking::Message),
+        Some(MessageModel { answer, request: known, response: known_back }) => {
+            let of = |masker: &Option<Masker>, known| match masker {
+                Some(masker) => Masking::answer(answer, masker, known, true),
+                None => Masking::Message,
+            };
+            let copy = Masking::answer(answer, &everything, conn.subject.known().clone(), false);
+            (Masking::Request(known), of(&response, known_back), copy)
+        }
+    };
+    let direction = Direction::Request;
+    let up = Way {
+        conn: &conn,
+        statement,
+        direction,
+        masker: request,
+        masking: asked,
+        recorded: Masking::Message,
+        keep,
+    };
+    let direction = Direction::Response;
+    let down = Way { conn: &conn, statement, direction, masker: response, masking: answered, recorded, keep };
     let mut up = Box::pin(up.pump(from_client, to_server));
     let mut down = Box::pin(down.pump(from_server, to_client));
     // When one way has ended, the other has a moment to answer the close.
@@ -58,31 +81,92 @@ struct Way<'a> {
     statement: u32,
     direction: Direction,
     masker: Option<Masker>,
+    masking: Masking,
+    /// How the copy is masked that is recorded.
+    recorded: Masking,
     /// Bytes of one message that are recorded.
     keep: usize,
 }
 
+/// How messages of one direction are masked.
+enum Masking {
+    /// Each by itself.
+    Message,
+    /// Requests to a model, with what knows the known values.
+    Request(Masker),
+    /// Answers of a model, whose texts lie across messages.
+    Answer(Box<LlmStream>),
+}
+
+impl Masking {
+    fn answer(answer: Answer, masker: &Masker, known: Masker, strict: bool) -> Self {
+        Self::Answer(Box::new(LlmStream::new(answer, masker, known, strict)))
+    }
+
+    /// What stands in place of a text message, and what was found in it.
+    fn text(&mut self, masker: &Masker, bytes: Bytes) -> Result<(Vec<Masked>, Findings), Broken> {
+        match self {
+            Self::Message => {
+                let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
+                Ok((vec![masked], findings))
+            }
+            Self::Request(known) => {
+                let mut request = LlmRequest::new(masker, known.clone());
+                let pushed = request.push(bytes).and_then(|begin| Ok(vec![begin, request.finish()?]));
+                let parts = pushed.map_err(|error| Broken::plain(error.reason(), &error))?;
+                Ok((vec![Masked::join(parts)], request.findings()))
+            }
+            Self::Answer(stream) => {
+                let parts = stream.message(bytes).map_err(|error| Broken {
+                    farewell: Utf8Bytes::try_from(stream.farewell(&error)).ok(),
+                    ..Broken::plain(error.reason(), &error)
+                })?;
+                Ok((parts, stream.take_findings()))
+            }
+        }
+    }
+}
+
+/// Why one way ends.
+struct Broken {
+    reason: &'static str,
+    detail: String,
+    /// What the far side is told before.
+    farewell: Option<Utf8Bytes>,
+}
+
+impl Broken {
+    fn plain(reason: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self { reason, detail: error.to_string(), farewell: None }
+    }
+}
+
 impl Way<'_> {
-    async fn pump<R, W>(self, mut from: R, mut to: W)
+    async fn pump<R, W>(mut self, mut from: R, mut to: W)
     where
         R: Stream<Item = Result<Message, Error>> + Unpin,
         W: Sink<Message, Error = Error> + Unpin,
     {
-        while let Some(message) = from.next().await {
+        'messages: while let Some(message) = from.next().await {
             let step = match message {
                 Ok(message) => self.message(message),
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(Broken::plain("websocket", &error)),
             };
             match step {
-                Ok(None) => {}
-                Ok(Some(message)) => {
-                    let closing = message.is_close();
-                    if to.send(message).await.is_err() || closing {
-                        break;
+                Ok(messages) => {
+                    for message in messages {
+                        let closing = message.is_close();
+                        if to.send(message).await.is_err() || closing {
+                            break 'messages;
+                        }
                     }
                 }
-                Err(error) => {
-                    self.conn.error(crate::gate::side_of(self.direction), "websocket", &error);
+                Err(broken) => {
+                    let side = crate::gate::side_of(self.direction);
+                    self.conn.error(side, broken.reason, &broken.detail);
+                    if let Some(farewell) = broken.farewell {
+                        drop(to.send(Message::Text(farewell)).await);
+                    }
                     break;
                 }
             }
@@ -91,61 +175,116 @@ impl Way<'_> {
         drop(to.close().await);
     }
 
-    /// The message that goes on in place of this one; recorded before it does.
-    fn message(&self, message: Message) -> Result<Option<Message>, String> {
-        match message {
+    /// The messages that go on in place of this one; recorded before they do.
+    fn message(&mut self, message: Message) -> Result<Vec<Message>, Broken> {
+        Ok(match message {
             Message::Text(text) => {
-                let bytes = self.pass(Bytes::from(text), false)?;
-                Ok(Some(Message::Text(as_text(bytes)?)))
+                let parts = self.pass_text(Bytes::from(text))?;
+                parts.into_iter().map(|part| as_text(part).map(Message::Text)).collect::<Result<_, _>>()?
             }
-            Message::Binary(bytes) => Ok(Some(Message::Binary(self.pass(bytes, true)?))),
-            Message::Close(Some(frame)) if !frame.reason.is_empty() => {
-                let reason = self.pass(Bytes::from(frame.reason), false)?;
-                let fits = reason.len() <= REASON_MAX_BYTES;
-                let reason = if fits { as_text(reason)? } else { Utf8Bytes::default() };
-                Ok(Some(Message::Close(Some(CloseFrame { code: frame.code, reason }))))
+            Message::Binary(bytes) => vec![Message::Binary(self.pass(bytes, true)?)],
+            Message::Close(frame) => {
+                let mut messages = self.rest()?;
+                messages.push(Message::Close(frame.map(|frame| self.close(frame)).transpose()?));
+                messages
             }
-            Message::Close(_) => Ok(Some(message)),
             // What it carries means something to its sender alone, who has its answer
             // from here.
-            Message::Ping(_) => Ok(Some(Message::Ping(Bytes::new()))),
-            Message::Pong(_) | Message::Frame(_) => Ok(None),
+            Message::Ping(_) => vec![Message::Ping(Bytes::new())],
+            Message::Pong(_) | Message::Frame(_) => Vec::new(),
+        })
+    }
+
+    /// What was held back until the end.
+    fn rest(&mut self) -> Result<Vec<Message>, Broken> {
+        let last = |masking: &mut Masking| match masking {
+            Masking::Answer(stream) => {
+                stream.last_messages().map_err(|error| Broken::plain(error.reason(), &error))
+            }
+            Masking::Message | Masking::Request(_) => Ok(Vec::new()),
+        };
+        for part in last(&mut self.recorded)? {
+            self.record(part, false)?;
         }
+        if self.masker.is_none() {
+            return Ok(Vec::new());
+        }
+        let parts = last(&mut self.masking)?;
+        parts.into_iter().map(|part| as_text(part.into_bytes()).map(Message::Text)).collect()
+    }
+
+    fn close(&self, frame: CloseFrame) -> Result<CloseFrame, Broken> {
+        if frame.reason.is_empty() {
+            return Ok(frame);
+        }
+        let reason = self.pass(Bytes::from(frame.reason), false)?;
+        let fits = reason.len() <= REASON_MAX_BYTES;
+        let reason = if fits { as_text(reason)? } else { Utf8Bytes::default() };
+        Ok(CloseFrame { code: frame.code, reason })
+    }
+
+    /// A text message, which may be a part of a longer text.
+    fn pass_text(&mut self, bytes: Bytes) -> Result<Vec<Bytes>, Broken> {
+        let bytes = self.parts(bytes)?;
+        let everything = self.conn.subject.everything();
+        match self.recorded.text(everything, bytes.clone()) {
+            Ok((parts, _)) => {
+                for part in parts {
+                    self.record(part, false)?;
+                }
+            }
+            // The wire says for itself whether it may go on.
+            Err(broken) => {
+                self.conn.error(crate::gate::side_of(self.direction), broken.reason, &broken.detail);
+                self.recorded = Masking::Message;
+            }
+        }
+        let Some(masker) = &self.masker else { return Ok(vec![bytes]) };
+        let (parts, findings) = self.masking.text(masker, bytes)?;
+        self.conn.findings(self.statement, self.direction, findings.at(&Place::WebSocket));
+        Ok(parts.into_iter().map(Masked::into_bytes).collect())
     }
 
     /// Records what a message says, and gives what goes on of it.
-    fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, String> {
-        let told = |error: MaskError| error.to_string();
-        let bytes = match self.masker.as_ref().and_then(|masker| masker.body_parts(b"")) {
-            None => bytes,
-            Some(mut parts) => {
-                let bytes = parts.push(bytes).map_err(told)?;
-                let last = parts.finish().map_err(told)?;
-                self.conn.findings(
-                    self.statement,
-                    self.direction,
-                    parts.findings().clone().at(&Place::WebSocket),
-                );
-                if last.is_empty() { bytes } else { Bytes::from([bytes, last].concat()) }
-            }
+    fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, Broken> {
+        let bytes = self.parts(bytes)?;
+        self.record(self.conn.subject.everything().mask(&bytes).0, binary)?;
+        let Some(masker) = &self.masker else { return Ok(bytes) };
+        let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
+        self.conn.findings(self.statement, self.direction, findings);
+        Ok(masked.into_bytes())
+    }
+
+    /// The message with the parts masked that policy names, which are not recorded either.
+    fn parts(&self, bytes: Bytes) -> Result<Bytes, Broken> {
+        let Some(mut parts) = self.masker.as_ref().and_then(|masker| masker.body_parts(b"")) else {
+            return Ok(bytes);
         };
-        let (recorded, _) = self.conn.subject.everything().mask(&bytes);
+        let bytes = parts.push(bytes).map_err(refused)?;
+        let last = parts.finish().map_err(refused)?;
+        let findings = parts.findings().clone().at(&Place::WebSocket);
+        self.conn.findings(self.statement, self.direction, findings);
+        Ok(if last.is_empty() { bytes } else { Bytes::from([bytes, last].concat()) })
+    }
+
+    fn record(&self, recorded: Masked, binary: bool) -> Result<(), Broken> {
         let (statement, direction) = (self.statement, self.direction);
         let over = recorded.len() > self.keep;
-        let recorded = if over { recorded.slice(..self.keep) } else { recorded };
-        let event = Event::Message { statement, direction, binary, bytes: recorded };
-        self.conn.record(&event).map_err(|error| error.to_string())?;
+        let bytes = if over { recorded.slice(..self.keep) } else { recorded };
+        let event = Event::Message { statement, direction, binary, bytes };
+        self.conn.record(&event).map_err(|error| Broken::plain("websocket", &error))?;
         if over {
             let (kept, reason) = (self.keep as u64, "recording-limit");
             self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
         }
-        let Some(masker) = &self.masker else { return Ok(bytes) };
-        let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(told)?;
-        self.conn.findings(statement, direction, findings);
-        Ok(masked.into_bytes())
+        Ok(())
     }
 }
 
-fn as_text(bytes: Bytes) -> Result<Utf8Bytes, String> {
-    Utf8Bytes::try_from(bytes).map_err(|error| error.to_string())
+fn refused(error: MaskError) -> Broken {
+    Broken::plain("websocket", &error)
+}
+
+fn as_text(bytes: Bytes) -> Result<Utf8Bytes, Broken> {
+    Utf8Bytes::try_from(bytes).map_err(|error| Broken::plain("websocket", &error))
 }

@@ -142,6 +142,16 @@ pub enum Event {
         #[serde(flatten, serialize_with = "text_or_base64")]
         bytes: Masked,
     },
+    /// What a model asks its client to run; put together of the pieces of its answer.
+    ToolCall {
+        statement: u32,
+        /// Where in the answer.
+        channel: MaskedText,
+        name: MaskedText,
+        arguments: MaskedText,
+        /// False: longer than is kept, or cut off.
+        complete: bool,
+    },
     Passthrough {
         sent: u64,
         received: u64,

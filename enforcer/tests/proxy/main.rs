@@ -8,6 +8,7 @@ mod evasions;
 mod http1_vectors;
 mod kit;
 mod limbo;
+mod llm;
 mod masking;
 mod pseudo_headers;
 mod requests;

@@ -38,11 +38,16 @@ pub struct Channel {
     pub template: Option<Template>,
     arguments: Vec<u8>,
     cut: bool,
+    /// What came and what went out, of text that may be signed.
+    sums: Option<Box<(blake3::Hasher, blake3::Hasher)>>,
 }
 
 impl Channel {
     /// What may go out of the channel now.
     pub fn push(&mut self, text: &[u8]) -> Result<Vec<u8>, MaskError> {
+        if let Some(sums) = &mut self.sums {
+            sums.0.update(text);
+        }
         let masked = self.stream.push(Bytes::copy_from_slice(text))?;
         Ok(self.out(masked.as_bytes(), false))
     }
@@ -54,6 +59,9 @@ impl Channel {
 
     /// Each event is UTF-8 by itself, so characters go out whole.
     fn out(&mut self, masked: &[u8], last: bool) -> Vec<u8> {
+        if let Some(sums) = &mut self.sums {
+            sums.1.update(masked);
+        }
         let mut out = std::mem::take(&mut self.carry);
         out.extend_from_slice(masked);
         if !last {
@@ -127,6 +135,7 @@ impl Channels {
             template: None,
             arguments: Vec::new(),
             cut: false,
+            sums: (carries == Carries::Thinking).then(Box::default),
         });
         Ok(self.open.len() - 1)
     }
@@ -160,7 +169,8 @@ impl Channels {
             let mut channel = self.open.remove(at);
             let rest = channel.finish()?;
             let found = channel.stream.findings();
-            let thinking_changed = channel.carries == Carries::Thinking && !found.is_empty();
+            let changed = |sums: &(blake3::Hasher, blake3::Hasher)| sums.0.finalize() != sums.1.finalize();
+            let thinking_changed = channel.sums.as_deref().is_some_and(changed);
             self.findings.merge(found);
             if channel.carries == Carries::Arguments {
                 self.called(&channel);
@@ -194,6 +204,10 @@ impl Channels {
 
     pub fn found(&mut self, findings: &Findings) {
         self.findings.merge(findings);
+    }
+
+    pub fn take_findings(&mut self) -> Findings {
+        std::mem::take(&mut self.findings)
     }
 
     /// What was found so far, open channels included.

@@ -187,9 +187,9 @@ impl Events {
                     self.opaque(doc, node, edits)?;
                 } else if raw.contains(&b'\\') {
                     let text = Bytes::from(unescape(raw).into_owned());
-                    let (masked, findings) = self.masker.mask_at(text, Place::Body);
-                    if !findings.is_empty() {
-                        self.channels.found(&findings);
+                    let (masked, findings) = whole(&self.masker, text.clone())?;
+                    self.channels.found(&findings);
+                    if masked.as_bytes() != text {
                         edits.push(Edit::string(doc, node, masked.as_bytes()));
                     }
                 }
@@ -201,35 +201,31 @@ impl Events {
 
     fn opaque(&mut self, doc: &Doc<'_>, node: Node, edits: &mut Vec<Edit>) -> Result<(), LlmError> {
         let raw = Bytes::copy_from_slice(doc.raw(node));
-        let (with, findings) = self.exact.mask_at(raw, Place::Body);
-        if !findings.is_empty() {
-            let signed = doc.key(node).is_some_and(|key| shape::is_opaque(&key));
-            if self.strict && signed {
-                return Err(LlmError::SignedThinking);
-            }
-            self.channels.found(&findings);
+        let (with, findings) = whole(&self.exact, raw.clone())?;
+        self.channels.found(&findings);
+        let signed = || doc.key(node).is_some_and(|key| shape::is_opaque(&key));
+        if self.strict && with.as_bytes() != raw && signed() {
+            return Err(LlmError::SignedThinking);
         }
         edits.push(Edit { range: doc.range(node), with: Part::Opaque(with) });
         Ok(())
     }
 
     /// The last look at what goes out, names and numbers included.
-    pub fn seal(&mut self, parts: Vec<Part>) -> Masked {
+    pub fn seal(&mut self, parts: Vec<Part>) -> Result<Masked, LlmError> {
         let mut sealed = Vec::with_capacity(parts.len());
         for part in parts {
             let masked = match part {
                 Part::Text(bytes) => {
-                    let (masked, findings) = self.masker.mask_at(bytes, Place::Body);
-                    if !findings.is_empty() {
-                        self.channels.found(&findings);
-                    }
+                    let (masked, findings) = whole(&self.masker, bytes)?;
+                    self.channels.found(&findings);
                     masked
                 }
                 Part::Opaque(masked) => masked,
             };
             sealed.push(masked);
         }
-        Masked::join(sealed)
+        Ok(Masked::join(sealed))
     }
 
     pub fn held(&self) -> usize {
@@ -238,6 +234,10 @@ impl Events {
 
     pub fn findings(&self) -> Findings {
         self.channels.findings()
+    }
+
+    pub fn take_findings(&mut self) -> Findings {
+        self.channels.take_findings()
     }
 
     pub fn found(&mut self, findings: &Findings) {
@@ -270,6 +270,13 @@ fn own(ended: Ended) -> Option<Own> {
     let mut text = Vec::with_capacity(ended.rest.len());
     escape(&ended.rest, &mut text);
     Some(Own { payload: template.around(&text), frame: template.frame })
+}
+
+/// A value of which nothing came before, and nothing follows.
+fn whole(masker: &Masker, value: Bytes) -> Result<(Masked, Findings), LlmError> {
+    let mut stream = masker.stream_at(Place::Body);
+    let masked = Masked::join(vec![stream.push(value)?, stream.finish()?]);
+    Ok((masked, stream.findings().clone()))
 }
 
 /// Whether only its maker can read a string: by what it is, or by how it begins.

@@ -15,6 +15,8 @@ pub struct LlmRequest {
     exact: Masker,
     text: StreamMasker,
     file: Option<StreamMasker>,
+    /// What came and what went out, of text that may be signed.
+    sums: Option<Box<(blake3::Hasher, blake3::Hasher)>>,
     findings: Findings,
     /// Bytes in which a string still has to show what it is.
     look: BytesMut,
@@ -62,6 +64,7 @@ impl LlmRequest {
             exact,
             text: masker.stream(),
             file: None,
+            sums: None,
             findings: Findings::default(),
             look: BytesMut::new(),
             at: At::Outside,
@@ -263,28 +266,40 @@ impl LlmRequest {
         if matches!(kind, Kind::File | Kind::Opaque) {
             self.file = Some(self.exact.stream());
         }
+        self.sums = (kind != Kind::File).then(Box::default);
         self.signed()
     }
 
     fn end(&mut self, kind: Kind, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         if kind == Kind::Thinking {
-            out.push(self.text.finish()?);
-            self.object.thinking_changed |= !self.text.findings().is_empty();
+            let masked = self.text.finish()?;
+            self.sum(&masked);
+            out.push(masked);
             self.findings.merge(self.text.findings());
             self.text = self.masker.stream();
         }
-        let found = self.end_file(out)?;
-        if found && kind == Kind::Opaque {
+        self.end_file(out)?;
+        let changed = self.sums.take().is_some_and(|sums| sums.0.finalize() != sums.1.finalize());
+        if changed && kind == Kind::Opaque {
             return Err(LlmError::SignedThinking);
         }
+        self.object.thinking_changed |= changed;
         self.signed()
     }
 
-    fn end_file(&mut self, out: &mut Vec<Masked>) -> Result<bool, LlmError> {
-        let Some(mut file) = self.file.take() else { return Ok(false) };
-        out.push(file.finish()?);
+    fn end_file(&mut self, out: &mut Vec<Masked>) -> Result<(), LlmError> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let masked = file.finish()?;
+        self.sum(&masked);
+        out.push(masked);
         self.findings.merge(file.findings());
-        Ok(!file.findings().is_empty())
+        Ok(())
+    }
+
+    fn sum(&mut self, masked: &Masked) {
+        if let Some(sums) = &mut self.sums {
+            sums.1.update(masked.as_bytes());
+        }
     }
 
     fn signed(&self) -> Result<(), LlmError> {
@@ -294,8 +309,12 @@ impl LlmRequest {
 
     fn flow(&mut self, bytes: Bytes, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         if !bytes.is_empty() {
-            let masker = self.file.as_mut().unwrap_or(&mut self.text);
-            out.push(masker.push(bytes)?);
+            if let Some(sums) = &mut self.sums {
+                sums.0.update(&bytes);
+            }
+            let masked = self.file.as_mut().unwrap_or(&mut self.text).push(bytes)?;
+            self.sum(&masked);
+            out.push(masked);
         }
         Ok(())
     }

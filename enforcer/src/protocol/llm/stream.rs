@@ -84,7 +84,7 @@ impl LlmStream {
             let own = this.events.end()?;
             if open && !own.is_empty() {
                 let end = if this.framing == Framing::Sse { "\n\n" } else { "\n" };
-                out.push(this.events.seal(vec![Part::Text(end.into())]));
+                out.push(this.events.seal(vec![Part::Text(end.into())])?);
             }
             this.own(own, out)
         })
@@ -98,6 +98,17 @@ impl LlmStream {
         self.message_parts(bytes).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
+    /// No message follows: those that go out before the end.
+    pub fn last_messages(&mut self) -> Result<Vec<Masked>, LlmError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let mut out = Vec::new();
+        let own = self.events.end()?;
+        self.own(own, &mut out)?;
+        Ok(out)
+    }
+
     /// How many bytes are held back now, and those of events that are not whole.
     pub fn held(&self) -> usize {
         self.events.held() + self.raw.held() + self.sse.len() + self.buffer.len()
@@ -108,6 +119,11 @@ impl LlmStream {
         let mut all = self.events.findings();
         all.merge(self.raw.findings());
         all
+    }
+
+    /// What was found since this was asked for, in channels that have ended.
+    pub fn take_findings(&mut self) -> Findings {
+        self.events.take_findings()
     }
 
     /// The tool calls that ended since this was asked for.
@@ -164,13 +180,13 @@ impl LlmStream {
                 Framing::Frames => {
                     let wrapped = frame.first() == Some(&WRAPPED);
                     let headers = frame.get(1..).unwrap_or_default();
-                    let payload = self.events.seal(vec![Part::Text(payload.into())]).into_bytes();
+                    let payload = self.events.seal(vec![Part::Text(payload.into())])?.into_bytes();
                     let payload = if wrapped { wrap(&payload) } else { payload };
                     out.push(self.frame(eventstream::write(headers, &payload)?)?);
                     continue;
                 }
             };
-            out.push(self.events.seal(vec![Part::Text(text.into())]));
+            out.push(self.events.seal(vec![Part::Text(text.into())])?);
         }
         Ok(())
     }
@@ -224,7 +240,7 @@ impl LlmStream {
             _ if edits.is_empty() => vec![Part::Text(event)],
             _ => sse::rejoin(&event, &fields, parts(&payload, edits)),
         };
-        out.push(self.events.seal(parts));
+        out.push(self.events.seal(parts)?);
         Ok(())
     }
 
@@ -249,7 +265,7 @@ impl LlmStream {
     fn passed(&mut self, event: &Bytes, passed: Passed, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         self.end_raw(out)?;
         self.own(passed.own, out)?;
-        out.push(self.events.seal(parts(event, passed.edits)));
+        out.push(self.events.seal(parts(event, passed.edits))?);
         Ok(())
     }
 
@@ -276,7 +292,7 @@ impl LlmStream {
     fn end_list(&mut self, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         for Own { payload, .. } in self.events.end()? {
             let text = [&b",\n"[..], &payload].concat();
-            out.push(self.events.seal(vec![Part::Text(text.into())]));
+            out.push(self.events.seal(vec![Part::Text(text.into())])?);
         }
         Ok(())
     }
@@ -296,7 +312,7 @@ impl LlmStream {
         let payload = inner.as_ref().map_or(&frame.payload, |(inner, _)| inner);
         let passed = self.events.event(payload, &template)?.unwrap_or_default();
         self.own(passed.own, out)?;
-        let masked = self.events.seal(parts(payload, passed.edits)).into_bytes();
+        let masked = self.events.seal(parts(payload, passed.edits))?.into_bytes();
         if masked == payload {
             out.push(self.frame(frame.raw)?);
             return Ok(());
@@ -321,7 +337,7 @@ impl LlmStream {
     fn message_parts(&mut self, bytes: Bytes) -> Result<Vec<Masked>, LlmError> {
         let mut out = Vec::new();
         match self.events.event(&bytes, &[])? {
-            None => out.push(self.events.seal(vec![Part::Text(bytes)])),
+            None => out.push(self.events.seal(vec![Part::Text(bytes)])?),
             Some(passed) => self.passed(&bytes, passed, &mut out)?,
         }
         Ok(out)

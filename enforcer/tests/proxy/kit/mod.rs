@@ -3,6 +3,7 @@
 
 mod authority;
 pub mod client;
+mod llm;
 pub mod origin;
 pub mod serving;
 

@@ -20,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
+use super::llm;
+
 type Out = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Method, path and query of every request that arrived.
@@ -204,7 +206,17 @@ async fn answer(mut request: Request<Incoming>, scene: Scene) -> Response<Out> {
             response
         }
         "/secret" => secret(&query),
-        "/ws" => websocket(&mut request),
+        "/ws" => websocket(&mut request, None),
+        "/v1/responses" => {
+            let lines = llm::responses().into_iter().map(|(_, data)| data);
+            websocket(&mut request, Some(lines.collect()))
+        }
+        "/v1/chat/completions" | "/v1/messages" if query == "echo" => {
+            let body = request.into_body();
+            Response::new(body.map_err(std::io::Error::other).boxed_unsync())
+        }
+        "/v1/chat/completions" => stream(llm::chat(), query == "gzip"),
+        "/v1/messages" => stream(llm::messages(), query == "gzip"),
         _ => full("hello"),
     }
 }
@@ -235,13 +247,50 @@ fn secret(query: &str) -> Response<Out> {
     response
 }
 
-/// Sends every message back.
-fn websocket(request: &mut Request<Incoming>) -> Response<Out> {
+/// Server-sent events, each in a piece of its own.
+fn stream(events: Vec<(Option<String>, String)>, zipped: bool) -> Response<Out> {
+    let (to, body) = fed();
+    tokio::spawn(async move {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        for (name, text) in events {
+            let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
+            let event = format!("{name}data: {text}\n\n");
+            let piece = if zipped {
+                encoder.write_all(event.as_bytes()).unwrap();
+                encoder.flush().unwrap();
+                std::mem::take(encoder.get_mut())
+            } else {
+                event.into_bytes()
+            };
+            drop(to.send(data(piece)).await);
+        }
+        if zipped {
+            drop(to.send(data(encoder.finish().unwrap())).await);
+        }
+    });
+    let mut response = Response::new(body.boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    if zipped {
+        headers.insert("content-encoding", HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// Sends every message back; or these, to whatever comes first.
+fn websocket(request: &mut Request<Incoming>, script: Option<Vec<String>>) -> Response<Out> {
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move {
         let io = TokioIo::new(upgrade.await.unwrap());
         let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
         let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
+        if let (Some(script), Some(Ok(asked))) = (script, socket.next().await) {
+            for line in script {
+                socket.send(line.into()).await.unwrap();
+            }
+            // What was asked comes last.
+            socket.send(asked).await.unwrap();
+        }
         while let Some(Ok(message)) = socket.next().await {
             if message.is_close() || socket.send(message).await.is_err() {
                 break;

@@ -396,7 +396,8 @@ fn data_on_many_lines_stays_on_many_lines() {
     let (out, _) = pass(plain_stream(Framing::Sse, None), &[clean.as_bytes()]).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), clean);
     let (out, _) =
-        pass(stream(Framing::Sse, None), &[event.replace('K', &format!("a {SECRET} b.")).as_bytes()]).unwrap();
+        pass(plain_stream(Framing::Sse, None), &[event.replace('K', &format!("a {SECRET} b.")).as_bytes()])
+            .unwrap();
     let wanted = format!(
         "id: 1\r\nevent: x\r\ndata: {{\"type\":\"text-delta\",\r\ndata:  \"delta\":\"a {MASKED} b.\"}}\r\n\r\n"
     );

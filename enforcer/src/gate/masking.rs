@@ -1,0 +1,102 @@
+//! What masks a body, by what it is: its bytes as they come, or the text of a model's API.
+
+use bytes::Bytes;
+
+use crate::mask::{Findings, Masked, Masker, StreamMasker};
+use crate::protocol::llm::{Answer, LlmRequest, LlmStream, ToolCall};
+
+use super::BodyError;
+
+/// A body of a model's API.
+#[derive(Debug, Clone)]
+pub enum Model {
+    /// A request, and what knows the known values of what masks it.
+    Request(Masker),
+    /// An answer, the same.
+    Answer(Answer, Masker),
+}
+
+impl Model {
+    pub fn answer(&self) -> Option<Answer> {
+        match self {
+            Self::Request(_) => None,
+            Self::Answer(answer, _) => Some(*answer),
+        }
+    }
+}
+
+/// The masker of one body.
+pub(super) enum Masking {
+    Bytes(StreamMasker),
+    Request(Box<LlmRequest>),
+    Answer(Box<LlmStream>),
+}
+
+impl Masking {
+    /// Of what goes out.
+    pub fn wire(masker: &Masker, model: Option<Model>) -> Self {
+        match model {
+            None => Self::Bytes(masker.stream()),
+            Some(Model::Request(exact)) => Self::Request(Box::new(LlmRequest::new(masker, exact))),
+            Some(Model::Answer(answer, exact)) => {
+                Self::Answer(Box::new(LlmStream::new(answer, masker, exact, true)))
+            }
+        }
+    }
+
+    /// Of a copy, which nobody reads on: nothing in it ends a stream.
+    pub fn copy(masker: &Masker, model: Option<(Answer, Masker)>) -> Self {
+        match model {
+            None => Self::Bytes(masker.stream()),
+            Some((answer, exact)) => Self::Answer(Box::new(LlmStream::new(answer, masker, exact, false))),
+        }
+    }
+
+    pub fn push(&mut self, bytes: Bytes) -> Result<Masked, BodyError> {
+        Ok(match self {
+            Self::Bytes(stream) => stream.push(bytes)?,
+            Self::Request(stream) => stream.push(bytes)?,
+            Self::Answer(stream) => stream.push(bytes)?,
+        })
+    }
+
+    pub fn finish(&mut self) -> Result<Masked, BodyError> {
+        Ok(match self {
+            Self::Bytes(stream) => stream.finish()?,
+            Self::Request(stream) => stream.finish()?,
+            Self::Answer(stream) => stream.finish()?,
+        })
+    }
+
+    pub fn findings(&self) -> Findings {
+        match self {
+            Self::Bytes(stream) => stream.findings().clone(),
+            Self::Request(stream) => stream.findings(),
+            Self::Answer(stream) => stream.findings(),
+        }
+    }
+
+    /// Whether anything is held back.
+    pub fn holds(&self) -> bool {
+        match self {
+            Self::Bytes(stream) => stream.held() > 0,
+            Self::Request(_) => false,
+            Self::Answer(stream) => stream.held() > 0,
+        }
+    }
+
+    pub fn take_calls(&mut self) -> Vec<ToolCall> {
+        match self {
+            Self::Answer(stream) => stream.take_calls(),
+            Self::Bytes(_) | Self::Request(_) => Vec::new(),
+        }
+    }
+
+    /// What tells a client in its own API why an answer ends here.
+    pub fn farewell(&self, error: &BodyError) -> Option<Bytes> {
+        match (self, error) {
+            (Self::Answer(stream), BodyError::Model(error)) => Some(stream.farewell(error)),
+            _ => None,
+        }
+    }
+}
