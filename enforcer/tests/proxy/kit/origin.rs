@@ -284,7 +284,8 @@ fn websocket(request: &mut Request<Incoming>, script: Option<Vec<String>>) -> Re
         let io = TokioIo::new(upgrade.await.unwrap());
         let role = tokio_tungstenite::tungstenite::protocol::Role::Server;
         let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(io, role, None).await;
-        if let (Some(script), Some(Ok(asked))) = (script, socket.next().await) {
+        if let Some(script) = script {
+            let asked = socket.next().await.unwrap().unwrap();
             for line in script {
                 socket.send(line.into()).await.unwrap();
             }
