@@ -250,13 +250,6 @@ impl<F: Forward> Steps<'_, F> {
                 headers::forget_the_bytes(&mut parts.headers);
             }
         }
-        let model = if masker.is_some() && llm::asks_model(&parts.method, &allowed.facts.path, &parts.headers)
-        {
-            let exact = conn.subject.exact(&allowed.decision.request_mask).map_err(mask_unavailable)?;
-            Some(Model::Request(exact))
-        } else {
-            None
-        };
         let carry = Carry {
             conn,
             statement: self.statement,
@@ -267,7 +260,7 @@ impl<F: Forward> Steps<'_, F> {
             broken: Arc::clone(broken),
             messages: grpc::Framing::of(&parts.headers),
             wire: masker,
-            model,
+            model: self.model(&parts, allowed)?,
             settings: &self.gate.settings,
         };
         let head = || conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable);
@@ -279,10 +272,8 @@ impl<F: Forward> Steps<'_, F> {
                 head()?;
                 carry.body(held).map_err(body_unreadable)?
             }
-            _ if empty => {
-                head()?;
-                http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
-            }
+            _ if empty => head()
+                .map(|()| http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())?,
             _ => {
                 head()?;
                 carry.body(body).map_err(body_unreadable)?
@@ -293,6 +284,16 @@ impl<F: Forward> Steps<'_, F> {
         *request.uri_mut() = uri(&allowed.facts, query)?;
         *request.headers_mut() = parts.headers;
         Ok(request)
+    }
+
+    /// What is to be known of a request to a model, if something is masked in it.
+    fn model(&self, parts: &Parts, allowed: &Allowed) -> Result<Option<Model>, Stop> {
+        let masked = allowed.request_masker.is_some();
+        if !masked || !llm::asks_model(&parts.method, &allowed.facts.path, &parts.headers) {
+            return Ok(None);
+        }
+        let exact = self.scope.conn.subject.exact(&allowed.decision.request_mask);
+        exact.map(|exact| Some(Model::Request(exact))).map_err(mask_unavailable)
     }
 
     fn mask_query(&self, masker: &Masker, query: String) -> Result<String, MaskError> {

@@ -207,16 +207,7 @@ async fn answer(mut request: Request<Incoming>, scene: Scene) -> Response<Out> {
         }
         "/secret" => secret(&query),
         "/ws" => websocket(&mut request, None),
-        "/v1/responses" => {
-            let lines = llm::responses().into_iter().map(|(_, data)| data);
-            websocket(&mut request, Some(lines.collect()))
-        }
-        "/v1/chat/completions" | "/v1/messages" if query == "echo" => {
-            let body = request.into_body();
-            Response::new(body.map_err(std::io::Error::other).boxed_unsync())
-        }
-        "/v1/chat/completions" => stream(llm::chat(), query == "gzip"),
-        "/v1/messages" => stream(llm::messages(), query == "gzip"),
+        path if path.starts_with("/v1/") => model(request, &query),
         _ => full("hello"),
     }
 }
@@ -245,6 +236,23 @@ fn secret(query: &str) -> Response<Out> {
     response.headers_mut().insert("etag", HeaderValue::from_static("\"tag\""));
     response.headers_mut().insert("alt-svc", HeaderValue::from_static("h3=\":443\""));
     response
+}
+
+/// A model that says the secret, or says again what it was asked.
+fn model(mut request: Request<Incoming>, query: &str) -> Response<Out> {
+    match request.uri().path() {
+        _ if query == "echo" => {
+            let body = request.into_body();
+            Response::new(body.map_err(std::io::Error::other).boxed_unsync())
+        }
+        "/v1/responses" => {
+            let lines = llm::responses().into_iter().map(|(_, data)| data);
+            websocket(&mut request, Some(lines.collect()))
+        }
+        "/v1/chat/completions" => stream(llm::chat(), query == "gzip"),
+        "/v1/messages" => stream(llm::messages(), query == "gzip"),
+        _ => full("hello"),
+    }
 }
 
 /// Server-sent events, each in a piece of its own.
