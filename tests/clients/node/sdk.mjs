@@ -132,7 +132,8 @@ const clients = {
           else if (part.thought) turn.reasoning += part.text;
           else turn.text += part.text ?? "";
         }
-        turn.end = [chunk.candidates[0].finishReason, chunk.usageMetadata.totalTokenCount];
+        const { finishReason } = chunk.candidates[0];
+        if (finishReason) turn.end = [finishReason, chunk.usageMetadata.totalTokenCount];
       }
       turn.whole = { text: turn.text, arguments: calls.map((call) => JSON.stringify(call.args)) };
       yield turn;

@@ -154,7 +154,8 @@ def gemini():
                     turn["reasoning"] += part.text
                 else:
                     turn["text"] += part.text or ""
-            end = [chunk.candidates[0].finish_reason, chunk.usage_metadata.total_token_count]
+            if chunk.candidates[0].finish_reason:
+                end = [chunk.candidates[0].finish_reason, chunk.usage_metadata.total_token_count]
         turn["whole"] = {"text": turn["text"], "arguments": [json.dumps(call.args) for call in calls]}
         turn["end"] = end
         yield turn

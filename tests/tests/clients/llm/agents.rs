@@ -1,7 +1,7 @@
 //! Coding agents, each of which runs a command that the model asks for.
 
-use super::policy;
-use super::world::{Outcome, World, prompt, script, typed_token};
+use super::MASKED;
+use super::world::{Outcome, World, arrives, prompt, script, typed_token};
 
 struct Agent {
     name: &'static str,
@@ -46,36 +46,36 @@ const CODEX: &str = "git init -q . && $AGENTS/.bin/codex exec --json --skip-git-
     --dangerously-bypass-approvals-and-sandbox -- \"$PROMPT\"";
 
 #[test]
-fn agents_run_what_the_model_says() {
-    let world = World::start(policy());
+fn agents_run_what_the_model_says_without_its_secrets() {
+    let world = World::start(MASKED);
     for agent in AGENTS {
         world.fake.take_websockets(agent.websockets);
         let outcome = world.run(agent.name, agent.command, &[("PROMPT", &prompt())]);
         println!("{}", agent.name);
         assert_eq!(outcome.code, Some(0), "{}: {outcome}", agent.name);
         world.holds_no_secret(&outcome);
-        said(&world, agent, &outcome);
-        asked(&world, agent, &outcome);
+        said(agent, &outcome);
+        asked(agent, &outcome);
     }
 }
 
 /// It did what the model said, and says what the model said last.
-fn said(world: &World, agent: &Agent, outcome: &Outcome) {
+fn said(agent: &Agent, outcome: &Outcome) {
     let script = script();
     let noted = std::fs::read_to_string(outcome.home.join("noted.txt"));
     let noted = noted.unwrap_or_else(|error| panic!("{error}: {}: {outcome}", agent.name));
     let (_, command) = script.command.split_once("'%s' '").unwrap();
     let (wanted, _) = command.split_once('\'').unwrap();
-    assert_eq!(noted, world.arrives(wanted), "{}", agent.name);
-    let last = serde_json::to_string(&world.arrives(&script.last)).unwrap();
+    assert_eq!(noted, arrives(wanted), "{}", agent.name);
+    let last = serde_json::to_string(&arrives(&script.last)).unwrap();
     assert!(outcome.out.contains(last.trim_matches('"')), "{}: {outcome}", agent.name);
 }
 
 /// The model was asked by what was typed, once for each turn.
-fn asked(world: &World, agent: &Agent, outcome: &Outcome) {
+fn asked(agent: &Agent, outcome: &Outcome) {
     let asked = outcome.asked();
     assert_eq!(asked.len(), agent.asked, "{}: {outcome}", agent.name);
-    let typed = world.arrives(&format!("token is {} and ", typed_token()));
+    let typed = arrives(&format!("token is {} and ", typed_token()));
     assert!(asked.iter().any(|it| it.to_string().contains(&typed)), "{}: {typed}: {asked:?}", agent.name);
     let websocket = outcome.calls.iter().any(|call| call.websocket && !call.body.is_empty());
     assert_eq!(websocket, agent.name == "codex-websocket", "{}: {outcome}", agent.name);

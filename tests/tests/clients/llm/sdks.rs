@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use enforcer_tests::llm::SIGNATURE;
 
-use super::policy;
-use super::world::{KEY, Outcome, World, prompt, script};
+use super::MASKED;
+use super::world::{KEY, Outcome, World, arrives, prompt, script};
 
 struct Sdk {
     name: &'static str,
@@ -59,8 +59,8 @@ const SDKS: &[Sdk] = &[
 ];
 
 #[test]
-fn official_sdks_get_the_whole_stream() {
-    let world = World::start(policy());
+fn official_sdks_get_the_whole_stream_but_its_secrets() {
+    let world = World::start(MASKED);
     let image = image();
     let picture = world.folder.path().join("image.png");
     std::fs::write(&picture, &image).unwrap();
@@ -73,8 +73,8 @@ fn official_sdks_get_the_whole_stream() {
         world.holds_no_secret(&outcome);
         // One request for each turn: nothing was tried again.
         assert_eq!((outcome.asked().len(), outcome.calls.len()), (2, 2), "{}: {outcome}", sdk.name);
-        turns(&world, sdk, &outcome.json());
-        requests(&world, sdk, &outcome, &image);
+        turns(sdk, &outcome.json());
+        requests(sdk, &outcome, &image);
     }
 }
 
@@ -93,13 +93,13 @@ fn parsed(text: &Value) -> Value {
 }
 
 /// What the SDK gave piece by piece, and what it put together.
-fn turns(world: &World, sdk: &Sdk, turns: &Value) {
+fn turns(sdk: &Sdk, turns: &Value) {
     let script = script();
-    let arguments = json!({ "note": world.arrives(&script.note), "count": 3 });
-    let reasoning = if sdk.reasons { world.arrives(&script.reasoning) } else { String::new() };
+    let arguments = json!({ "note": arrives(&script.note), "count": 3 });
+    let reasoning = if sdk.reasons { arrives(&script.reasoning) } else { String::new() };
     assert_eq!(turns.as_array().map(Vec::len), Some(2), "{}: {turns:#}", sdk.name);
     for (at, text) in [&script.text, &script.last].into_iter().enumerate() {
-        let (turn, text) = (&turns[at], world.arrives(text));
+        let (turn, text) = (&turns[at], arrives(text));
         let what = format!("{}, turn {at}: {turn:#}", sdk.name);
         assert_eq!(turn["text"], text, "{what}");
         assert_eq!(turn["whole"]["text"], text, "{what}");
@@ -123,9 +123,9 @@ fn turns(world: &World, sdk: &Sdk, turns: &Value) {
 }
 
 /// What reached the provider.
-fn requests(world: &World, sdk: &Sdk, outcome: &Outcome, image: &[u8]) {
+fn requests(sdk: &Sdk, outcome: &Outcome, image: &[u8]) {
     let forms = [BASE64_STANDARD.encode(image), BASE64_URL_SAFE.encode(image)];
-    let asked = world.arrives(&prompt());
+    let asked = arrives(&prompt());
     for (call, times) in outcome.calls.iter().zip([1, 2]) {
         let whole = call.json().to_string();
         let body = forms.iter().fold(whole, |body, form| body.replace(form, "(the image)"));
