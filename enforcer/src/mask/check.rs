@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 
-use super::addresses;
+use super::{addresses, ids};
 
 /// A check that a detector can name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +36,20 @@ pub enum Check {
     Mod97,
     /// `user:password` in base64.
     Basic,
+    /// Germany's tax id.
+    Iso7064,
+    /// France's number of social security.
+    Nir,
+    /// Spain's identity card.
+    Dni,
+    /// The Netherlands' number of citizens.
+    Bsn,
+    /// Poland's number of persons.
+    Pesel,
+    /// Brazil's tax id.
+    Cpf,
+    /// Italy's tax code.
+    CodiceFiscale,
     /// The checksum of addresses of Bitcoin that begin with `bc1`.
     Bech32,
 }
@@ -56,6 +70,13 @@ impl Check {
             "mod97" => Self::Mod97,
             "basic" => Self::Basic,
             "bech32" => Self::Bech32,
+            "iso7064" => Self::Iso7064,
+            "nir" => Self::Nir,
+            "dni" => Self::Dni,
+            "bsn" => Self::Bsn,
+            "pesel" => Self::Pesel,
+            "cpf" => Self::Cpf,
+            "codice-fiscale" => Self::CodiceFiscale,
             _ => {
                 let bits: f32 = name.strip_prefix("entropy:")?.parse().ok()?;
                 (0.0..=8.0).contains(&bits).then_some(Self::Entropy(bits))?
@@ -83,6 +104,13 @@ impl Check {
             Self::Mod97 => iban(value),
             Self::Basic => basic(value),
             Self::Bech32 => addresses::bech32(value),
+            Self::Iso7064 => ids::iso7064(value),
+            Self::Nir => ids::nir(value),
+            Self::Dni => ids::dni(value),
+            Self::Bsn => ids::bsn(value),
+            Self::Pesel => ids::pesel(value),
+            Self::Cpf => ids::cpf(value),
+            Self::CodiceFiscale => ids::codice_fiscale(value),
         }
     }
 }
@@ -178,7 +206,7 @@ fn strong(value: &[u8]) -> bool {
     let long = value.len() >= 12 && both && scrambled(value);
     password(value)
         && letters
-        && ((digits && marks) || (both && marks) || (digits && both && value.len() >= 8) || inner || long)
+        && ((marks && (digits || both)) || (digits && both && value.len() >= 8) || inner || long)
 }
 
 /// FNV-1a, 64 bits.

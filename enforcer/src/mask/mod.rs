@@ -19,6 +19,7 @@ mod error;
 mod exact;
 mod explain;
 mod filter;
+mod ids;
 pub mod json;
 mod level;
 mod map;

@@ -9,9 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Masker, Selection};
+use super::{Masker, Place, Selection};
+use crate::protocol::http::coding::{Coding, Decoder, Encoder};
 
 #[derive(Deserialize)]
 struct Case {
@@ -81,6 +83,37 @@ fn found(masker: &Masker, text: &[u8]) -> Vec<(String, String)> {
     masker.explain(text).unwrap().into_iter().map(|e| (e.rule, part(e.from, e.to))).collect()
 }
 
+/// The same text as a string of JSON, cut somewhere, and in gzip: found each time, and masked alike
+/// however it is cut.
+fn in_all_clothes(masker: &Masker, text: &str, seed: usize) -> bool {
+    let json = serde_json::json!({ "text": text }).to_string();
+    let (whole, findings) = masker.mask(json.as_bytes());
+    let mut stream = masker.stream_at(Place::Other);
+    let cut = seed.wrapping_mul(2_654_435_761) % json.len();
+    let mut out = Vec::new();
+    for chunk in [&json[..cut], &json[cut..]] {
+        out.extend_from_slice(stream.push(Bytes::copy_from_slice(chunk.as_bytes())).unwrap().as_bytes());
+    }
+    out.extend_from_slice(stream.finish().unwrap().as_bytes());
+    let cut_alike = out == whole.as_bytes() && stream.findings() == &findings;
+    if !cut_alike {
+        println!("cut at {cut}: {json:.200}");
+    }
+    cut_alike && !findings.is_empty() && !masker.mask(&through_gzip(json.as_bytes())).1.is_empty()
+}
+
+/// Into gzip and out of it, as a body goes through the proxy.
+fn through_gzip(text: &[u8]) -> Vec<u8> {
+    let codings = [Coding::Gzip];
+    let mut encoder = Encoder::new(&codings);
+    let mut coded = encoder.push(Bytes::copy_from_slice(text), false).unwrap().to_vec();
+    coded.extend_from_slice(&encoder.finish().unwrap());
+    let mut decoder = Decoder::new(&codings, 1 << 30).unwrap();
+    decoder.push(coded.into());
+    decoder.finish();
+    std::iter::from_fn(|| decoder.next().unwrap()).flatten().collect()
+}
+
 #[test]
 fn secrets_are_found_and_little_else() {
     let masker = masker();
@@ -91,7 +124,7 @@ fn secrets_are_found_and_little_else() {
     for case in &cases {
         for text in case.tp.iter().flatten() {
             tp += 1;
-            if found(&masker, text.as_bytes()).is_empty() {
+            if found(&masker, text.as_bytes()).is_empty() || !in_all_clothes(&masker, text, tp) {
                 missed += 1;
                 println!("missed {}: {text:.200}", case.rule);
             }

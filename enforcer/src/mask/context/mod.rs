@@ -25,6 +25,8 @@ pub(super) const RUN_MIN: usize = 12;
 pub(super) const RUN_MAX: usize = 1280;
 /// A name within the run itself (`token=...`) ends within this many bytes.
 const NAME_MAX: usize = 64;
+/// So much of the run stands at least behind such a name.
+const NAME_AHEAD: usize = 12;
 /// Values without a vendor are at least this long, or digits of hex.
 const GENERIC_MIN: usize = 20;
 /// The least length of such digits.
@@ -221,7 +223,7 @@ impl Contexts {
             all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
             let label = Label::read(&all[..before.len() + from]);
             let Some(label) = label else { continue };
-            let to = run.len() - run.iter().rev().take_while(|b| **b == b'.').count();
+            let to = run.len() - dots(run);
             if from >= to || after.first().is_some_and(|b| matches!(b, b'(' | b'{' | b'<')) {
                 continue;
             }
@@ -232,9 +234,13 @@ impl Contexts {
         None
     }
 
-    /// Whether a run behind `before` that so far reads `begun` could be a secret.
+    /// Whether a run behind `before` that so far reads `begun` could be a secret: true for every
+    /// beginning of a run in which `judge` finds one.
     pub(super) fn expects(&self, before: &[u8], begun: &[u8]) -> bool {
-        begun.len() <= NAME_MAX || Label::read(before).is_some() || starts(begun).any(|from| from > 0)
+        begun.len() <= own::LONGEST.max(NAME_MAX + NAME_AHEAD)
+            || own::goes_on(begun)
+            || Label::read(before).is_some()
+            || starts(begun).any(|from| from > 0)
     }
 
     /// The rule by which a value behind a label is a secret.
@@ -300,6 +306,11 @@ impl Contexts {
     }
 }
 
+/// How many dots end a run: up to three are the end of a sentence.
+fn dots(run: &[u8]) -> usize {
+    run.iter().rev().take(3).take_while(|b| **b == b'.').count()
+}
+
 /// Whether a run could hold a secret at all: cheap, since every long word comes here.
 fn plausible(run: &[u8]) -> bool {
     let digits = run.iter().any(u8::is_ascii_digit);
@@ -312,7 +323,7 @@ fn starts(run: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let head = &run[..run.len().min(NAME_MAX)];
     let behind = head.iter().enumerate().filter_map(move |(at, b)| match b {
         b'=' if at + 8 < run.len() => Some(at + 1),
-        b'-' | b'_' | b'.' if at + 12 < run.len() && credential_ends(&head[..at]) => Some(at + 1),
+        b'-' | b'_' | b'.' if at + NAME_AHEAD < run.len() && credential_ends(&head[..at]) => Some(at + 1),
         _ => None,
     });
     std::iter::once(0).chain(behind)
@@ -415,5 +426,25 @@ mod tests {
         }
         assert_eq!(judge("api_token = \"", "some-ordinary-words-2"), None);
         assert_eq!(judge("api_token = \"", "xxxxxxxxxxxxxxxxxxxx1"), None);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { cases: 400, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn what_is_found_in_a_run_was_expected_at_every_cut(
+            before in proptest::sample::select(vec!["", "token: ", "adafruit_key = \"", "x ", "<apiKey>\n "]),
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                "eyJrIjoi", "a1B2c3D4e5F6g7H8i9J0", "0123456789abcdef0123", "=", ".", "-", "_", "token", "key", "abc8Q~",
+                "pat", "-us12", "_mmk", "....", "ABCD", "asana",
+            ]), 1..40),
+        ) {
+            let run = parts.concat();
+            let contexts = Contexts::get();
+            if run.len() >= RUN_MIN && contexts.judge(before.as_bytes(), run.as_bytes(), b" ").is_some() {
+                for cut in 0..=run.len() {
+                    proptest::prop_assert!(contexts.expects(before.as_bytes(), &run.as_bytes()[..cut]), "{} {} {}", before, run, cut);
+                }
+            }
+        }
     }
 }

@@ -4,13 +4,21 @@
 use super::super::{addresses, byteset::ByteSet, check};
 use super::value::{Form, hex, mixed};
 
+/// The longest of them, but for what is signed, with the end of a sentence.
+pub(super) const LONGEST: usize = 96;
+
+/// Whether a run that is longer can still become one.
+pub(super) fn goes_on(begun: &[u8]) -> bool {
+    begun.starts_with(b"ey")
+}
+
 /// The part of a run that is such a token (0), or an address of Bitcoin (1) or Ethereum (2).
 pub(super) fn own(run: &[u8]) -> Option<(u16, usize, usize)> {
     // `name=token`: behind the first `=` that is no padding.
     let from = run.iter().take(64).position(|b| *b == b'=').map_or(0, |at| at + 1);
     [0, from].into_iter().find_map(|from| {
         let value = run.get(from..)?;
-        let value = &value[..value.len() - value.iter().rev().take_while(|b| **b == b'.').count()];
+        let value = &value[..value.len() - super::dots(value)];
         Some((form(value)?, from, from + value.len()))
     })
 }
@@ -32,7 +40,8 @@ fn token(value: &[u8]) -> bool {
         [b'p', b'a', b't', ..] => airtable(value),
         [b'e', b'y', ..] => signed(value),
         [.., b'-', b'u', b's', _] | [.., b'-', b'u', b's', _, _] => mailchimp(value),
-        [b'M' | b'N' | b'O', ..] => discord(value),
+        [b'M' | b'N' | b'O', ..] if discord(value) => true,
+        _ if value.get(14..23) == Some(&b".atlasv1."[..]) => terraform(value),
         _ => false,
     }
 }
@@ -77,6 +86,11 @@ fn mailchimp(value: &[u8]) -> bool {
     digits == 32 && hex(&value[..32]) && value[digits + 3..].iter().all(u8::is_ascii_digit)
 }
 
+/// An id, `.atlasv1.`, and the key.
+fn terraform(value: &[u8]) -> bool {
+    (83..=93).contains(&value.len()) && Form::Alnum.holds(&value[..14]) && mixed(&value[23..])
+}
+
 /// An id in base64, a time, a signature.
 fn discord(value: &[u8]) -> bool {
     let mut parts = value.split(|b| *b == b'.');
@@ -106,6 +120,7 @@ mod tests {
             ["patABCdef12345678.", &"0123456789abcdef".repeat(4)].concat(),
             [&"0123456789abcdef".repeat(2), "-us12"].concat(),
             ["MTAx", &long[..20], ".abcdef.", &long[..28]].concat(),
+            ["abcdefghijklmn", ".atlasv1.", &long[..67]].concat(),
         ] {
             assert!(own(token.as_bytes()).is_some(), "{token}");
         }

@@ -11,6 +11,7 @@ mod financial;
 mod forges;
 mod hashes;
 mod llm;
+mod national;
 mod passwords;
 mod payment;
 mod personal;
@@ -49,6 +50,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Detector> {
         personal::PERSONAL,
         financial::FINANCIAL,
         threats::THREATS,
+        national::NATIONAL,
     ]
     .into_iter()
     .flatten()
