@@ -39,8 +39,6 @@ mod stream;
 mod tests;
 mod types;
 #[cfg(test)]
-mod egress;
-#[cfg(test)]
 mod vectors;
 
 pub use error::MaskError;

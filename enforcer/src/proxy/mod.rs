@@ -17,6 +17,8 @@ mod connection;
 pub mod detect;
 mod dial;
 pub mod dns;
+#[cfg(test)]
+mod egress;
 pub mod error;
 mod heard;
 pub mod limits;

@@ -11,8 +11,12 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Masker, Selection, names::suspicious_name};
-use crate::{policy::AddressRules, protocol::http::canonical, proxy::resolve};
+use super::resolve;
+use crate::{
+    mask::{Masker, Selection, suspicious_name},
+    policy::AddressRules,
+    protocol::http::canonical,
+};
 
 #[derive(Deserialize)]
 struct Case {
