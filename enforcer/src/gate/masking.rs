@@ -10,16 +10,16 @@ use super::BodyError;
 /// A body of a model's API.
 #[derive(Debug, Clone)]
 pub enum Model {
-    /// A request, and what knows the known values of what masks it.
-    Request(Masker),
-    /// An answer, the same.
+    /// A request or an answer in one piece, and what knows the known values of what masks it.
+    Whole(Masker),
+    /// An answer in events, the same.
     Answer(Answer, Masker),
 }
 
 impl Model {
     pub fn answer(&self) -> Option<Answer> {
         match self {
-            Self::Request(_) => None,
+            Self::Whole(_) => None,
             Self::Answer(answer, _) => Some(*answer),
         }
     }
@@ -27,8 +27,8 @@ impl Model {
 
 /// The masker of one body.
 pub(super) enum Masking {
-    Bytes(StreamMasker),
-    Request(Box<LlmRequest>),
+    Bytes(Box<StreamMasker>),
+    Whole(Box<LlmRequest>),
     Answer(Box<LlmStream>),
 }
 
@@ -36,8 +36,8 @@ impl Masking {
     /// Of what goes out.
     pub fn wire(masker: &Masker, model: Option<Model>) -> Self {
         match model {
-            None => Self::Bytes(masker.stream()),
-            Some(Model::Request(exact)) => Self::Request(Box::new(LlmRequest::new(masker, exact))),
+            None => Self::Bytes(Box::new(masker.stream())),
+            Some(Model::Whole(exact)) => Self::Whole(Box::new(LlmRequest::new(masker, exact))),
             Some(Model::Answer(answer, exact)) => {
                 Self::Answer(Box::new(LlmStream::new(answer, masker, exact, true)))
             }
@@ -47,7 +47,7 @@ impl Masking {
     /// Of a copy, which nobody reads on: nothing in it ends a stream.
     pub fn copy(masker: &Masker, model: Option<(Answer, Masker)>) -> Self {
         match model {
-            None => Self::Bytes(masker.stream()),
+            None => Self::Bytes(Box::new(masker.stream())),
             Some((answer, exact)) => Self::Answer(Box::new(LlmStream::new(answer, masker, exact, false))),
         }
     }
@@ -55,7 +55,7 @@ impl Masking {
     pub fn push(&mut self, bytes: Bytes) -> Result<Masked, BodyError> {
         Ok(match self {
             Self::Bytes(stream) => stream.push(bytes)?,
-            Self::Request(stream) => stream.push(bytes)?,
+            Self::Whole(stream) => stream.push(bytes)?,
             Self::Answer(stream) => stream.push(bytes)?,
         })
     }
@@ -63,7 +63,7 @@ impl Masking {
     pub fn finish(&mut self) -> Result<Masked, BodyError> {
         Ok(match self {
             Self::Bytes(stream) => stream.finish()?,
-            Self::Request(stream) => stream.finish()?,
+            Self::Whole(stream) => stream.finish()?,
             Self::Answer(stream) => stream.finish()?,
         })
     }
@@ -71,7 +71,7 @@ impl Masking {
     pub fn findings(&self) -> Findings {
         match self {
             Self::Bytes(stream) => stream.findings().clone(),
-            Self::Request(stream) => stream.findings(),
+            Self::Whole(stream) => stream.findings(),
             Self::Answer(stream) => stream.findings(),
         }
     }
@@ -80,7 +80,7 @@ impl Masking {
     pub fn holds(&self) -> bool {
         match self {
             Self::Bytes(stream) => stream.held() > 0,
-            Self::Request(_) => false,
+            Self::Whole(_) => false,
             Self::Answer(stream) => stream.held() > 0,
         }
     }
@@ -88,7 +88,7 @@ impl Masking {
     pub fn take_calls(&mut self) -> Vec<ToolCall> {
         match self {
             Self::Answer(stream) => stream.take_calls(),
-            Self::Bytes(_) | Self::Request(_) => Vec::new(),
+            Self::Bytes(_) | Self::Whole(_) => Vec::new(),
         }
     }
 

@@ -293,7 +293,7 @@ impl<F: Forward> Steps<'_, F> {
             return Ok(None);
         }
         let exact = self.scope.conn.subject.exact(&allowed.decision.request_mask);
-        exact.map(|exact| Some(Model::Request(exact))).map_err(mask_unavailable)
+        exact.map(|exact| Some(Model::Whole(exact))).map_err(mask_unavailable)
     }
 
     fn mask_query(&self, masker: &Masker, query: String) -> Result<String, MaskError> {

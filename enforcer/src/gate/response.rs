@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::mask::{Masker, Selection};
 use crate::protocol::grpc;
-use crate::protocol::llm::Answer;
+use crate::protocol::llm::{self, Answer};
 use crate::session::{Direction, Side};
 
 use super::body::{Broken, Carry, Said};
@@ -60,13 +60,7 @@ impl Delivery<'_> {
             self.conn.flush().map_err(Stop::log_unavailable)?;
             return Ok(Response::from_parts(parts, body));
         }
-        let model = match Answer::of(self.path, &parts.headers) {
-            Some(answer) => {
-                let exact = self.conn.subject.exact(self.selection).map_err(request::mask_unavailable)?;
-                Some(Model::Answer(answer, exact))
-            }
-            None => None,
-        };
+        let model = self.model(&parts.headers)?;
         let carry = Carry {
             conn: self.conn,
             statement: self.statement,
@@ -88,5 +82,18 @@ impl Delivery<'_> {
         // The version is that of the hop; hyper writes the one of this connection.
         parts.version = http::Version::HTTP_11;
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// What is to be known of an answer of a model.
+    fn model(&self, headers: &HeaderMap) -> Result<Option<Model>, Stop> {
+        let answer = Answer::of(self.path, headers);
+        if answer.is_none() && (self.masker.is_none() || !llm::says_whole(self.path, headers)) {
+            return Ok(None);
+        }
+        let exact = self.conn.subject.exact(self.selection).map_err(request::mask_unavailable)?;
+        Ok(Some(match answer {
+            Some(answer) => Model::Answer(answer, exact),
+            None => Model::Whole(exact),
+        }))
     }
 }

@@ -109,6 +109,21 @@ async fn thinking_that_is_signed_ends_with_the_error_of_its_own_api() {
 }
 
 #[tokio::test]
+async fn an_answer_in_one_piece_breaks_off_where_signed_thinking_would_be_changed() {
+    let kit = Kit::start(Options::default()).await;
+    let mut client = kit.h2("masked.test").await;
+    let mut ask = async |path: &str| {
+        let request = kit.request("masked.test", path).method("POST").body(empty()).unwrap();
+        client.send(request).await?.into_body().collect().await
+    };
+    let unsigned = ask("/v1/messages?whole").await.unwrap().to_bytes();
+    let value: Value = serde_json::from_slice(&unsigned).unwrap();
+    assert_eq!(value["content"][0]["thinking"], MASKED);
+    assert!(ask("/v1/messages?whole-signed").await.is_err());
+    kit.recorded_text("signed-thinking").await;
+}
+
+#[tokio::test]
 async fn a_request_with_signed_thinking_is_refused_and_an_image_stays() {
     let kit = Kit::start(Options::default()).await;
     let mut client = kit.h1("masked.test").await;
@@ -122,7 +137,7 @@ async fn a_request_with_signed_thinking_is_refused_and_an_image_stays() {
     assert_eq!(back, json.replace(SECRET, "[MASKED:DEPLOY_KEY]"));
     let signature = "Eq".repeat(80);
     let json = format!(r#"{{"type":"thinking","thinking":"so {SECRET}","signature":"{signature}"}}"#);
-    let response = client.send(ask(json)).await.unwrap();
+    let response = client.send(ask(json.clone())).await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert!(text(response).await.contains("signed-thinking"));
 }

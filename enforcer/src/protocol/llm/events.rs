@@ -50,6 +50,8 @@ pub struct Passed {
     pub own: Vec<Own>,
     /// What stands in place of parts of it, in order; nothing if it stays as it came.
     pub edits: Vec<Edit>,
+    /// Set if it should wait until something follows: its pieces, and where they stand.
+    pub wait: Option<Vec<(String, usize)>>,
 }
 
 #[derive(Debug)]
@@ -91,9 +93,12 @@ impl Events {
         let mut said = self.pieces(&doc, &reading)?;
         let own = self.ends(&reading, &mut said)?;
         self.templates(&doc, &said, frame);
+        let waits = reading.may_end && self.channels.held() > 0;
+        let open = || said.iter().map(|piece| (piece.key.clone(), doc.range(piece.node).start)).collect();
+        let wait = waits.then(open);
         let mut edits = Vec::new();
         for piece in said {
-            if piece.out != piece.text.as_ref() {
+            if waits || piece.out != piece.text.as_ref() {
                 edits.push(Edit::string(&doc, piece.node, &piece.out));
             }
         }
@@ -114,13 +119,33 @@ impl Events {
             self.channels.call(call);
         }
         edits.sort_by_key(|edit| edit.range.start);
-        Ok(Some(Passed { own, edits }))
+        Ok(Some(Passed { own, edits, wait }))
     }
 
     /// Nothing follows: what the channels still hold.
     pub fn end(&mut self) -> Result<Vec<Own>, LlmError> {
         let ended = self.channels.end(|_| true)?;
         Ok(ended.into_iter().filter_map(own).collect())
+    }
+
+    /// Nothing follows an event that has waited: what the channels still hold stands in it, or
+    /// before it.
+    pub fn end_in(&mut self, passed: &mut Passed) -> Result<Vec<Own>, LlmError> {
+        let pieces = passed.wait.take().unwrap_or_default();
+        let mut events = Vec::new();
+        for ended in self.channels.end(|_| true)? {
+            let at = pieces.iter().rev().find(|(key, _)| *key == ended.key).map(|(_, at)| *at);
+            let edit = passed.edits.iter_mut().find(|edit| Some(edit.range.start) == at);
+            match edit {
+                Some(Edit { with: Part::Text(text), .. }) => {
+                    let mut with = text.to_vec();
+                    escape(&ended.rest, &mut with);
+                    *text = with.into();
+                }
+                _ => events.extend(own(ended)),
+            }
+        }
+        Ok(events)
     }
 
     fn pieces<'a>(&mut self, doc: &Doc<'a>, reading: &Reading) -> Result<Vec<Said<'a>>, LlmError> {

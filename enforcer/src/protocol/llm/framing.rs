@@ -60,9 +60,13 @@ impl Answer {
 
 /// Whether a request is one to a model, whose body is JSON with prompts and files.
 pub fn asks_model(method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    method == Method::POST && says_whole(path, headers)
+}
+
+/// Whether a body is JSON of a model's API, in one piece.
+pub fn says_whole(path: &str, headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let json = kind.trim_start().to_ascii_lowercase().starts_with("application/json");
-    method == Method::POST && json && dialect(path).is_some()
+    kind.trim_start().to_ascii_lowercase().starts_with("application/json") && dialect(path).is_some()
 }
 
 /// By the end of the path: what stands before it is the gateway's.

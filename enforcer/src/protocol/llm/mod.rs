@@ -28,7 +28,7 @@ mod template;
 mod tests;
 
 pub use channel::{CALL_MAX_BYTES, CHANNELS_MAX, ToolCall};
-pub use framing::{Answer, Framing, asks_model};
+pub use framing::{Answer, Framing, asks_model, says_whole};
 pub use request::LlmRequest;
 pub use stream::LlmStream;
 

@@ -1,5 +1,5 @@
-//! A request to a model: JSON that streams by, in which files in base64 stay as they are,
-//! and text that is signed is not changed.
+//! A request to a model, or its answer in one piece: JSON that streams by, in which files in
+//! base64 stay as they are, and text that is signed is not changed.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,7 +9,7 @@ use crate::mask::{Findings, Masked, Masker, StreamMasker};
 /// The longest name of a member that is looked at.
 const NAME_BYTES: usize = 32;
 
-/// Masks the body of one request.
+/// Masks the body of one request, or of an answer that is no stream.
 pub struct LlmRequest {
     masker: Masker,
     exact: Masker,

@@ -58,6 +58,8 @@ pub struct Reading {
     pub ends: Vec<String>,
     /// Whether channels of no known dialect end that have no piece here.
     pub ends_others: bool,
+    /// Whether this may be the last event, which only the end of the stream tells.
+    pub may_end: bool,
     /// Whether what ends here is signed.
     pub signed: bool,
     /// Repeats of the text, letter by letter, and what stands in their place.
@@ -303,6 +305,8 @@ fn gemini(doc: &Doc<'_>, candidates: Node, reading: &mut Reading) {
     reading.dialect = Some(Dialect::Gemini);
     for (position, candidate) in doc.children(candidates).enumerate() {
         let key = format!("candidates[{}].", index(doc, candidate, position));
+        // No end yet: some models say a reason in every event.
+        reading.may_end |= ended(doc, candidate, "finishReason");
         let Some(parts) = doc.path(candidate, &["content", "parts"]) else { continue };
         for part in doc.children(parts) {
             let thought = doc.get(part, "thought").is_some_and(|node| doc.raw(node) == b"true");
@@ -316,7 +320,6 @@ fn gemini(doc: &Doc<'_>, candidates: Node, reading: &mut Reading) {
             }
         }
     }
-    // Not at a `finishReason`: some models say one in every event.
 }
 
 fn gemini_call(doc: &Doc<'_>, call: Node, key: &str, reading: &mut Reading) {

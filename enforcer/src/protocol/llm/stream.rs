@@ -27,6 +27,8 @@ pub struct LlmStream {
     sse: sse::Splitter,
     list: List,
     buffer: BytesMut,
+    /// An event that may be the last one, and what stands behind it.
+    waiting: Option<(Bytes, Passed, Bytes)>,
     failed: Option<LlmError>,
 }
 
@@ -45,6 +47,7 @@ impl LlmStream {
             sse: sse::Splitter::default(),
             list: List::default(),
             buffer: BytesMut::new(),
+            waiting: None,
             failed: None,
         }
     }
@@ -81,6 +84,7 @@ impl LlmStream {
                 Framing::Frames => return Err(LlmError::Frame),
             }
             this.end_raw(out)?;
+            this.release(true, out)?;
             let own = this.events.end()?;
             if open && !own.is_empty() {
                 let end = if this.framing == Framing::Sse { "\n\n" } else { "\n" };
@@ -111,7 +115,8 @@ impl LlmStream {
 
     /// How many bytes are held back now, and those of events that are not whole.
     pub fn held(&self) -> usize {
-        self.events.held() + self.raw.held() + self.sse.len() + self.buffer.len()
+        let waiting = self.waiting.as_ref().map_or(0, |(event, ..)| event.len());
+        self.events.held() + self.raw.held() + self.sse.len() + self.buffer.len() + waiting
     }
 
     /// What was found so far.
@@ -155,8 +160,21 @@ impl LlmStream {
 
     /// Bytes that are no event of a model are masked as they come.
     fn raw(&mut self, bytes: Bytes, out: &mut Vec<Masked>) -> Result<(), LlmError> {
+        self.release(false, out)?;
         self.raw_used = true;
         out.push(self.raw.push(bytes)?);
+        Ok(())
+    }
+
+    /// Lets an event go that has waited, since something follows, or nothing.
+    fn release(&mut self, end: bool, out: &mut Vec<Masked>) -> Result<(), LlmError> {
+        let Some((event, mut passed, behind)) = self.waiting.take() else { return Ok(()) };
+        if end {
+            let own = self.events.end_in(&mut passed)?;
+            self.own(own, out)?;
+        }
+        out.push(self.events.seal(parts(&event, passed.edits))?);
+        out.push(self.events.seal(vec![Part::Text(behind)])?);
         Ok(())
     }
 
@@ -219,12 +237,14 @@ impl LlmStream {
         };
         if payload.trim_ascii() == b"[DONE]" {
             self.end_raw(out)?;
+            self.release(true, out)?;
             let own = self.events.end()?;
             self.own(own, out)?;
             return self.raw(event, out);
         }
         let frame = fields.event.clone().map_or(&b""[..], |line| &event[line]);
-        let Some(Passed { own, mut edits }) = self.events.event(&payload, frame)? else {
+        self.release(false, out)?;
+        let Some(Passed { own, mut edits, wait }) = self.events.event(&payload, frame)? else {
             return self.raw(event, out);
         };
         self.known |= self.events.dialect.is_some();
@@ -235,7 +255,9 @@ impl LlmStream {
                 for edit in &mut edits {
                     edit.range = edit.range.start + one.start..edit.range.end + one.start;
                 }
-                parts(&event, edits)
+                let wait =
+                    wait.map(|pieces| pieces.into_iter().map(|(key, at)| (key, at + one.start)).collect());
+                return self.passed(&event, Passed { edits, wait, own: Vec::new() }, out);
             }
             _ if edits.is_empty() => vec![Part::Text(event)],
             _ => sse::rejoin(&event, &fields, parts(&payload, edits)),
@@ -256,15 +278,21 @@ impl LlmStream {
     }
 
     fn line(&mut self, line: Bytes, out: &mut Vec<Masked>) -> Result<(), LlmError> {
+        self.release(false, out)?;
         match self.events.event(&line, &[])? {
             None => self.raw(line, out),
             Some(passed) => self.passed(&line, passed, out),
         }
     }
 
-    fn passed(&mut self, event: &Bytes, passed: Passed, out: &mut Vec<Masked>) -> Result<(), LlmError> {
+    fn passed(&mut self, event: &Bytes, mut passed: Passed, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         self.end_raw(out)?;
-        self.own(passed.own, out)?;
+        let own = std::mem::take(&mut passed.own);
+        self.own(own, out)?;
+        if passed.wait.is_some() {
+            self.waiting = Some((event.clone(), passed, Bytes::new()));
+            return Ok(());
+        }
         out.push(self.events.seal(parts(event, passed.edits))?);
         Ok(())
     }
@@ -274,12 +302,20 @@ impl LlmStream {
         while let Some((length, element)) = self.list.next(&self.buffer) {
             let bytes = self.buffer.split_to(length).freeze();
             if !element {
+                if let Some((.., behind)) = &mut self.waiting
+                    && bytes.trim_ascii().is_empty()
+                {
+                    *behind = [&behind[..], &bytes].concat().into();
+                    continue;
+                }
                 if bytes.as_ref() == b"]" {
+                    self.release(true, out)?;
                     self.end_list(out)?;
                 }
                 self.raw(bytes, out)?;
                 continue;
             }
+            self.release(false, out)?;
             match self.events.event(&bytes, &[])? {
                 None => self.raw(bytes, out)?,
                 Some(passed) => self.passed(&bytes, passed, out)?,
@@ -338,7 +374,10 @@ impl LlmStream {
         let mut out = Vec::new();
         match self.events.event(&bytes, &[])? {
             None => out.push(self.events.seal(vec![Part::Text(bytes)])?),
-            Some(passed) => self.passed(&bytes, passed, &mut out)?,
+            Some(passed) => {
+                self.passed(&bytes, passed, &mut out)?;
+                self.release(false, &mut out)?;
+            }
         }
         Ok(out)
     }

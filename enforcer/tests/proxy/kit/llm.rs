@@ -54,6 +54,13 @@ pub fn messages() -> Events {
     named(events)
 }
 
+/// The same in one piece, whether it is signed or not.
+pub fn message(signed: bool) -> String {
+    let signature = if signed { "Eq".repeat(80) } else { String::new() };
+    let thinking = json!({ "type": "thinking", "thinking": text(), "signature": signature });
+    json!({ "type": "message", "content": [thinking, { "type": "text", "text": "that is it" }] }).to_string()
+}
+
 /// A response with the repeats of its text.
 pub fn responses() -> Events {
     let text = text();

@@ -250,6 +250,12 @@ fn model(mut request: Request<Incoming>, query: &str) -> Response<Out> {
             websocket(&mut request, Some(lines.collect()))
         }
         "/v1/chat/completions" => stream(llm::chat(), query == "gzip"),
+        "/v1/messages" if query.starts_with("whole") => {
+            let mut response = full(llm::message(query == "whole-signed"));
+            let kind = HeaderValue::from_static("application/json");
+            response.headers_mut().insert("content-type", kind);
+            response
+        }
         "/v1/messages" => stream(llm::messages(), query == "gzip"),
         _ => full("hello"),
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::kit::{MASKED, SECRET, joined, masker, pass, plain_stream, stream, values};
 use crate::protocol::llm::shape::Dialect;
-use crate::protocol::llm::{Framing, LlmError, eventstream};
+use crate::protocol::llm::{CALL_MAX_BYTES, CHANNELS_MAX, EVENT_MAX_BYTES, Framing, LlmError, eventstream};
 
 /// The events of an answer, and where its client finds its text.
 struct Script {
@@ -315,6 +315,65 @@ fn what_is_held_at_the_end_stands_in_an_event_of_its_own_before_it() {
     assert_eq!(values.len(), 5);
     assert_eq!(values[2]["choices"][0]["delta"], json!({ "content": "obviously-fake-deploy" }));
     assert_eq!(values[3]["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn the_last_event_of_gemini_takes_what_is_held() {
+    for framing in [Framing::Sse, Framing::List] {
+        let script = gemini(framing);
+        let bytes = script.bytes(&["ends in obviously-fake", "-deploy"]);
+        for cut in 0..=bytes.len() {
+            let halves = [&bytes[..cut], &bytes[cut..]];
+            let (out, _) = pass(stream(script.framing, script.dialect), &halves).unwrap();
+            let values = values(script.framing, &out);
+            assert_eq!(joined(&values, script.pointer), "ends in obviously-fake-deploy");
+            assert_eq!(values.len(), 3);
+            assert!(values[2]["usageMetadata"].is_object(), "{values:?}");
+        }
+    }
+    // A reason in every event ends nothing.
+    let (begin, end) = SECRET.split_at(20);
+    let event = |text: &str| json!({ "candidates": [{ "content": { "parts": [{ "text": text }] }, "finishReason": "STOP" }] });
+    for framing in [Framing::Sse, Framing::List] {
+        let script = gemini(framing);
+        let bytes = script.frame(&[event(begin), event(end), event("!")]);
+        let (out, _) = pass(stream(script.framing, script.dialect), &[&bytes]).unwrap();
+        assert_eq!(joined(&values(script.framing, &out), script.pointer), format!("{MASKED}!"));
+    }
+}
+
+#[test]
+fn limits_hold_on_both_sides() {
+    let event = |length: usize| {
+        let text = format!("data: {{\"candidates\":[],\"x\":\"{}\"}}\n\n", "x".repeat(length - 32));
+        assert_eq!(text.len(), length);
+        text
+    };
+    let known = || plain_stream(Framing::Sse, Some(Dialect::Gemini));
+    assert!(pass(known(), &[event(EVENT_MAX_BYTES).as_bytes()]).is_ok());
+    let over = event(EVENT_MAX_BYTES + 1);
+    assert!(matches!(pass(known(), &[over.as_bytes()]), Err(LlmError::TooLong)));
+    assert!(matches!(pass(known(), &[&over.as_bytes()[..EVENT_MAX_BYTES + 1]]), Err(LlmError::TooLong)));
+    // Of anything else it is masked as bytes are.
+    let page = format!("data: {}{SECRET}\n\n", "x".repeat(EVENT_MAX_BYTES));
+    let halves = page.as_bytes().split_at(EVENT_MAX_BYTES + 20);
+    let (out, _) = pass(plain_stream(Framing::Sse, None), &[halves.0, halves.1]).unwrap();
+    assert!(out.ends_with(format!("{MASKED}\n\n").as_bytes()));
+
+    let choices = |count: usize| {
+        let choice = |index| json!({ "index": index, "delta": { "content": "obviously" } });
+        let choices: Vec<_> = (0..count).map(choice).collect();
+        chat().frame(&[json!({ "choices": choices })])
+    };
+    let chat_stream = || plain_stream(Framing::Sse, Some(Dialect::Chat));
+    assert!(pass(chat_stream(), &[&choices(CHANNELS_MAX)]).is_ok());
+    assert!(matches!(pass(chat_stream(), &[&choices(CHANNELS_MAX + 1)]), Err(LlmError::TooMuch)));
+
+    for (length, complete) in [(CALL_MAX_BYTES, true), (CALL_MAX_BYTES + 1, false)] {
+        let bytes = tool().bytes(&["x".repeat(length).as_str()]);
+        let (_, mut stream) = pass(chat_stream(), &[&bytes]).unwrap();
+        assert_eq!(stream.take_calls()[0].complete, complete);
+    }
 }
 
 #[test]
