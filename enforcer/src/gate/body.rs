@@ -22,6 +22,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::mask::{BodyParts, Findings, MaskError, Masker};
+use crate::protocol::archive::ArchiveError;
 use crate::protocol::grpc;
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
 use crate::protocol::http::strict;
@@ -52,6 +53,10 @@ pub enum BodyError {
     Recording(#[from] SessionError),
     #[error("a secret stands in a message whose length may not change")]
     Message,
+    #[error("a secret stands in an archive, which cannot be masked")]
+    InArchive,
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A body that an earlier step has given an error for.
     #[error(transparent)]
     Inner(Box<BodyError>),
@@ -68,6 +73,9 @@ impl BodyError {
             BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
             BodyError::Model(error) => error.reason(),
             BodyError::Message => "secret-in-message",
+            BodyError::InArchive => "secret-in-archive",
+            BodyError::Archive(ArchiveError::Limit(_)) => "archive-over-limit",
+            BodyError::Archive(ArchiveError::Unreadable(_)) => "archive-unreadable",
             BodyError::Recording(_) => "log-unavailable",
             BodyError::Inner(error) => error.reason(),
         }
@@ -82,6 +90,12 @@ impl BodyError {
             | BodyError::Model(LlmError::SignedThinking)
             | BodyError::Mask(MaskError::Denied { .. } | MaskError::Held { .. }) => {
                 return Stop::denied(StatusCode::FORBIDDEN, self.reason());
+            }
+            BodyError::InArchive => return Stop::denied(StatusCode::FORBIDDEN, self.reason()),
+            BodyError::Archive(error) => {
+                let mut stop = Stop::denied(StatusCode::FORBIDDEN, self.reason());
+                stop.detail = Some(error.to_string());
+                return stop;
             }
             BodyError::Idle => StatusCode::REQUEST_TIMEOUT,
             BodyError::Read(_) | BodyError::Mask(_) | BodyError::Coding(_) | BodyError::Model(_) => {

@@ -131,6 +131,17 @@ fn explained(reason: &str) -> Option<&'static str> {
         "event-too-long" | "event-too-complex" => {
             "an event of the stream is too long, or holds too much, to look for secrets in it"
         }
+        "secret-in-archive" => {
+            "a secret stands in an archive or a compressed file, which cannot be masked: take it out"
+        }
+        "archive-unreadable" => {
+            "an archive or a compressed file cannot be read here, so secrets in it cannot be found: send it as \
+             zip, tar, gzip or zstd, whole and not encrypted"
+        }
+        "archive-over-limit" => {
+            "an archive is too large to be looked into (8 MiB, packed and unpacked, 64 archives, four in one \
+             another): send less at once, or ask for a rule that does not mask requests to this host"
+        }
         "secret-in-message" => {
             "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
         }

@@ -30,10 +30,18 @@ pub type Room = Option<OwnedSemaphorePermit>;
 impl Budget {
     /// Waits for room for so many bytes.
     pub async fn room(&self, bytes: usize) -> Room {
-        let units = u32::try_from(bytes.min(BUDGET).div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
         // Nobody closes the semaphore.
-        Arc::clone(&self.0).acquire_many_owned(units).await.ok()
+        Arc::clone(&self.0).acquire_many_owned(units(bytes)).await.ok()
     }
+
+    /// Room for so many bytes, if there is any now.
+    pub fn room_now(&self, bytes: usize) -> Room {
+        Arc::clone(&self.0).try_acquire_many_owned(units(bytes)).ok()
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(BUDGET).div_ceil(UNIT).max(1)).unwrap_or(u32::MAX)
 }
 
 /// A whole body, and the room that it takes until it has gone out.
@@ -78,9 +86,10 @@ mod tests {
         let budget = Budget::default();
         let all = budget.room(usize::MAX).await;
         assert_eq!(budget.0.available_permits(), 0);
+        assert!(budget.room_now(1).is_none());
         drop(all);
         let _small = budget.room(0).await;
-        let _large = budget.room(UNIT + 1).await;
+        let _large = budget.room_now(UNIT + 1);
         assert_eq!(budget.0.available_permits(), BUDGET / UNIT - 3);
     }
 }

@@ -16,6 +16,7 @@ mod conn;
 mod deny;
 mod headers;
 mod held;
+mod look;
 mod masking;
 mod request;
 mod response;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
@@ -15,12 +16,14 @@ use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, V
 use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
 use crate::protocol::http::request::{Established, RequestFacts, claimed_methods};
+use crate::protocol::http::sniff::Sniffer;
 use crate::protocol::{git, grpc, llm};
 use crate::session::{Direction, Outcome, Side};
 
 use super::body::{BodyError, Broken, Carry, Said};
 use super::deny::{Dialect, Kind};
 use super::held::Held;
+use super::look::Looked;
 use super::masking::Model;
 use super::{
     Destination, Forward, Gate, MessageModel, Scope, Stop, WebSocketRelay, WireBody, headers, response,
@@ -250,6 +253,10 @@ impl<F: Forward> Steps<'_, F> {
                 headers::forget_the_bytes(&mut parts.headers);
             }
         }
+        let look = masker.map(|masker| {
+            let codings = codings.as_deref().unwrap_or_default();
+            (Sniffer::new(codings, &parts.headers), masker.clone())
+        });
         let carry = Carry {
             conn,
             statement: self.statement,
@@ -263,22 +270,7 @@ impl<F: Forward> Steps<'_, F> {
             model: self.model(&parts, allowed)?,
             settings: &self.gate.settings,
         };
-        let head = || conn.request_head(self.statement, &parts.headers).map_err(Stop::log_unavailable);
-        let body = match allowed.decision.body {
-            BodyClass::Inspect { cap } if !empty => {
-                conn.flush().map_err(Stop::log_unavailable)?;
-                let held = self.hold(body, cap).await?;
-                // The head is recorded as one that goes out, which it does only now.
-                head()?;
-                carry.body(held).map_err(body_unreadable)?
-            }
-            _ if empty => head()
-                .map(|()| http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())?,
-            _ => {
-                head()?;
-                carry.body(body).map_err(body_unreadable)?
-            }
-        };
+        let body = self.carried(body, look, carry, allowed.decision.body, &parts.headers).await?;
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         *request.uri_mut() = uri(&allowed.facts, query)?;
@@ -294,6 +286,33 @@ impl<F: Forward> Steps<'_, F> {
         }
         let exact = self.scope.conn.subject.exact(&allowed.decision.request_mask);
         exact.map(|exact| Some(Model::Whole(exact))).map_err(mask_unavailable)
+    }
+
+    /// The body as it goes out; the head is recorded when it is known that it does.
+    async fn carried(
+        &self,
+        body: Incoming,
+        look: Option<(Sniffer, Masker)>,
+        carry: Carry<'_>,
+        class: BodyClass,
+        fields: &http::HeaderMap,
+    ) -> Result<WireBody, Stop> {
+        let conn = &self.scope.conn;
+        let head = || conn.request_head(self.statement, fields).map_err(Stop::log_unavailable);
+        if body.is_end_stream() {
+            head()?;
+            return Ok(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
+        }
+        if let BodyClass::Inspect { cap } = class {
+            conn.flush().map_err(Stop::log_unavailable)?;
+            let held = self.hold(body, cap).await?;
+            let held = self.begun(Looked::new(held, look, conn, self.statement)).await?;
+            head()?;
+            return carry.body(held).map_err(body_unreadable);
+        }
+        let body = self.begun(Looked::new(body, look, conn, self.statement)).await?;
+        head()?;
+        carry.body(body).map_err(body_unreadable)
     }
 
     fn mask_query(&self, masker: &Masker, query: String) -> Result<String, MaskError> {
@@ -330,6 +349,18 @@ impl<F: Forward> Steps<'_, F> {
                 }
             }),
             Err(_) => Err(self.late(BodyError::Idle.stop()).await),
+        }
+    }
+
+    /// A request whose first archive may not pass is denied before anything goes out.
+    async fn begun<B>(&self, body: Looked<B>) -> Result<Looked<B>, Stop>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        BodyError: From<B::Error>,
+    {
+        match body.begun(self.gate.settings.body_idle).await {
+            Ok(body) => Ok(body),
+            Err(error) => Err(self.late(error.stop()).await),
         }
     }
 

@@ -149,10 +149,7 @@ impl Normaliser {
         let norm = run.out.bytes.len();
         let escape = Escape { norm, norm_len: given.len(), raw: run.base + run.at, raw_len: unit.len() };
         run.out.escapes.push(escape);
-        run.out.again = run.out.again
-            || unit.layered
-            || (given.iter().all(|b| escape::goes_on(*b))
-                && self.since(&run.out.bytes[run.from..]) < BODY_MAX);
+        run.out.again = run.out.again || unit.layered || self.reopens(given, run);
         for byte in given {
             run.out.bytes.push(*byte);
         }

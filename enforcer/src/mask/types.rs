@@ -141,6 +141,8 @@ pub enum Place {
     Query,
     /// A trailer.
     Trailer,
+    /// An archive in a body, which cannot be masked.
+    Archive,
     /// A WebSocket message.
     WebSocket,
     /// A name or a text in DNS.

@@ -1,5 +1,6 @@
 //! One folder a protocol, without I/O.
 
+pub mod archive;
 pub mod dns;
 pub mod git;
 pub mod grpc;

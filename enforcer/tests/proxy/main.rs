@@ -2,6 +2,7 @@
 //! knows nothing of it, and no kernel.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod archives;
 mod bodies;
 mod certificates;
 mod evasions;

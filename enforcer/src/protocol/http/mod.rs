@@ -3,4 +3,5 @@
 pub mod canonical;
 pub mod coding;
 pub mod request;
+pub mod sniff;
 pub mod strict;
