@@ -131,6 +131,21 @@ fn explained(reason: &str) -> Option<&'static str> {
         "event-too-long" | "event-too-complex" => {
             "an event of the stream is too long, or holds too much, to look for secrets in it"
         }
+        "secret-in-message" => {
+            "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
+        }
+        "log-unavailable" => "the session recording cannot be written, so nothing is let through",
+        "body-aborted" | "body-idle" => "the request's body ended, or stood still, before its end",
+        malformed if malformed.starts_with("http-") => {
+            "the request is malformed, or could be read in more than one way: send it as RFC 9112 says"
+        }
+        other => return of_archive(other),
+    })
+}
+
+/// The same, for what is packed in a request.
+fn of_archive(reason: &str) -> Option<&'static str> {
+    Some(match reason {
         "secret-in-archive" => {
             "a secret stands in an archive or a compressed file, which cannot be masked: take it out"
         }
@@ -141,14 +156,6 @@ fn explained(reason: &str) -> Option<&'static str> {
         "archive-over-limit" => {
             "an archive is too large to be looked into (8 MiB, packed and unpacked, 64 archives, four in one \
              another): send less at once, or ask for a rule that does not mask requests to this host"
-        }
-        "secret-in-message" => {
-            "a secret stands in a message of gRPC, which cannot be masked since its length stands before it"
-        }
-        "log-unavailable" => "the session recording cannot be written, so nothing is let through",
-        "body-aborted" | "body-idle" => "the request's body ended, or stood still, before its end",
-        malformed if malformed.starts_with("http-") => {
-            "the request is malformed, or could be read in more than one way: send it as RFC 9112 says"
         }
         _ => return None,
     })
