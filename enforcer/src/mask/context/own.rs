@@ -2,7 +2,7 @@
 //! is looked at.
 
 use super::super::{addresses, byteset::ByteSet, check};
-use super::value::{Form, hex, mixed};
+use super::value::{Form, hex, mixed, random};
 
 /// The longest of them, but for what is signed, with the end of a sentence.
 pub(super) const LONGEST: usize = 96;
@@ -33,8 +33,36 @@ fn form(value: &[u8]) -> Option<u16> {
     }
 }
 
+/// Beginnings that words have, too: the length and the bytes behind them tell.
+const BEGINNINGS: [(&[u8], Form, usize, usize); 11] = [
+    (b"s.", Form::Alnum, 24, 24),
+    (b"ion_", Form::Alnum, 42, 42),
+    (b"nfp_", Form::Alnum, 36, 36),
+    (b"nfc_", Form::Alnum, 36, 36),
+    (b"nfo_", Form::Alnum, 36, 36),
+    (b"KEY", Form::Word, 53, 56),
+    (b"key_", Form::Hex, 64, 64),
+    (b"test_", Form::Hex, 31, 35),
+    (b"live_", Form::Hex, 31, 35),
+    (b"re_", Form::Word, 33, 33),
+    (b"sk_live_", Form::Alnum, 40, 40),
+];
+
+/// A beginning, and behind it what looks drawn by a machine.
+fn begun(value: &[u8]) -> bool {
+    BEGINNINGS.iter().any(|(beginning, form, min, max)| {
+        value.strip_prefix(*beginning).is_some_and(|rest| {
+            (*min..=*max).contains(&rest.len())
+                && form.holds(rest)
+                && random(rest, 3.0)
+                && (*form == Form::Hex || rest.iter().any(u8::is_ascii_uppercase) || rest.len() > 24)
+        })
+    })
+}
+
 fn token(value: &[u8]) -> bool {
     match value {
+        [b's' | b'i' | b'n' | b'K' | b'k' | b't' | b'l' | b'r', ..] if begun(value) => true,
         [_, _, _, b'0'..=b'9', b'Q', b'~', ..] => azure(value),
         [.., b'_', b'm', b'm', b'k'] => maxmind(value),
         [b'p', b'a', b't', ..] => airtable(value),
@@ -121,6 +149,9 @@ mod tests {
             [&"0123456789abcdef".repeat(2), "-us12"].concat(),
             ["MTAx", &long[..20], ".abcdef.", &long[..28]].concat(),
             ["abcdefghijklmn", ".atlasv1.", &long[..67]].concat(),
+            ["s.", &long[..24]].concat(),
+            ["ion_", &long[..42]].concat(),
+            ["live_", "951bc382db9abad29c", "68634761dd6e19a7b"].concat(),
         ] {
             assert!(own(token.as_bytes()).is_some(), "{token}");
         }

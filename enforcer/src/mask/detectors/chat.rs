@@ -44,13 +44,8 @@ pub(super) static CHAT: &[Detector] = &[
         .yes(&[&["key-", H16, H16]]),
     token("mailgun-public-key", "MAILGUN_KEY", "pubkey-[a-f0-9]{32}")
         .yes(&[&["pubkey-", H16, H16]]),
-    token("resend-key", "RESEND_KEY", "re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}")
-        .yes(&[&["re_", "a1B2c3D4", "_", M20, "abcd"]]),
     token("zoho-token", "ZOHO_TOKEN", r"1000\.[a-f0-9]{32}\.[a-f0-9]{32}")
         .yes(&[&["1000.", H16, H16, ".", H16, H16]]),
-    token("telnyx-key", "TELNYX_KEY", "KEY0?[A-Za-z0-9]{6,31}_[A-Za-z0-9_-]{20,32}")
-        .check(Check::Random)
-        .yes(&[&["KEY0", M20, "_", M20, "ab"]]),
     token("intra42-secret", "INTRA42_SECRET", "s-s4t2(?:ud|af)-[a-f0-9]{64}")
         .yes(&[&["s-s4t2ud-", H16, H16, H16, H16]]),
     token("hubspot-token", "HUBSPOT_TOKEN", "pat-(?:na|eu|ap)[0-9]-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -68,8 +68,6 @@ pub(super) static CLOUD: &[Detector] = &[
     token("vercel-token", "VERCEL_TOKEN", "vc[pirak]_[A-Za-z0-9]{24,60}")
         .check(Check::Random)
         .yes(&[&["vcp_", M20, "abcd"]]),
-    token("netlify-token", "NETLIFY_TOKEN", "nf[pcoub]_[A-Za-z0-9]{36}")
-        .yes(&[&["nfp_", M20, "abcdefghijklmnop"]]),
     token("render-key", "RENDER_API_KEY", "rnd_[A-Za-z0-9]{28,40}")
         .check(Check::Random)
         .yes(&[&["rnd_", M20, "abcdefgh"]]),
@@ -108,10 +106,6 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["tskey-auth-", "kAbCdEf123CNTRL", "-", M20]]),
     token("vault-token", "VAULT_TOKEN", r"hv[sbr]\.[A-Za-z0-9_-]{20,300}")
         .yes(&[&["hvs", ".", M20, M20]]),
-    secret("vault-legacy-token", "VAULT_TOKEN", r#"(?i:token)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?(?<secret>s\.[A-Za-z0-9]{24})"#)
-        .not_before(ByteSet::WORD)
-        .check(Check::Random)
-        .yes(&[&["token: s.", M20, "abcd"]]),
     token("doppler-token", "DOPPLER_TOKEN", r"dp\.(?:ct|pt|st|sa|scim|audit|said)\.(?:[a-z0-9_-]{2,35}\.)?[A-Za-z0-9]{40,44}")
         .yes(&[&["dp.pt.", M20, M20, "abc"], &["dp.st.dev.", M20, M20, "abc"]]),
     token("infisical-token", "INFISICAL_TOKEN", r"st\.[0-9a-f]{8,24}-?[0-9a-f-]{0,28}\.[0-9a-f]{32}\.[0-9a-f]{32}")
@@ -125,9 +119,9 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["pul-", H16, H16, "01234567"]]),
     secret("thingsboard-token", "THINGSBOARD_TOKEN", r"thingsboard\.cloud/api/v1/(?<secret>[A-Za-z0-9]{20})")
         .yes(&[&["https://thingsboard.cloud/api/v1/", M20]]),
-    secret("thingsboard-provisioning", "THINGSBOARD_TOKEN", r#"provisionDevice(?:Key|Secret)"[ \t]{0,3}:[ \t]{0,3}"(?<secret>[A-Za-z0-9]{20})"#)
+    secret("thingsboard-provisioning", "THINGSBOARD_TOKEN", r#"sionDevice(?:Key|Secret)"[ \t]{0,3}:[ \t]{0,3}"(?<secret>[A-Za-z0-9]{20})"#)
         .yes(&[&["\"provisionDevice", "Secret\": \"", M20, "\""]]),
-    secret("wireguard-key", "WIREGUARD_KEY", r"(?:Preshared|Private)Key[ \t]{0,3}=[ \t]{0,3}(?<secret>[A-Za-z0-9+/]{43}=)")
+    secret("wireguard-key", "WIREGUARD_KEY", r"(?:eshared|vate)Key[ \t]{0,3}=[ \t]{0,3}(?<secret>[A-Za-z0-9+/]{43}=)")
         .yes(&[&["PrivateKey = ", M20, M20, "abc="]]),
     secret("blynk-token", "BLYNK_TOKEN", r"blynk\.cloud/external/api/[A-Za-z0-9/]{0,40}\?token=(?<secret>[A-Za-z0-9_-]{32})")
         .yes(&[&["https://blynk.cloud/external/api/get?token=", M20, "abcdefghijkl"]]),

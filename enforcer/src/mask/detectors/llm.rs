@@ -70,7 +70,6 @@ pub(super) static LLM: &[Detector] = &[
         "abcdefGHIJ01",
     ]]),
     token("elevenlabs-key", "ELEVENLABS_KEY", "sk_[a-f0-9]{48}").yes(&[&["sk_", H16, H16, H16]]),
-    token("cursor-key", "CURSOR_KEY", "key_[a-f0-9]{64}").yes(&[&["key_", H16, H16, H16, H16]]),
     token("apify-token", "APIFY_TOKEN", "apify_(?:api|ui|proxy)_[A-Za-z0-9]{30,64}").yes(&[&[
         "apify_api_",
         M20,

@@ -30,9 +30,6 @@ pub(super) static PAYMENT: &[Detector] = &[
         .check(Check::Mixed)
         .check(Check::Scrambled)
         .yes(&[&["live_", M20, M20]]),
-    token("paystack-key", "PAYSTACK_KEY", "sk_[a-z]{4}_[A-Za-z0-9]{40}")
-        .check(Check::Random)
-        .yes(&[&["sk_abcd_", M20, M20]]),
     token("pagarme-key", "PAGARME_KEY", "ak_(?:live|test)_[A-Za-z0-9]{30}")
         .yes(&[&["ak_live_", M20, "abcdefGHIJ"]]),
     token("razorpay-key", "RAZORPAY_KEY", "rzp_(?:live|test)_[A-Za-z0-9]{14}")
@@ -43,8 +40,6 @@ pub(super) static PAYMENT: &[Detector] = &[
         .yes(&[&["duffel_test_", M20, M20, "abc"]]),
     token("coinbase-key", "COINBASE_KEY", "organizations/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/apiKeys/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["organizations/", U36, "/apiKeys/", U36]]),
-    token("lob-key", "LOB_KEY", "(?:live|test)_(?:pub_)?[a-f0-9]{31,35}")
-        .yes(&[&["test_", H16, H16, "012"]]),
     token("checkout-key", "CHECKOUT_KEY", "sk_(?:test_|sbox_)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["sk_test_", U36]]),
 ];

@@ -37,9 +37,6 @@ pub(super) static SAAS: &[Detector] = &[
         .yes(&[&["glsa_", M20, "abcdefGHIJ01", "_", "01234567"]]),
     token("grafana-key", "GRAFANA_TOKEN", "eyJrIjoi[A-Za-z0-9+/]{50,400}={0,2}")
         .yes(&[&["eyJrIjoi", M20, M20, M20]]),
-    token("ionic-token", "IONIC_TOKEN", "ion_[A-Za-z0-9]{42}")
-        .check(Check::Random)
-        .yes(&[&["ion_", M20, M20, "ab"]]),
     token("klaviyo-key", "KLAVIYO_KEY", "pk_[A-Za-z0-9]{34}")
         .check(Check::Random)
         .yes(&[&["pk_", M20, "abcdefGHIJ0123"]]),

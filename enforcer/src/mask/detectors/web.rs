@@ -18,7 +18,7 @@ pub(super) static WEB: &[Detector] = &[
     .no(&[&["-----BEGIN ", "CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----"]]),
     secret("private-key-base64", "PRIVATE_KEY", "LS0tLS1CRUdJTiB(?:SU0EgUFJJVkFURS|QUklWQVRFI|PUEVOU1NIIFBSSVZBVEUg|FQyBQUklWQVRFI|FTkNSWVBURUQgUFJJVkFURS)[A-Za-z0-9+/]{40,12000}={0,2}")
         .yes(&[&["LS0tLS1CRUdJTiBS", "U0EgUFJJVkFURS", M20, M20, M20]]),
-    secret("putty-key", "PRIVATE_KEY", r"Private-Lines: [0-9]{1,4}\r?\n(?<secret>[A-Za-z0-9+/=\r\n]{32,8000})")
+    secret("putty-key", "PRIVATE_KEY", r"vate-Lines: [0-9]{1,4}\r?\n(?<secret>[A-Za-z0-9+/=\r\n]{32,8000})")
         .yes(&[&["Private-", "Lines: 1\n", M20, M20, "\n"]]),
     secret("jwt", "JWT", r"eyJ[A-Za-z0-9_-]{8,1024}\.e[yw][A-Za-z0-9_/\\+-]{4,4096}\.[A-Za-z0-9_/\\+-]{0,1024}={0,2}")
         .not_after(ByteSet::TOKEN)
