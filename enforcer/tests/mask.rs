@@ -60,6 +60,49 @@ fn what_cannot_be_tested_has_another_exit_code() {
     }
 }
 
+const ACME: &str = "\
+version: 1
+detectors:
+  - id: acme-token
+    entity: ACME_TOKEN
+    set: acme
+    pattern: 'acme_[a-z0-9]{8}'
+    examples: [acme_a1b2c3d4]
+    counter_examples: [acme_A1B2C3D4]
+";
+
+#[test]
+fn detectors_of_ones_own_are_checked_and_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, policies) = (dir.path().join("detectors.d"), dir.path().join("policies.d"));
+    fs::create_dir_all(&own).unwrap();
+    fs::create_dir_all(&policies).unwrap();
+    let path = own.join("acme.yaml");
+    fs::write(&path, ACME).unwrap();
+    let (path, folder) = (path.to_str().unwrap(), own.to_str().unwrap());
+    let out = enforcer(&["mask", "check", folder], "");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "1 detectors load\n", "{out:?}");
+    let args = ["mask", "test", "-", "--select", "acme", "--detectors", path];
+    let text = String::from_utf8(enforcer(&args, "a acme_z9y8x7w6").stdout).unwrap();
+    assert!(text.contains("ACME_TOKEN  by acme-token") && !text.contains("z9y8"), "{text}");
+    let out = enforcer(&["mask", "test", "-", "--select", "acme"], "x");
+    assert_eq!(out.status.code(), Some(2), "nobody knows this set without them");
+    // A policy of the same configuration can name them.
+    let config = dir.path().join("config.toml");
+    fs::write(&config, format!("[mask]\ndetectors_dir = '{folder}'\n")).unwrap();
+    let policy = "version: 1\nname: p\nrules: [{id: r, allow: true, mask: {request: [ACME_TOKEN]}}]\n";
+    fs::write(policies.join("p.yaml"), policy).unwrap();
+    let check = ["policy", "check", "--dir", policies.to_str().unwrap()];
+    let out = enforcer(&[&["--config", config.to_str().unwrap()], &check[..]].concat(), "");
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert_eq!(enforcer(&check, "").status.code(), Some(2));
+    fs::write(path, ACME.replace("acme_a1b2c3d4", "acme_a1b2")).unwrap();
+    let out = enforcer(&["mask", "check", path], "");
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(error.contains("does not find this example") && error.contains("acme_a1b2"), "{error}");
+}
+
 #[test]
 fn detectors_are_listed() {
     let out = enforcer(&["mask", "list"], "");

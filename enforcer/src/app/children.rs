@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::kernel::netns_cookie;
+use crate::mask::Custom;
 use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::policy::Policy;
@@ -243,6 +244,9 @@ impl Daemon {
 
     fn setup(&self) -> Result<Setup> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let detectors = super::detectors::files(&self.config.mask.detectors_dir)?;
+        // Whoever starts the service is told, and not its log.
+        Custom::load(&detectors)?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Setup {
             host_id: read("/etc/machine-id"),
@@ -255,6 +259,7 @@ impl Daemon {
             static_names: self.config.dns.names.clone(),
             limits: serde_json::to_value(&self.config.limits)?,
             secrets: registered(&self.config.mask.secrets_dir)?,
+            detectors,
             surrogate_key: super::surrogates::key(&self.config.mask.surrogate_key_file)?,
             workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
         })

@@ -175,6 +175,8 @@ pub struct Mask {
     /// The key of surrogates: the same on all hosts that are to make the same ones. It is made
     /// if it is missing.
     pub surrogate_key_file: PathBuf,
+    /// A folder of files with detectors of the operator's own.
+    pub detectors_dir: PathBuf,
 }
 
 impl Default for Mask {
@@ -184,6 +186,7 @@ impl Default for Mask {
             env: env.map(str::to_owned).to_vec(),
             secrets_dir: "/etc/enforcer/secrets.d".into(),
             surrogate_key_file: "/var/lib/enforcer/surrogates.key".into(),
+            detectors_dir: "/etc/enforcer/detectors.d".into(),
         }
     }
 }

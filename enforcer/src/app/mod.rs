@@ -4,6 +4,7 @@ mod children;
 pub mod config;
 mod containers;
 pub mod daemon;
+pub mod detectors;
 pub mod doctor;
 mod follow;
 mod hold;

@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::gate::{Gate, Settings, Subjects};
-use crate::mask::{ExactValue, SurrogateKey};
+use crate::mask::{Custom, ExactValue, SurrogateKey};
 use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::policy::PolicyStore;
@@ -68,6 +68,11 @@ async fn start(
         ..RecordingOptions::default()
     };
     let recording = Recording::open(&setup.recording_dir, options)?;
+    // Policies name them.
+    let detectors = Custom::load(&setup.detectors).context("detectors of the operator's own")?;
+    if !detectors.install() {
+        bail!("detectors were installed twice");
+    }
     let (policies, opened) = PolicyStore::open(&setup.policy_dir, kept.as_deref());
     if let Err(error) = opened {
         let instead = policies.problem().unwrap_or_default();

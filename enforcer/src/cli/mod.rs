@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Scope(cmd) => cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
-        Verb::Mask(cmd) => cmd.run(),
+        Verb::Mask(cmd) => cmd.run(&config),
         Verb::Reload(cmd) => cmd.run(&config),
         Verb::Release(cmd) => cmd.run(&config),
         Verb::Daemon(cmd) => cmd.run(&config),

@@ -136,10 +136,16 @@ impl Cmd {
             Verb::Init(init) => return init.run(),
             verb => verb,
         };
-        let dir = match self.dir {
-            Some(dir) => dir,
-            None => Config::load(config)?.policy.dir,
+        // Policies name the entities and rules of the operator's own detectors, too.
+        let config = match (Config::load(config), self.dir.is_some()) {
+            (Err(_), true) => None,
+            (config, _) => Some(config?),
         };
+        if let Some(config) = &config {
+            crate::app::detectors::install(&config.mask.detectors_dir)?;
+        }
+        let configured = config.unwrap_or_default().policy.dir;
+        let dir = self.dir.unwrap_or(configured);
         let policy = match Policy::load_dir(&dir) {
             Ok(policy) => policy,
             Err(error) => {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::{
-    context::RULES,
+    context::RUN_MAX,
     error::MaskError,
     filter::Target,
-    masker::{Masker, Plan},
+    masker::{Masker, Plan, by_surroundings},
     rule::{self, Rule},
+    selection::SET_ENTROPY,
     strategy::Strategy,
     stream::StreamMasker,
     types::{Entity, Place},
+    unknown::UNKNOWN_MAX_BYTES,
 };
 
 /// How sure it is that a value behind a name for secrets is one.
@@ -72,7 +74,15 @@ pub fn listed() -> Result<Vec<Listed>, MaskError> {
             longest: rule.longest,
         }
     };
+    let around = |(rule, set, entity): (&str, &str, &str)| Listed {
+        rule: rule.to_owned(),
+        entity: entity.to_owned(),
+        set: set.to_owned(),
+        confidence: CONTEXT_CONFIDENCE,
+        longest: Some(if set == SET_ENTROPY { UNKNOWN_MAX_BYTES } else { RUN_MAX }),
+    };
     let mut all: Vec<Listed> = rule::builtin()?.iter().map(listed).collect();
+    all.extend(by_surroundings().map(around));
     all.sort_by(|a, b| (&a.set, &a.entity, &a.rule).cmp(&(&b.set, &b.entity, &b.rule)));
     Ok(all)
 }
@@ -101,7 +111,10 @@ fn explained(plan: &Plan, (from, to, target): (usize, usize, Target)) -> Explain
             let detector = &plan.rule(index).detector;
             (detector.rule.to_string(), Known::Form, rounded(detector.confidence))
         }
-        Target::Context(index) => (RULES[index as usize].0.to_owned(), Known::Form, CONTEXT_CONFIDENCE),
+        Target::Context(index) => {
+            let rule = by_surroundings().nth(index as usize).map_or("", |(rule, _, _)| rule);
+            (rule.to_owned(), Known::Form, CONTEXT_CONFIDENCE)
+        }
     };
     Explained { rule, entity, from, to, known, confidence, strategy: plan.strategy(target) }
 }

@@ -11,10 +11,11 @@ use super::{
     filter::{BEGINNING, Filter, Target},
     parts::Parts,
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
-    selection::Selection,
+    selection::{SET_ENTROPY, Selection},
     strategy::{Replacement, Strategy, SurrogateKey},
     stream::StreamMasker,
     types::{Entity, Findings, Masked, MaskedText, Place},
+    unknown::UNKNOWN,
 };
 
 /// Compiled detectors and exact values. Cloning shares them.
@@ -93,9 +94,15 @@ impl Masker {
                 strategies.literals.push(strategy);
             }
         }
-        let context = |(rule, entity, set): &(&str, &str, &str)| selection.of_detector(rule, set, entity);
-        strategies.contexts = RULES.iter().map(context).collect();
+        let context = |(rule, set, entity): (&str, &str, &str)| selection.of_detector(rule, set, entity);
+        strategies.contexts = by_surroundings().map(context).collect();
         Ok(Self(Arc::new(Plan { parts, ..Plan::new(rules, literals, strategies) })))
+    }
+
+    /// One rule and nothing else.
+    pub(super) fn of_rule(rule: Arc<Rule>) -> Self {
+        let strategies = Strategies { rules: vec![Strategy::Placeholder], ..Strategies::default() };
+        Self(Arc::new(Plan::new(vec![rule], Vec::new(), strategies)))
     }
 
     /// All built-in detectors and no exact value.
@@ -229,7 +236,7 @@ impl Plan {
             }
         }
         let contexts = strategies.contexts.iter().any(Option::is_some).then(Contexts::get);
-        let known = RULES.iter().map(|(_, entity, _)| Entity::new(entity)).collect();
+        let known = by_surroundings().map(|(_, _, entity)| Entity::new(entity)).collect();
         let filter = Filter::new(&beginnings);
         let parts = Parts::default();
         Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest }
@@ -285,6 +292,17 @@ impl Plan {
         }
     }
 }
+
+/// Rules that look at runs and at what stands around them, with their sets and entities: those of
+/// `context`, and last the one of `unknown`.
+pub(super) fn by_surroundings() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let contexts = RULES.iter().map(|(rule, entity, set)| (*rule, *set, *entity));
+    contexts.chain([(UNKNOWN.0, SET_ENTROPY, UNKNOWN.1)])
+}
+
+/// The index among them of what nothing knows.
+pub(super) const UNKNOWN_INDEX: u16 = 5;
+const _: () = assert!(UNKNOWN_INDEX as usize == RULES.len());
 
 impl Runs {
     pub(super) fn is_empty(&self) -> bool {

@@ -14,6 +14,7 @@ mod byteset;
 mod check;
 mod coded;
 mod context;
+mod custom;
 mod detectors;
 mod error;
 mod exact;
@@ -38,9 +39,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unknown;
 #[cfg(test)]
 mod vectors;
 
+pub use custom::{CUSTOM_FILE_MAX_BYTES, CUSTOM_MAX, CUSTOM_TEXTS_MAX, Custom, CustomError, CustomErrors};
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
@@ -52,7 +55,7 @@ pub use parts::{BodyParts, PART_VALUE_MAX_BYTES};
 pub use rule::{PATTERN_MAX_BYTES, SWALLOW_MAX_BYTES};
 pub use scan::OPEN_MAX;
 pub use selection::{
-    Layer, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_PII, SET_SECRETS, SET_THREATS, Selection,
+    Layer, SET_ENTROPY, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_PII, SET_SECRETS, SET_THREATS, Selection,
 };
 pub use strategy::{
     FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,

@@ -81,6 +81,8 @@ pub struct Detector {
     pub not_before: Option<ByteSet>,
     /// Checks of the secret part: checksum, entropy, character classes. All must hold.
     pub checks: [Check; CHECKS_MAX],
+    /// Values of the secret part that stay.
+    pub allow: Vec<Vec<u8>>,
     /// Once begun, masked until the pattern ends, without a bound on the pattern.
     pub swallow: bool,
     /// Texts that must be masked.
@@ -111,6 +113,7 @@ impl Detector {
             not_after: None,
             not_before: None,
             checks: [Check::None; CHECKS_MAX],
+            allow: Vec::new(),
             swallow: false,
             examples: &[],
             counter: &[],
@@ -197,7 +200,7 @@ impl Detector {
 
     /// Whether the value has to be seen whole before it is decided.
     fn checked(&self) -> bool {
-        self.checks.iter().any(|check| *check != Check::None)
+        self.checks.iter().any(|check| *check != Check::None) || !self.allow.is_empty()
     }
 }
 
@@ -371,7 +374,9 @@ impl Rule {
             }
             _ => (start, end),
         };
-        let holds = from < to && self.detector.checks.iter().all(|check| check.holds(&hay[from..to]));
+        let value = hay.get(from..to).filter(|value| !value.is_empty())?;
+        let holds = self.detector.checks.iter().all(|check| check.holds(value))
+            && !self.detector.allow.iter().any(|allowed| allowed == value);
         holds.then_some((from, to))
     }
 }

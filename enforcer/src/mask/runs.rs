@@ -10,7 +10,9 @@ use super::{
     error::MaskError,
     filter::Target,
     level::Budget,
+    masker::UNKNOWN_INDEX,
     scan::{Found, View},
+    unknown::{UNKNOWN_MAX_BYTES, looks_like_credential},
 };
 
 /// What has to be known of the text behind a run.
@@ -131,10 +133,13 @@ impl Runs {
         if goes_on || length > RUN_MAX {
             return Ok(None);
         }
+        let entropy = view.plan.wants(UNKNOWN_INDEX);
         let before = &data[run.start.saturating_sub(LOOK_BEHIND)..run.start];
         let incomplete = run.open || (!view.last && run.end + AFTER_BYTES > data.len());
         if incomplete {
-            return Ok(contexts.expects(before, &data[run.start..run.end]).then_some(run.start));
+            let begun = &data[run.start..run.end];
+            let expects = contexts.expects(before, begun) || (entropy && length <= UNKNOWN_MAX_BYTES);
+            return Ok(expects.then_some(run.start));
         }
         let after = &data[run.end..data.len().min(run.end + AFTER_BYTES)];
         if length >= RUN_MIN
@@ -144,6 +149,11 @@ impl Runs {
             let position = |at: usize| view.base + (run.start + at) as u64;
             let target = Target::Context(u32::from(hit.rule));
             out.push(view.found(position(hit.from), position(hit.to), target)?);
+        }
+        if entropy && looks_like_credential(before, &data[run.start..run.end], after) {
+            let target = Target::Context(u32::from(UNKNOWN_INDEX));
+            let [from, to] = [run.start, run.end].map(|at| view.base + at as u64);
+            out.push(view.found(from, to, target)?);
         }
         Ok(None)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{context::RULES, detectors, error::MaskError, part::Part, strategy::Strategy};
+use super::{detectors, error::MaskError, masker::by_surroundings, part::Part, strategy::Strategy};
 
 /// All built-in token formats and every registered exact value.
 pub const SET_SECRETS: &str = "secrets";
@@ -16,12 +16,15 @@ pub const SET_NATIONAL: &str = "national";
 pub const SET_THREATS: &str = "threats";
 /// Every registered exact value, and no pattern.
 pub const SET_EXACT: &str = "exact";
+/// What looks like a credential, but nothing knows it; off unless it is named.
+pub const SET_ENTROPY: &str = "entropy";
 /// One registered exact value: `exact:NAME`.
 const EXACT_PREFIX: &str = "exact:";
 /// Everything there is, but for what has to be named.
 const ALL: &str = "all";
 /// The names of all sets.
-const SETS: [&str; 7] = [ALL, SET_SECRETS, SET_PII, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_THREATS];
+const SETS: [&str; 8] =
+    [ALL, SET_SECRETS, SET_PII, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_THREATS, SET_ENTROPY];
 
 /// What is to be masked. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -136,7 +139,7 @@ impl Selection {
 
     /// What is done with what a detector finds; `None` if it is off.
     pub(super) fn of_detector(&self, rule: &str, set: &str, entity: &str) -> Option<Strategy> {
-        if set == SET_THREATS || set == SET_NATIONAL {
+        if [SET_THREATS, SET_NATIONAL, SET_ENTROPY].contains(&set) {
             // What may well stand in honest texts is looked for only where it is asked for.
             return match self {
                 Self::All => None,
@@ -219,18 +222,22 @@ impl Selection {
 fn known(name: &str) -> bool {
     SETS.contains(&name)
         || name.strip_prefix(EXACT_PREFIX).is_some_and(|rest| !rest.is_empty())
-        || detectors::all().any(|d| d.entity == name || d.rule == name)
-        || RULES.iter().any(|(rule, entity, _)| *rule == name || *entity == name)
+        || all_names().any(|(rule, set, entity)| [rule, set, entity].contains(&name))
+}
+
+/// The names of all rules, with their sets and entities.
+pub(super) fn all_names() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    detectors::all().map(|d| (&*d.rule, &*d.set, &*d.entity)).chain(by_surroundings())
 }
 
 fn unknown(name: &str) -> MaskError {
-    let entities: BTreeSet<&str> = detectors::all()
-        .map(|d| d.entity.as_ref())
-        .chain(RULES.iter().map(|(_, entity, _)| *entity))
-        .collect();
+    let entities: BTreeSet<&str> = all_names().map(|(_, _, entity)| entity).collect();
+    let mut sets: BTreeSet<&str> = all_names().map(|(_, set, _)| set).collect();
+    sets.extend(SETS);
+    let sets = sets.into_iter().collect::<Vec<_>>().join(", ");
     MaskError::UnknownName {
         name: name.to_owned(),
-        sets: format!("{}, {EXACT_PREFIX}NAME", SETS.join(", ")),
+        sets: format!("{sets}, {EXACT_PREFIX}NAME"),
         entities: entities.into_iter().collect::<Vec<_>>().join(", "),
     }
 }

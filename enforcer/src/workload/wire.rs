@@ -97,6 +97,8 @@ pub struct Setup {
     pub static_names: BTreeMap<String, Vec<IpAddr>>,
     /// Values that the operator registered.
     pub secrets: Vec<SecretValue>,
+    /// Detectors of the operator's own: names and texts of their files.
+    pub detectors: Vec<(String, String)>,
     /// With which surrogates are made, in hexadecimal digits.
     #[serde(with = "crate::secret::exposed")]
     pub surrogate_key: SecretText,

@@ -19,7 +19,7 @@ mod saas;
 mod threats;
 mod web;
 
-use super::{byteset::ByteSet, check::Check, rule::Detector};
+use super::{byteset::ByteSet, check::Check, custom, rule::Detector};
 
 const fn secret(rule: &'static str, entity: &'static str, pattern: &'static str) -> Detector {
     Detector::fixed(rule, entity, "secrets", pattern)
@@ -35,7 +35,7 @@ const M20: &str = "a1B2c3D4e5F6g7H8i9J0";
 const H16: &str = "0123456789abcdef";
 const U36: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-/// All of them.
+/// All of them, and the operator's own.
 pub(super) fn all() -> impl Iterator<Item = &'static Detector> {
     [
         web::WEB,
@@ -54,4 +54,5 @@ pub(super) fn all() -> impl Iterator<Item = &'static Detector> {
     ]
     .into_iter()
     .flatten()
+    .chain(custom::installed())
 }

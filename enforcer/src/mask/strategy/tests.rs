@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::mask::{ExactValue, Findings, Layer, Masker};
+use crate::mask::{ExactValue, Findings, Layer, Masker, Place};
 
 fn key(byte: u8) -> SurrogateKey {
     SurrogateKey::new(&SecretBytes::new(vec![byte; SURROGATE_KEY_BYTES])).unwrap()
@@ -171,4 +171,17 @@ fn what_reaches_over_a_value_is_masked_with_it_and_shows_nothing_of_it() {
     let text = ["AKIA", "AKIA", "ABCDEFGHIJKLMNOP"].concat();
     let (masked, _) = in_all_cuts(&with(&[("AWS_ACCESS_KEY_ID", Strategy::KeepLast4)]), &text);
     assert_eq!(masked, "[MASKED:AWS_ACCESS_KEY_ID]");
+}
+
+#[test]
+fn what_nothing_knows_is_found_only_where_it_is_named() {
+    let token = ["q7Gz2XmW9sKp", "4Lr8TvYbN3cD"].concat();
+    let text = format!("{{\"x\": \"{token}\", \"y\": 1}}");
+    let (masked, _) = in_all_cuts(&with(&[("entropy", Strategy::Placeholder)]), &text);
+    assert_eq!(masked, "{\"x\": \"[MASKED:UNKNOWN_CREDENTIAL]\", \"y\": 1}");
+    let (masked, _) = in_all_cuts(&with(&[("all", Strategy::Drop)]), &text);
+    assert_eq!(masked, text, "`all` does not name it");
+    assert_eq!(Masker::builtin_all().unwrap().mask(text.as_bytes()).0.to_text(), text);
+    let held = with(&[("UNKNOWN_CREDENTIAL", Strategy::Hold)]).whole(text.as_bytes(), Place::Body);
+    assert!(matches!(held, Err(MaskError::Held { .. })), "{held:?}");
 }

@@ -1,0 +1,209 @@
+//! What looks like a credential, but nothing knows it: by the shape of one run of token
+//! characters, and by little of what stands around it.
+//!
+//! A token is made by a machine: its characters change their class at every second place, and
+//! hardly any comes twice. Names do neither. Hashes do both, but in hex, or behind the name of
+//! their function; what wraps at a fixed width is coded data.
+
+/// The rule and its entity.
+pub(super) const UNKNOWN: (&str, &str) = ("unknown-credential", "UNKNOWN_CREDENTIAL");
+/// The shortest run that is judged, in bytes.
+pub(super) const UNKNOWN_MIN_BYTES: usize = 20;
+/// The longest: what is longer is data.
+pub(super) const UNKNOWN_MAX_BYTES: usize = 200;
+
+/// Letters of one case in a row that machines hardly write.
+const WORD_LETTERS: usize = 6;
+/// What stands before digests: names of their functions, and of fields of lock files.
+const DIGESTS: [&[u8]; 12] = [
+    b"sha1",
+    b"sha256",
+    b"sha384",
+    b"sha512",
+    b"sha-256",
+    b"md5",
+    b"h1:",
+    b"base64,",
+    b"integrity",
+    b"checksum",
+    b"digest",
+    b"nonce",
+];
+
+/// Whether a run between `before` and `after` looks like a credential.
+pub(super) fn looks_like_credential(before: &[u8], run: &[u8], after: &[u8]) -> bool {
+    if !(UNKNOWN_MIN_BYTES..=UNKNOWN_MAX_BYTES).contains(&run.len()) || is_called(after) {
+        return false;
+    }
+    let near = &before[before.len().saturating_sub(24)..];
+    let around = [near, run].concat().to_ascii_lowercase();
+    let is_digest = DIGESTS.iter().any(|name| memchr::memmem::find(&around, name).is_some());
+    if is_digest || is_wrapped(before, run, after) {
+        return false;
+    }
+    // `name=value`, or parts of a path or a name of a file, each by itself.
+    run.split(|b| matches!(b, b'=' | b'.' | b'~')).any(is_random)
+}
+
+/// A name of something that is called, or of a field.
+fn is_called(after: &[u8]) -> bool {
+    after.first().is_some_and(|b| matches!(b, b'(' | b'[' | b'<' | b'{'))
+}
+
+/// Lines of coded data: alone on its line, and as wide as tools wrap it, or behind such a line.
+fn is_wrapped(before: &[u8], run: &[u8], after: &[u8]) -> bool {
+    let alone = after.first().is_none_or(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\'' | b'\\' | b'-'));
+    if !alone {
+        return false;
+    }
+    let lines: Vec<&[u8]> =
+        before.split(|b| matches!(b, b'\n' | b'\r')).filter(|l| !l.trim_ascii().is_empty()).collect();
+    let wide = |line: &[u8]| {
+        let line = line.trim_ascii().strip_suffix(b"\\n\"").unwrap_or(line).trim_ascii();
+        line.len() >= 56 && line.iter().all(|b| b.is_ascii_alphanumeric() || b"+/-_=\"'\\,".contains(b))
+    };
+    let begins_line = before.last().is_none_or(|b| matches!(b, b'\n' | b'\r' | b' ' | b'"' | b'\'' | b'\t'));
+    let bare = before.last().is_none_or(|b| matches!(b, b'\n' | b'\r' | b' ' | b'\t'));
+    begins_line && ((bare && (60..=76).contains(&run.len())) || lines.last().is_some_and(|line| wide(line)))
+}
+
+/// Whether a part of a run is like what machines make.
+fn is_random(part: &[u8]) -> bool {
+    let part = part.trim_ascii();
+    if part.len() < UNKNOWN_MIN_BYTES {
+        return false;
+    }
+    let count = |is: fn(&u8) -> bool| part.iter().filter(|b| is(b)).count();
+    let (digits, upper) = (count(u8::is_ascii_digit), count(u8::is_ascii_uppercase));
+    let (lower, other) = (count(u8::is_ascii_lowercase), part.len() - count(u8::is_ascii_alphanumeric));
+    let hex = part.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-' || *b == b'_');
+    // Of random base64 one in thirty-two is no letter and no digit; names have more.
+    if hex || digits < 2 || digits * 16 < part.len() || lower < 3 || other * 12 > part.len() {
+        return false;
+    }
+    let mixed = upper >= 3;
+    if (!mixed && part.len() < 28) || has_word(part) || is_named(part) || is_sequence(part) {
+        return false;
+    }
+    let class = |b: u8| match b {
+        b'0'..=b'9' => 0,
+        b'A'..=b'Z' => 1,
+        b'a'..=b'z' => 2,
+        _ => 3,
+    };
+    let changes = part.windows(2).filter(|pair| class(pair[0]) != class(pair[1])).count();
+    // Random base62 changes its class at 62 of 100 places, base36 at 40.
+    let least = if mixed { 42 } else { 28 };
+    changes * 100 >= least * (part.len() - 1) && is_various(part)
+}
+
+/// A stretch of letters of one case that reads like a word.
+fn has_word(part: &[u8]) -> bool {
+    let stretch = |is: fn(&u8) -> bool| part.split(|b| !is(b)).map(<[u8]>::len).max().unwrap_or_default();
+    // In what is long a stretch of letters comes by chance.
+    let most = WORD_LETTERS + part.len() / 48;
+    stretch(u8::is_ascii_lowercase) > most || stretch(u8::is_ascii_uppercase) > most
+}
+
+/// Words written together, `LikeThis` or `like_that`: more than half of it is in them. In
+/// what is random it is about a quarter.
+fn is_named(part: &[u8]) -> bool {
+    let (mut inside, mut at) = (0, 0);
+    while at < part.len() {
+        let capital = usize::from(part[at].is_ascii_uppercase());
+        let small = part[at + capital..].iter().take_while(|b| b.is_ascii_lowercase()).count();
+        if small + capital >= 3 && small >= 2 {
+            inside += small + capital;
+        }
+        at += (small + capital).max(1);
+    }
+    inside * 2 > part.len()
+}
+
+/// Alphabets and counters: what follows is what comes next.
+fn is_sequence(part: &[u8]) -> bool {
+    let next = part.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
+    next * 3 > part.len()
+}
+
+/// Whether hardly anything comes twice: at least nine tenths of the entropy that random
+/// characters of this length have.
+fn is_various(part: &[u8]) -> bool {
+    let length = f64::from(u32::try_from(part.len()).unwrap_or(u32::MAX));
+    super::check::entropy(part) >= 0.86 * length.min(44.0).log2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(text: &str) -> bool {
+        looks_like_credential(b"x = \"", text.as_bytes(), b"\"")
+    }
+
+    #[test]
+    fn what_machines_make_looks_like_a_credential() {
+        // In pieces, so that no scanner takes them for real ones.
+        for parts in [
+            ["q7Gz2XmW9sKp", "4Lr8TvYbN3cD"],
+            ["Zk3_9fQx-2LmP", "v8RtY6wBn1Hs"],
+            ["token=aB3dE5gH7", "jK9mN2pQ4sT6v"],
+            ["x9k2m4n8b7v3c1z5l6", "j0h4g8f2d6s9a3p7"],
+        ] {
+            assert!(is(&parts.concat()), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn names_hashes_and_coded_data_do_not() {
+        for text in [
+            "550e8400-e29b-41d4-a716-446655440000",
+            "d41d8cd98f00b204e9800998ecf8427ed41d8cd9",
+            "getElementsByTagNameNS2AndMore3",
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            "src/main/java/org/example/Http2Client3Test4.java",
+            "some-long-kebab-case-name-with-v2-and-v3",
+            "sha512-Zk39fQx2LmPv8RtY6wBn1HsZk39fQx2LmPv8RtY6wBn1Hs==",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa1A2b",
+            "01234567890123456789012345678901",
+            "_ZN4core3fmt9Formatter9write_str17h",
+        ] {
+            assert!(!is(text), "{text}");
+        }
+        let token = ["q7Gz2XmW9sKp", "4Lr8TvYbN3cD"].concat();
+        assert!(!looks_like_credential(b"data:image/png;base64,", token.as_bytes(), b"\""));
+        assert!(!looks_like_credential(b"integrity: ", token.as_bytes(), b"\n"));
+        assert!(!looks_like_credential(b"x = ", token.as_bytes(), b"("));
+        let line = token.repeat(3);
+        let before = format!("{}\n", &line[..64]);
+        assert!(!looks_like_credential(before.as_bytes(), token.as_bytes(), b"\n-----END"), "the last line");
+        assert!(!looks_like_credential(b"\n", &line.as_bytes()[..64], b"\n"), "a whole line");
+    }
+
+    #[test]
+    fn lengths_have_two_sides() {
+        let token = ["q7Gz2XmW9sKp", "4Lr8TvYbN3cD"].concat();
+        assert!(is(&token[..UNKNOWN_MIN_BYTES]) && !is(&token[..UNKNOWN_MIN_BYTES - 1]));
+        let mut state = 7;
+        assert!((0..9).any(|_| is(&random(&mut state, UNKNOWN_MAX_BYTES))));
+        assert!((0..9).all(|_| !is(&random(&mut state, UNKNOWN_MAX_BYTES + 1))));
+    }
+
+    fn random(state: &mut u64, length: usize) -> String {
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        let mut next = || {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(alphabet[usize::try_from(*state >> 33).unwrap() % alphabet.len()])
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn most_of_what_is_random_is_found() {
+        let mut state = 11;
+        for (length, least) in [(24, 650), (32, 750), (40, 750), (64, 750)] {
+            let found = (0..1000).filter(|_| is(&random(&mut state, length))).count();
+            assert!(found >= least, "{found} of 1000 with {length} characters");
+        }
+    }
+}
