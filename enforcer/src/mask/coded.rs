@@ -4,10 +4,11 @@
 //! four digits of base64), and its placeholder is coded in the same way with as many bytes
 //! around it as share its groups: what decodes the run finds the placeholder in it.
 
-use std::io::Read as _;
+use std::{io::Read as _, sync::OnceLock};
 
 use super::{
     error::MaskError,
+    filter::Target,
     level::{Budget, Level},
     map::Map,
     scan::{Found, View},
@@ -23,7 +24,7 @@ const LINE_MIN_DIGITS: u64 = 40;
 const INDENT_MAX_BYTES: usize = 16;
 
 /// How bytes are written as digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Coding {
     /// RFC 4648, sections 4 and 5.
     Base64,
@@ -62,20 +63,27 @@ impl Coding {
         }
     }
 
+    /// So many bytes at its beginning always stay: a word does not wait because it could be
+    /// one in base64. Values that are known wait by themselves.
+    fn free(self) -> u64 {
+        match self {
+            Self::Base64 => 3,
+            Self::Hex => 4,
+            Self::Base32 => 5,
+        }
+    }
+
+    /// The digits of these bytes.
+    pub(super) fn free_digits(self) -> usize {
+        let (digits, bytes) = self.group();
+        usize::try_from(self.free()).unwrap_or(0) / bytes * digits
+    }
+
     /// What a digit stands for.
     fn value(self, digit: u8) -> Option<u8> {
-        match (self, digit) {
-            (Self::Base64, b'A'..=b'Z') | (Self::Base32, b'A'..=b'Z') => Some(digit - b'A'),
-            (Self::Base64, b'a'..=b'z') => Some(digit - b'a' + 26),
-            (Self::Base64, b'0'..=b'9') => Some(digit - b'0' + 52),
-            (Self::Base64, b'+' | b'-') => Some(62),
-            (Self::Base64, b'/' | b'_') => Some(63),
-            (Self::Base32, b'2'..=b'7') => Some(digit - b'2' + 26),
-            (Self::Hex, b'0'..=b'9') => Some(digit - b'0'),
-            (Self::Hex, b'a'..=b'f') => Some(digit - b'a' + 10),
-            (Self::Hex, b'A'..=b'F') => Some(digit - b'A' + 10),
-            _ => None,
-        }
+        static VALUES: [[u8; 256]; 3] = [values(Coding::Base64), values(Coding::Hex), values(Coding::Base32)];
+        let value = VALUES[self as usize][usize::from(digit)];
+        (value != NO_DIGIT).then_some(value)
     }
 
     /// The digits of some bytes, like those of `sample`.
@@ -89,6 +97,19 @@ impl Coding {
             Self::Hex => bytes.iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect(),
             Self::Base32 => base32(bytes),
         }
+    }
+
+    /// What stands in place of digits that begin `alignment` bytes behind the beginning of a
+    /// group: the same digits of this text, between digits that fill the groups around it.
+    pub(super) fn stand_in(self, text: &[u8], alignment: usize, replaced: &[u8]) -> Vec<u8> {
+        let (digits, bytes) = self.group();
+        let first = alignment * 8 / self.bits() as usize + usize::from(alignment > 0);
+        let mut padded = text.to_vec();
+        padded.resize(text.len().next_multiple_of(bytes), b'*');
+        let mut out = vec![b'A'; (digits - first) % digits];
+        out.extend(self.encode(&padded, replaced));
+        out.resize(out.len() + (first + replaced.len()) % digits, b'A');
+        out
     }
 
     /// Decodes whole digits; bits that are left over are dropped.
@@ -120,10 +141,13 @@ impl Coding {
     /// text, or compressed.
     pub(super) fn start(self, run: &[u8], open: bool) -> Start {
         let wanted = (LOOK_BYTES * 8).div_ceil(self.bits() as usize);
+        // Most words are too short, or are told from their first digit.
+        if (!open && run.len() < wanted) || !self.can_begin(run[0]) {
+            return Start::No;
+        }
         let digits = &run[..run.len().min(wanted)];
         let length = digits.iter().take_while(|digit| self.value(**digit).is_some()).count();
-        // Most words are told from their first digits.
-        if !self.can_begin(digits[0]) {
+        if !open && length < wanted {
             return Start::No;
         }
         let mut decoded = [0; 2 * LOOK_BYTES];
@@ -141,11 +165,48 @@ impl Coding {
 
     /// Whether text, or something compressed, can begin with a byte whose first bits these are.
     fn can_begin(self, digit: u8) -> bool {
-        let Some(value) = self.value(digit) else { return false };
-        let low = u32::from(value) << (8 - self.bits());
-        (low..low + (1 << (8 - self.bits())))
-            .any(|byte| u8::try_from(byte).is_ok_and(|byte| looks_decoded(&[byte])))
+        static BEGINS: OnceLock<[[bool; 256]; 3]> = OnceLock::new();
+        let begins = BEGINS.get_or_init(|| {
+            Self::ALL.map(|coding| {
+                let mut table = [false; 256];
+                for (digit, begins) in (0..=255_u8).zip(&mut table) {
+                    let Some(value) = coding.value(digit) else { continue };
+                    let low = u32::from(value) << (8 - coding.bits());
+                    let mut bytes =
+                        (low..low + (1 << (8 - coding.bits()))).filter_map(|b| u8::try_from(b).ok());
+                    *begins = bytes.any(|byte| looks_decoded(&[byte]));
+                }
+                table
+            })
+        });
+        begins[self as usize][usize::from(digit)]
     }
+}
+
+/// Stands for none in a table of values.
+const NO_DIGIT: u8 = 0xff;
+
+const fn values(coding: Coding) -> [u8; 256] {
+    let mut table = [NO_DIGIT; 256];
+    let mut index = 0;
+    while index < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let digit = index as u8;
+        table[index] = match (coding, digit) {
+            (Coding::Base64 | Coding::Base32, b'A'..=b'Z') => digit - b'A',
+            (Coding::Base64, b'a'..=b'z') => digit - b'a' + 26,
+            (Coding::Base64, b'0'..=b'9') => digit - b'0' + 52,
+            (Coding::Base64, b'+' | b'-') => 62,
+            (Coding::Base64, b'/' | b'_') => 63,
+            (Coding::Base32, b'2'..=b'7') => digit - b'2' + 26,
+            (Coding::Hex, b'0'..=b'9') => digit - b'0',
+            (Coding::Hex, b'a'..=b'f') => digit - b'a' + 10,
+            (Coding::Hex, b'A'..=b'F') => digit - b'A' + 10,
+            _ => NO_DIGIT,
+        };
+        index += 1;
+    }
+    table
 }
 
 fn base32(bytes: &[u8]) -> Vec<u8> {
@@ -187,7 +248,8 @@ pub(super) struct Coded {
     count: u64,
     /// Digits behind these, of a group that is not full.
     group: Vec<u8>,
-    /// Where the next digit is looked for.
+    /// Where it begins, and where the next digit is looked for.
+    from: u64,
     at: u64,
     /// Digits of the line so far.
     line: u64,
@@ -218,6 +280,7 @@ impl Coded {
             digits: Map::at(0, position),
             count: 0,
             group: Vec::new(),
+            from: position,
             at: position,
             line: 0,
             bytes: Vec::new(),
@@ -233,10 +296,10 @@ impl Coded {
         }
     }
 
-    /// Whether this one decodes, or will decode, a group that begins at a position.
+    /// Whether this one decodes a group that begins at a position.
     pub(super) fn covers(&self, coding: Coding, position: u64) -> bool {
-        let ahead = position.checked_sub(self.at).map(|ahead| ahead + self.group.len() as u64);
-        coding == self.coding && ahead.is_some_and(|ahead| ahead % self.coding.group().0 as u64 == 0)
+        let group = || self.digits.back(position).is_some_and(|at| at % self.coding.group().0 as u64 == 0);
+        coding == self.coding && position >= self.from && position < self.at && group()
     }
 
     /// Decodes what is new. Gives up to which position of the normal form it is decided, or
@@ -261,20 +324,23 @@ impl Coded {
                 self.unzip(view, budget, out)?;
                 return Ok(None);
             }
-            return Ok(Some(self.digits.start(0)));
+            return Ok(Some(self.digits.start(self.coding.free_digits() as u64)));
         }
         let Kind::Text(level) = &mut self.kind else { return Ok(None) };
         let mut found = Vec::new();
         let decided = level.push(view.plan, budget, &fresh, over, &mut found)?;
         for found in found {
-            out.push(self.outside(view, found));
+            if !self.is_known(view, &found) {
+                out.push(self.outside(view, found));
+            }
         }
         if over {
             return Ok(None);
         }
         // What is decided ends with a group.
         let (digits, bytes) = self.coding.group();
-        let groups = decided / bytes as u64;
+        let groups = (decided / bytes as u64).max(self.coding.free() / bytes as u64);
+        let groups = groups.min((self.base + self.bytes.len() as u64) / bytes as u64);
         let done = usize::try_from(groups * bytes as u64 - self.base).unwrap_or(usize::MAX);
         self.bytes.drain(..done.min(self.bytes.len()));
         self.base = groups * bytes as u64;
@@ -339,13 +405,28 @@ impl Coded {
         true
     }
 
+    /// Whether a match is a value whose digits are looked for by themselves, and in one piece:
+    /// these were found where they stand.
+    fn is_known(&self, view: &View<'_>, found: &Found) -> bool {
+        let Target::Literal(index) = found.target else { return false };
+        let form = view.plan.literal(index);
+        let whole = form.plain && found.end - found.start == form.bytes.expose().len() as u64;
+        let (digits, bytes) = self.coding.group();
+        let first = found.start / bytes as u64 * digits as u64;
+        let last = (found.end.div_ceil(bytes as u64) * digits as u64).min(self.count);
+        whole && self.digits.end(last) - self.digits.start(first) == last - first
+    }
+
     /// A match in the decoded bytes, as one in the normal form.
     fn outside(&self, view: &View<'_>, found: Found) -> Found {
         let (digits, bytes) = self.coding.group();
         let (digits, bytes) = (digits as u64, bytes as u64);
         let known = self.base + self.bytes.len() as u64;
-        let (first, behind) = (found.start / bytes * bytes, found.end.div_ceil(bytes) * bytes);
-        let behind = behind.min(known);
+        // The first digits may be out.
+        let free = self.coding.free();
+        let first = (found.start / bytes * bytes).max(free);
+        let behind = (found.end.div_ceil(bytes) * bytes).min(known).max(first);
+        let found = Found { start: found.start.max(free), end: found.end.max(free), ..found };
         let slice = |from: u64, to: u64| {
             let index = |at: u64| usize::try_from(at.saturating_sub(self.base)).unwrap_or(usize::MAX);
             self.bytes.get(index(from)..index(to)).unwrap_or_default()

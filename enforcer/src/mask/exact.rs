@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    coded::Coding,
     error::MaskError,
     filter::BEGINNING,
     level::DEPTH_MAX,
@@ -54,7 +55,7 @@ impl ExactValue {
     /// Every literal that stands for this value in a normal form, each once.
     pub(super) fn forms(&self) -> Vec<Form> {
         let value = self.value.expose();
-        let mut forms: BTreeSet<(Vec<u8>, bool)> = BTreeSet::new();
+        let mut forms = Forms::new();
         normal_forms(value, &mut forms);
         let wide = wide_forms(value);
         if !value.is_ascii() {
@@ -65,27 +66,33 @@ impl ExactValue {
         for bytes in wide.iter().take(2).chain([value]) {
             for alignment in 0..3 {
                 let standard = digits(bytes, alignment, 3, 6, BASE64);
-                forms.insert((standard.iter().map(|&b| url_safe(b)).collect(), false));
-                forms.insert((standard, false));
+                let coded = Some((Coding::Base64, alignment));
+                forms.insert((standard.iter().map(|&b| url_safe(b)).collect(), false, coded));
+                forms.insert((standard, false, coded));
             }
         }
         for alignment in 0..5 {
-            forms.insert((digits(value, alignment, 5, 5, BASE32), true));
+            let coded = Some((Coding::Base32, alignment));
+            forms.insert((digits(value, alignment, 5, 5, BASE32), true, coded));
         }
         for (before, between) in [("", ""), ("", ":"), ("", " "), ("0x", ","), ("0x", ", ")] {
-            forms.insert((list(value, between, |b| format!("{before}{b:02x}")), true));
+            let coded = (before.is_empty() && between.is_empty()).then_some((Coding::Hex, 0));
+            forms.insert((list(value, between, |b| format!("{before}{b:02x}")), true, coded));
         }
         for between in [",", ", ", " "] {
-            forms.insert((list(value, between, |b| b.to_string()), false));
+            forms.insert((list(value, between, |b| b.to_string()), false, None));
         }
         if let Ok(text) = str::from_utf8(value) {
             for (quote, between) in [("\"", ","), ("\"", ", "), ("'", ","), ("'", ", ")] {
                 let quoted: Vec<String> = text.chars().map(|c| format!("{quote}{c}{quote}")).collect();
-                forms.insert((quoted.join(between).into_bytes(), false));
+                forms.insert((quoted.join(between).into_bytes(), false, None));
             }
         }
-        let form = |(bytes, caseless)| Form { bytes: Secret::new(bytes), caseless };
-        forms.into_iter().filter(|(bytes, _)| bytes.len() >= BEGINNING).map(form).collect()
+        let form = |(bytes, caseless, coded)| {
+            let plain = bytes == *value;
+            Form { bytes: Secret::new(bytes), caseless, coded, plain }
+        };
+        forms.into_iter().filter(|(bytes, ..)| bytes.len() >= BEGINNING).map(form).collect()
     }
 }
 
@@ -95,7 +102,13 @@ pub(super) struct Form {
     pub(super) bytes: SecretBytes,
     /// Letters of either case stand for each other.
     pub(super) caseless: bool,
+    /// How it is coded, and how many bytes of its first group stand before it.
+    pub(super) coded: Option<(Coding, usize)>,
+    /// It is the value itself.
+    pub(super) plain: bool,
 }
+
+type Forms = BTreeSet<(Vec<u8>, bool, Option<(Coding, usize)>)>;
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const BASE32: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -104,17 +117,17 @@ const BASE32: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567ABCDEFGHIJKLMNOPQRST
 ///
 /// A value can end like an escape begins (`...100%`): what follows it is then read as a part
 /// of it, so the value is looked for without that end, too.
-fn normal_forms(value: &[u8], forms: &mut BTreeSet<(Vec<u8>, bool)>) {
+fn normal_forms(value: &[u8], forms: &mut Forms) {
     let mut form = value.to_vec();
     for _ in 0..=DEPTH_MAX {
         let mut cut = Normal::default();
         let taken = Normaliser::default().push(&form, false, &mut cut);
         if taken < form.len() && cut.bytes.len() >= BEGINNING {
-            forms.insert((cut.bytes, false));
+            forms.insert((cut.bytes, false, None));
         }
         let mut whole = Normal::default();
         Normaliser::default().push(&form, true, &mut whole);
-        if !forms.insert((form, false)) {
+        if !forms.insert((form, false, None)) {
             return;
         }
         form = whole.bytes;

@@ -14,12 +14,12 @@ pub(super) const BEGINNING: usize = 5;
 const WINDOW: usize = 4;
 /// Sets bit 5 of every byte: letters of both cases become one.
 const FOLD: u32 = 0x2020_2020;
-/// 2^19 bits, 64 KiB.
-const SMALL_BITS: u32 = 19;
-/// 2^23 bits, 1 MiB, for thousands of exact values.
-const LARGE_BITS: u32 = 23;
-/// From this many windows on the larger table is taken.
-const SMALL_WINDOWS: usize = 40_000;
+/// The set has at least 2^19 bits (64 KiB), at most 2^23 (1 MiB), ...
+const BITS: std::ops::RangeInclusive<u32> = 19..=23;
+/// ... and else this many for a window.
+const BITS_PER_WINDOW: usize = 16;
+/// Entries are found by the first so many bits of their hash.
+const HEAD_BITS: u32 = 16;
 
 /// What to verify at a hit: an index into the masker's rules and literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ struct Entry {
 pub(super) struct Filter {
     shift: u32,
     bits: Vec<u64>,
-    /// By hash, one more than the index of the first entry in `entries`; 0 is none.
+    /// By the first bits of a hash, the index of the first entry in `entries`.
     heads: Vec<u32>,
     /// Sorted by hash.
     entries: Vec<Entry>,
@@ -80,12 +80,13 @@ impl Filter {
             threes.insert(first & 0xff_ffff);
             fours.insert(first);
         }
-        let bits_log = if entries.len() < SMALL_WINDOWS { SMALL_BITS } else { LARGE_BITS };
+        let wanted = (entries.len() * BITS_PER_WINDOW).next_power_of_two().trailing_zeros();
+        let bits_log = wanted.clamp(*BITS.start(), *BITS.end());
         let shift = 32 - bits_log;
         let mut filter = Self {
             shift,
             bits: vec![0; 1 << (bits_log - 6)],
-            heads: vec![0; 1 << bits_log],
+            heads: Vec::with_capacity((1 << HEAD_BITS) + 1),
             entries: Vec::with_capacity(entries.len()),
             ones,
             twos,
@@ -98,11 +99,12 @@ impl Filter {
             filter.entries.push(Entry { hash, window, back, target });
         }
         filter.entries.sort_unstable();
-        for (index, entry) in (1_u32..).zip(&filter.entries) {
-            let head = &mut filter.heads[entry.hash as usize];
-            if *head == 0 {
-                *head = index;
+        let mut index = 0;
+        for head in 0..=(1_u32 << HEAD_BITS) {
+            while filter.entries.get(index).is_some_and(|entry| entry.hash >> (bits_log - HEAD_BITS) < head) {
+                index += 1;
             }
+            filter.heads.push(u32::try_from(index).unwrap_or(u32::MAX));
         }
         filter
     }
@@ -114,10 +116,12 @@ impl Filter {
 
     /// The next of every second position from `from` on where the hash of a window is known.
     pub(super) fn next(&self, hay: &[u8], from: usize) -> Option<usize> {
-        if self.shift == 32 - SMALL_BITS {
-            next_in::<{ 32 - SMALL_BITS }>(&self.bits, hay, from)
-        } else {
-            next_in::<{ 32 - LARGE_BITS }>(&self.bits, hay, from)
+        match self.shift {
+            13 => next_in::<13>(&self.bits, hay, from),
+            12 => next_in::<12>(&self.bits, hay, from),
+            11 => next_in::<11>(&self.bits, hay, from),
+            10 => next_in::<10>(&self.bits, hay, from),
+            _ => next_in::<9>(&self.bits, hay, from),
         }
     }
 
@@ -126,16 +130,13 @@ impl Filter {
         let window = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>);
         let window = window.map(|window| u32::from_le_bytes(*window) | FOLD);
         let found = window.map_or(&[][..], |window| {
-            let head = self.heads[hash(window, self.shift) as usize] as usize;
-            if head == 0 { &[] } else { &self.entries[head - 1..] }
+            let head = (hash(window, self.shift) >> (32 - self.shift - HEAD_BITS)) as usize;
+            let (from, to) = (self.heads[head] as usize, self.heads[head + 1] as usize);
+            &self.entries[from..to]
         });
         let window = window.unwrap_or_default();
-        let hash = hash(window, self.shift);
-        found
-            .iter()
-            .take_while(move |entry| entry.hash == hash)
-            .filter(move |entry| entry.window == window)
-            .map(|entry| (usize::from(entry.back), entry.target))
+        let entries = found.iter().filter(move |entry| entry.window == window);
+        entries.map(|entry| (usize::from(entry.back), entry.target))
     }
 
     /// What could begin with these bytes, of which there are at least four.

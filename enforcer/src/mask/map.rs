@@ -47,6 +47,13 @@ impl Map {
         }
     }
 
+    /// Which byte of the normal form begins at a place of the input, if one does.
+    pub(super) fn back(&self, input: u64) -> Option<u64> {
+        let after = self.0.partition_point(|piece| piece.input <= input);
+        let piece = after.checked_sub(1).and_then(|index| self.0.get(index))?;
+        Some(piece.normal + (input - piece.input))
+    }
+
     /// Nothing before `position` is asked for again.
     pub(super) fn forget(&mut self, position: u64) {
         while self.0.get(1).is_some_and(|next| next.normal <= position) {
@@ -69,6 +76,7 @@ mod tests {
         assert_eq!(starts, [0, 1, 2, 5, 9, 10]);
         let ends: Vec<u64> = (1..=5).map(|at| map.end(at)).collect();
         assert_eq!(ends, [1, 2, 5, 6, 10]);
+        assert_eq!([0, 2, 5, 9].map(|at| map.back(at)), [Some(0), Some(2), Some(3), Some(4)]);
         map.forget(4);
         assert_eq!((map.start(4), map.end(5)), (9, 10));
     }

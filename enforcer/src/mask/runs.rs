@@ -99,6 +99,8 @@ impl Runs {
         let mut decided = view.end();
         let mut from = view.offset(self.at);
         self.at = view.end();
+        let known = self.coded.len();
+        let mut over = self.decode(view, 0, budget, &mut decided, out)?;
         while let Some(run) = next(view, from) {
             if let Some(hold) = self.context(view, run, out)? {
                 decided = decided.min(view.base + hold as u64);
@@ -106,21 +108,34 @@ impl Runs {
             }
             if let Some(hold) = self.coded(view, run, depth, budget)? {
                 decided = decided.min(view.base + hold as u64);
-                self.at = self.at.min(view.base + hold as u64);
+                self.at = self.at.min(self.looked);
             }
             from = run.end;
         }
-        let mut index = 0;
-        while let Some(coded) = self.coded.get_mut(index) {
-            match coded.advance(view, budget, out)? {
-                Some(hold) => {
-                    decided = decided.min(hold);
-                    index += 1;
-                }
-                None => self.coded.remove(index).close(budget),
-            }
+        over.extend(self.decode(view, known, budget, &mut decided, out)?);
+        for index in over.into_iter().rev() {
+            self.coded.remove(index).close(budget);
         }
         Ok(decided)
+    }
+
+    /// Decodes what is new in the runs from `first` on, and gives those that have ended.
+    fn decode(
+        &mut self,
+        view: &View<'_>,
+        first: usize,
+        budget: &mut Budget,
+        decided: &mut u64,
+        out: &mut Vec<Found>,
+    ) -> Result<Vec<usize>, MaskError> {
+        let mut over = Vec::new();
+        for (index, coded) in self.coded.iter_mut().enumerate().skip(first) {
+            match coded.advance(view, budget, out)? {
+                Some(hold) => *decided = hold.min(*decided),
+                None => over.push(index),
+            }
+        }
+        Ok(over)
     }
 
     /// Asks what stands around a run. Gives where it begins if that is not known yet.
@@ -188,7 +203,7 @@ impl Runs {
                     Start::No => {}
                     Start::Unknown => {
                         self.looked = position;
-                        return Ok(Some(at));
+                        return Ok(Some((at + coding.free_digits()).min(run.end)));
                     }
                     Start::Yes => self.coded.push(Coded::new(coding, position, depth, budget)?),
                 }
@@ -217,7 +232,7 @@ fn next(view: &View<'_>, from: usize) -> Option<Run> {
             continue;
         }
         let here = at + RUN_MIN - 1;
-        let start = here - data[..here].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
+        let start = here - data[at..here].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
         let end = here + data[here..].iter().take_while(|byte| is(**byte, TOKEN)).count();
         let open = end == data.len() && !view.last;
         if end - start >= RUN_MIN || open {
@@ -226,11 +241,10 @@ fn next(view: &View<'_>, from: usize) -> Option<Run> {
         at = end + 1;
     }
     // The last run, however short, may go on.
-    let short = data[at.min(data.len())..].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
+    let at = at.min(data.len());
+    let short = data[at..].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
     let end = data.len();
-    let start = end - short;
-    let start = start - data[..start].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
-    (!view.last && short > 0).then_some(Run { start, end, open: true })
+    (!view.last && short > 0).then_some(Run { start: end - short, end, open: true })
 }
 
 impl Coding {

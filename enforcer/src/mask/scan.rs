@@ -351,7 +351,13 @@ fn literal(view: &View<'_>, open: &Open, index: u32, out: &mut Vec<Found>) -> Re
         return Ok(view.last);
     }
     let end = open.start + common as u64;
-    out.push(view.found_at(open.input, open.start, end, open.target)?);
+    let mut found = view.found_at(open.input, open.start, end, open.target)?;
+    if let Some((coding, alignment)) = form.coded {
+        let placeholder = || view.plan.entity(open.target).placeholder().into_bytes();
+        let text = found.text.unwrap_or_else(placeholder);
+        found.text = Some(coding.stand_in(&text, alignment, literal));
+    }
+    out.push(found);
     Ok(true)
 }
 

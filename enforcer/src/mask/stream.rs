@@ -125,7 +125,7 @@ impl StreamMasker {
             }
             self.failed = Some(error.clone());
         })?;
-        let decided = whole_texts(found, decided);
+        let decided = whole_texts(plan, found, decided);
         Ok(usize::try_from(decided.saturating_sub(self.base)).unwrap_or(usize::MAX))
     }
 
@@ -157,7 +157,8 @@ impl StreamMasker {
                 out.extend_from_slice(slice(at, found.start));
                 // What reaches over its end is masked with it: the value is not this one.
                 let over = |other: &Found| other.start < found.end && other.end > found.end;
-                let reached = ready[index + 1..].iter().any(|other| !other.observed && over(other));
+                let shows = !self.plan.early(found.target);
+                let reached = shows && ready[index + 1..].iter().any(|other| !other.observed && over(other));
                 let text = found.text.clone().filter(|_| !reached);
                 let text = text.unwrap_or_else(|| entity.placeholder().into_bytes());
                 let wide = found.end <= end && is_wide(slice(found.start, found.end));
@@ -177,9 +178,11 @@ impl StreamMasker {
 
 /// How much of what is decided can go out: what stands in place of a value goes out when all
 /// of the value is decided, since something else may still reach over its end.
-fn whole_texts(found: &[Found], mut decided: u64) -> u64 {
+fn whole_texts(plan: &Plan, found: &[Found], mut decided: u64) -> u64 {
     loop {
-        let cut = |found: &&Found| found.text.is_some() && found.start < decided && found.end > decided;
+        let cut = |found: &&Found| {
+            !plan.early(found.target) && found.start < decided && found.end > decided && !found.observed
+        };
         match found.iter().filter(cut).map(|found| found.start).min() {
             Some(start) => decided = start,
             None => return decided,
