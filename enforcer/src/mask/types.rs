@@ -53,6 +53,12 @@ impl Masked {
         Self::default()
     }
 
+    /// Masked bytes in another writing: escaped, coded, or in a frame. Nothing that was not
+    /// masked may be added.
+    pub fn written<B: Into<Bytes>>(&self, write: impl FnOnce(&[u8]) -> B) -> Self {
+        Self(write(&self.0).into())
+    }
+
     /// Masked bytes after each other; those of a single one are not copied.
     pub fn join(mut parts: Vec<Self>) -> Self {
         parts.retain(|part| !part.is_empty());

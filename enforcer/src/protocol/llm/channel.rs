@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::LlmError;
+use super::events::written;
 use super::shape::Carries;
 use super::template::Template;
 use crate::mask::{Findings, MaskError, MaskedText, Masker, Place, StreamMasker};
@@ -188,7 +189,7 @@ impl Channels {
             Some((key, name)) => (key.trim_end_matches('.').to_owned(), name.clone()),
             None => (channel.key.clone(), MaskedText::default()),
         };
-        let arguments = self.masker.text(&String::from_utf8_lossy(&channel.arguments)).0;
+        let arguments = MaskedText::from(&written(channel.arguments.clone()));
         self.call(ToolCall { channel: at, name, arguments, complete: !channel.cut });
     }
 

@@ -17,8 +17,9 @@ use crate::mask::{Findings, Masked, Masker, Place};
 pub enum Part {
     /// Looked at for everything.
     Text(Bytes),
-    /// Coded by its maker: looked at for known values only.
-    Opaque(Masked),
+    /// Masked already, or coded by its maker and looked at for known values only. What stands in
+    /// place of a value can look like one, so a second look would change it again.
+    Done(Masked),
 }
 
 impl Part {
@@ -40,7 +41,7 @@ impl Part {
 /// An event of our own, that goes out before the one at hand.
 #[derive(Debug)]
 pub struct Own {
-    pub payload: Vec<u8>,
+    pub payload: Vec<Part>,
     pub frame: Vec<u8>,
 }
 
@@ -137,10 +138,10 @@ impl Events {
             let at = pieces.iter().rev().find(|(key, _)| *key == ended.key).map(|(_, at)| *at);
             let edit = passed.edits.iter_mut().find(|edit| Some(edit.range.start) == at);
             match edit {
-                Some(Edit { with: Part::Text(text), .. }) => {
-                    let mut with = text.to_vec();
-                    escape(&ended.rest, &mut with);
-                    *text = with.into();
+                Some(Edit { with: Part::Done(text), .. }) => {
+                    let mut rest = Vec::new();
+                    escape(&ended.rest, &mut rest);
+                    *text = text.written(|before| [before, &rest].concat());
                 }
                 _ => events.extend(own(ended)),
             }
@@ -232,7 +233,7 @@ impl Events {
         if self.strict && with.as_bytes() != raw && signed() {
             return Err(LlmError::SignedThinking);
         }
-        edits.push(Edit { range: doc.range(node), with: Part::Opaque(with) });
+        edits.push(Edit { range: doc.range(node), with: Part::Done(with) });
         Ok(())
     }
 
@@ -246,7 +247,7 @@ impl Events {
                     self.channels.found(&findings);
                     masked
                 }
-                Part::Opaque(masked) => masked,
+                Part::Done(masked) => masked,
             };
             sealed.push(masked);
         }
@@ -286,7 +287,7 @@ impl Edit {
     fn string(doc: &Doc<'_>, node: Node, text: &[u8]) -> Self {
         let mut with = Vec::with_capacity(text.len());
         escape(text, &mut with);
-        Self { range: doc.range(node), with: Part::Text(with.into()) }
+        Self { range: doc.range(node), with: Part::Done(written(with)) }
     }
 }
 
@@ -294,7 +295,12 @@ fn own(ended: Ended) -> Option<Own> {
     let template = ended.template.filter(|_| !ended.rest.is_empty())?;
     let mut text = Vec::with_capacity(ended.rest.len());
     escape(&ended.rest, &mut text);
-    Some(Own { payload: template.around(&text), frame: template.frame })
+    Some(Own { payload: template.around(written(text)), frame: template.frame })
+}
+
+/// What was masked, as it is written in an event.
+pub fn written(masked: impl Into<Bytes>) -> Masked {
+    Masked::empty().written(|_| masked)
 }
 
 /// A value of which nothing came before, and nothing follows.
@@ -325,9 +331,9 @@ pub fn parts(event: &Bytes, edits: Vec<Edit>) -> Vec<Part> {
         at = edit.range.end;
         match edit.with {
             Part::Text(with) => text.extend_from_slice(&with),
-            opaque @ Part::Opaque(_) => {
+            done @ Part::Done(_) => {
                 parts.push(Part::Text(std::mem::take(&mut text).into()));
-                parts.push(opaque);
+                parts.push(done);
             }
         }
     }

@@ -130,7 +130,7 @@ pub fn rejoin(event: &[u8], fields: &Fields, data: Vec<Part>) -> Vec<Part> {
                 let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
                 Part::Text(lines.join(&again[..]).into())
             }
-            opaque @ Part::Opaque(_) => opaque,
+            done @ Part::Done(_) => done,
         });
     }
     parts.push(Part::Text(Bytes::copy_from_slice(&event[last.end..])));

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use super::channel::ToolCall;
-use super::events::{Events, Own, Part, Passed, parts};
+use super::events::{Events, Own, Part, Passed, parts, written};
 use super::framing::{Answer, Framing};
 use super::json::{Doc, Kind};
 use super::list::List;
@@ -190,23 +190,30 @@ impl LlmStream {
     /// Writes events of our own.
     fn own(&mut self, own: Vec<Own>, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         for Own { payload, frame } in own {
-            let text = match self.framing {
-                Framing::Sse => [&frame, &b"data: "[..], &payload, b"\n\n"].concat(),
-                Framing::Lines => [&payload, &b"\n"[..]].concat(),
-                Framing::List => [&payload, &b",\n"[..]].concat(),
-                Framing::Messages => payload,
+            let (before, after) = match self.framing {
+                Framing::Sse => ([&frame, &b"data: "[..]].concat(), "\n\n"),
+                Framing::Lines => (Vec::new(), "\n"),
+                Framing::List => (Vec::new(), ",\n"),
+                Framing::Messages => (Vec::new(), ""),
                 Framing::Frames => {
                     let wrapped = frame.first() == Some(&WRAPPED);
-                    let headers = frame.get(1..).unwrap_or_default();
-                    let payload = self.events.seal(vec![Part::Text(payload.into())])?.into_bytes();
+                    let headers = Bytes::copy_from_slice(frame.get(1..).unwrap_or_default());
+                    let payload = self.events.seal(payload)?.into_bytes();
                     let payload = if wrapped { wrap(&payload) } else { payload };
-                    out.push(self.frame(eventstream::write(headers, &payload)?)?);
+                    out.push(self.frame(&headers, &payload)?);
                     continue;
                 }
             };
-            out.push(self.events.seal(vec![Part::Text(text.into())])?);
+            out.push(self.around(before.into(), payload, after.into())?);
         }
         Ok(())
+    }
+
+    fn around(&mut self, before: Bytes, payload: Vec<Part>, after: Bytes) -> Result<Masked, LlmError> {
+        let mut parts = vec![Part::Text(before)];
+        parts.extend(payload);
+        parts.push(Part::Text(after));
+        self.events.seal(Part::merge(parts))
     }
 
     fn push_sse(&mut self, bytes: &[u8], out: &mut Vec<Masked>) -> Result<(), LlmError> {
@@ -327,8 +334,7 @@ impl LlmStream {
     /// The last element stands before the bracket, and nothing between.
     fn end_list(&mut self, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         for Own { payload, .. } in self.events.end()? {
-            let text = [&b",\n"[..], &payload].concat();
-            out.push(self.events.seal(vec![Part::Text(text.into())])?);
+            out.push(self.around(",\n".into(), payload, Bytes::new())?);
         }
         Ok(())
     }
@@ -348,26 +354,35 @@ impl LlmStream {
         let payload = inner.as_ref().map_or(&frame.payload, |(inner, _)| inner);
         let passed = self.events.event(payload, &template)?.unwrap_or_default();
         self.own(passed.own, out)?;
-        let masked = self.events.seal(parts(payload, passed.edits))?.into_bytes();
-        if masked == payload {
-            out.push(self.frame(frame.raw)?);
-            return Ok(());
-        }
+        let masked = self.events.seal(parts(payload, passed.edits))?;
         let outer = match &inner {
             None => masked,
             Some((_, at)) => {
-                let coded = STANDARD.encode(&masked);
-                [&frame.payload[..at.start], coded.as_bytes(), &frame.payload[at.end..]].concat().into()
+                let coded = masked.written(|masked| STANDARD.encode(masked));
+                let text = |range| Part::Text(frame.payload.slice(range));
+                let end = frame.payload.len();
+                self.events.seal(vec![text(0..at.start), Part::Done(coded), text(at.end..end)])?
             }
         };
-        out.push(self.frame(eventstream::write(&frame.headers, &outer)?)?);
+        if outer.as_bytes() == frame.payload {
+            self.beside(&frame.headers)?;
+            out.push(written(frame.raw));
+        } else {
+            out.push(self.frame(&frame.headers, outer.as_bytes())?);
+        }
         Ok(())
     }
 
-    /// A frame as a whole, whose payload was masked. What else it says is not changed.
-    fn frame(&mut self, frame: Bytes) -> Result<Masked, LlmError> {
-        let (masked, findings) = self.masker.mask(&frame);
-        if findings.is_empty() { Ok(masked) } else { Err(LlmError::Beside) }
+    /// A frame whose payload was masked.
+    fn frame(&mut self, headers: &Bytes, payload: &[u8]) -> Result<Masked, LlmError> {
+        self.beside(headers)?;
+        Ok(written(eventstream::write(headers, payload)?))
+    }
+
+    /// What a frame is called by is looked at, and not changed.
+    fn beside(&mut self, headers: &Bytes) -> Result<(), LlmError> {
+        let masked = self.events.seal(vec![Part::Text(headers.clone())])?;
+        if masked.as_bytes() == headers { Ok(()) } else { Err(LlmError::Beside) }
     }
 
     fn message_parts(&mut self, bytes: Bytes) -> Result<Vec<Masked>, LlmError> {

@@ -1,8 +1,12 @@
 //! The form of an event of our own: the last one of the same channel, with nothing in it
 //! but what says where its text belongs.
 
+use bytes::Bytes;
+
+use super::events::Part;
 use super::json::{Doc, Kind, Node};
 use super::shape;
+use crate::mask::Masked;
 
 /// Members that an event of ours must not repeat.
 const ENDS: &[&str] = &["finishReason", "finishMessage", "finish_reason"];
@@ -33,8 +37,9 @@ impl Template {
     }
 
     /// The event with this between the quotes.
-    pub fn around(&self, escaped: &[u8]) -> Vec<u8> {
-        [&self.before, escaped, &self.after].concat()
+    pub fn around(&self, escaped: Masked) -> Vec<Part> {
+        let text = |text: &[u8]| Part::Text(Bytes::copy_from_slice(text));
+        vec![text(&self.before), Part::Done(escaped), text(&self.after)]
     }
 }
 
@@ -119,7 +124,12 @@ mod tests {
             Err(_) => doc.get(node, key).unwrap(),
         });
         let pieces: Vec<_> = shape::read(&doc).pieces.iter().map(|piece| piece.node).collect();
-        String::from_utf8(Template::of(&doc, node, &pieces, Vec::new()).around(b"X")).unwrap()
+        let parts = Template::of(&doc, node, &pieces, Vec::new()).around(Masked::empty().written(|_| "X"));
+        let bytes = parts.iter().flat_map(|part| match part {
+            Part::Text(text) => text.to_vec(),
+            Part::Done(masked) => masked.as_bytes().to_vec(),
+        });
+        String::from_utf8(bytes.collect()).unwrap()
     }
 
     #[test]

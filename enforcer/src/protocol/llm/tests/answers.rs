@@ -2,9 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{MASKED, SECRET, joined, masker, pass, plain_stream, stream, values};
+use super::kit::{MASKED, SECRET, exact, joined, masker, pass, plain_stream, stream, values};
+use crate::mask::{Layer, Masker, Strategy, SurrogateKey};
 use crate::protocol::llm::shape::Dialect;
-use crate::protocol::llm::{CALL_MAX_BYTES, CHANNELS_MAX, EVENT_MAX_BYTES, Framing, LlmError, eventstream};
+use crate::protocol::llm::{
+    Answer, CALL_MAX_BYTES, CHANNELS_MAX, EVENT_MAX_BYTES, Framing, LlmError, LlmStream, eventstream,
+};
+use crate::secret::SecretBytes;
 
 /// The events of an answer, and where its client finds its text.
 struct Script {
@@ -339,6 +343,27 @@ fn the_last_event_of_gemini_takes_what_is_held() {
         let bytes = script.frame(&[event(begin), event(end), event("!")]);
         let (out, _) = pass(stream(script.framing, script.dialect), &[&bytes]).unwrap();
         assert_eq!(joined(&values(script.framing, &out), script.pointer), format!("{MASKED}!"));
+    }
+}
+
+#[test]
+fn what_stands_in_place_of_a_token_is_not_masked_again() {
+    let key = SurrogateKey::new(&SecretBytes::from("0123456789abcdef0123456789abcdef")).unwrap();
+    let mut layer = Layer::default();
+    layer.name("GITHUB_TOKEN", Strategy::FormatPreserving).unwrap();
+    let masker = Masker::keyed(&layer.into(), &[], Some(key)).unwrap();
+    let token = "ghp_0123456789abcdefghijklmnopqrstuvwxyz";
+    let text = format!("a \"{token}\".");
+    let whole = masker.text(&text).0;
+    assert!(whole.as_str().contains("ghp_") && !whole.as_str().contains(token), "{whole}");
+    for script in scripts() {
+        let answer = Answer { framing: script.framing, dialect: script.dialect };
+        for pieces in [letters(&text), vec![text.as_str()], vec![&text[..20], &text[20..]]] {
+            let stream = LlmStream::new(answer, &masker, exact(), true);
+            let (out, _) = pass(stream, &[&script.bytes(&pieces)]).unwrap();
+            let values = values(script.framing, &out);
+            assert_eq!(joined(&values, script.pointer), whole.as_str(), "{:?}", script.dialect);
+        }
     }
 }
 
