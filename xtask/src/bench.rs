@@ -49,34 +49,46 @@ const PEERS: &[(&str, Source)] = &[
 
 /// What `--only` says for the masking engine, which needs no host.
 const MASK: &str = "mask";
+/// And for its false positives.
+const CORPUS: &str = "corpus";
+const MASK_PROGRAM: &str = "enforcer-mask-bench";
 
 /// Sets up, builds and measures.
 pub fn all(args: &Args) -> Result<()> {
     match args.only.as_deref() {
         Some(MASK) => mask(args),
+        Some(CORPUS) => corpus(),
         Some(_) => hosts(args),
-        None => hosts(args).and_then(|()| mask(args)),
+        None => hosts(args).and_then(|()| mask(args)).and_then(|()| corpus()),
     }
 }
 
 /// The masking engine beside other ways to do the same, in one thread.
 fn mask(args: &Args) -> Result<()> {
-    let root = root();
-    let program = "enforcer-mask-bench";
-    run(Command::new("cargo").current_dir(&root).args([
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "enforcer-bench",
-        "--bin",
-        program,
-    ]))?;
-    let mut command = Command::new(root.join("target/release").join(program));
-    command.arg("suite").arg("--dir").arg(root.join("target/bench"));
+    let mut command = Command::new(mask_program()?);
+    command.arg("suite").arg("--dir").arg(root().join("target/bench"));
     let repetitions = args.repetitions.unwrap_or(if args.quick { 3 } else { 10 });
     run(command.arg("--repetitions").arg(repetitions.to_string()))
+}
+
+fn mask_program() -> Result<PathBuf> {
+    let mut build = Command::new("cargo");
+    build.current_dir(root()).args(["build", "--quiet", "--release", "--locked"]);
+    run(build.args(["--package", "enforcer-bench", "--bin", MASK_PROGRAM]))?;
+    Ok(root().join("target/release").join(MASK_PROGRAM))
+}
+
+/// What the masker finds in packages, lock files, images, logs.
+fn corpus() -> Result<()> {
+    let packages = crate::corpus::gather()?;
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let sources = home.context("neither CARGO_HOME nor HOME is set")?.join("registry/src");
+    let mut registries = std::fs::read_dir(&sources).with_context(|| sources.display().to_string())?;
+    let crates = registries.next().context("cargo has unpacked no crate")??.path();
+    let mut command = Command::new(mask_program()?);
+    command.arg("corpus").arg("--packages").arg(packages).arg("--crates").arg(crates);
+    run(command.arg("--dir").arg(root().join("target/bench")))
 }
 
 /// The enforcer beside other proxies.

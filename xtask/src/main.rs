@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod clients;
 mod containers;
+mod corpus;
 mod dist;
 mod ebpf;
 mod escapes;

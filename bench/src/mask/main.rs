@@ -6,6 +6,7 @@
 
 mod bodies;
 mod clock;
+mod corpus;
 mod engines;
 mod keywords;
 #[path = "../machine.rs"]
@@ -33,6 +34,8 @@ struct Cli {
 enum Part {
     /// Everything, as tables
     Suite(report::Args),
+    /// False positives on files of packages
+    Corpus(corpus::Args),
     /// One engine on one text for some seconds, for a profiler
     Loop(speed::LoopArgs),
 }
@@ -40,6 +43,7 @@ enum Part {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().part {
         Part::Suite(args) => report::run(&args),
+        Part::Corpus(args) => corpus::run(&args),
         Part::Loop(args) => speed::profiled(&args),
     }
 }
