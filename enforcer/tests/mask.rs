@@ -109,3 +109,20 @@ fn detectors_are_listed() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(text.lines().any(|line| line.contains("secrets") && line.contains("GITHUB_TOKEN")), "{text}");
 }
+
+#[test]
+fn what_the_documentation_shows_loads() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/masking.md")).unwrap();
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).map(|b| b.split("```").next().unwrap()).collect();
+    let [mask, detectors] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    let dir = tempfile::tempdir().unwrap();
+    let rule: String = mask.lines().map(|line| format!("    {line}\n")).collect();
+    let policy = format!("version: 1\nname: p\nrules:\n  - id: r\n    allow: true\n{rule}");
+    fs::write(dir.path().join("p.yaml"), policy).unwrap();
+    let out = enforcer(&["policy", "check", "--dir", dir.path().to_str().unwrap()], "");
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let file = dir.path().join("detectors");
+    fs::write(&file, detectors).unwrap();
+    let out = enforcer(&["mask", "check", file.to_str().unwrap()], "");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "1 detectors load\n", "{out:?}");
+}
