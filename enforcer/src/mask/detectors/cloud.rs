@@ -5,9 +5,14 @@ use crate::mask::{byteset::ByteSet, check::Check, rule::Detector};
 
 /// The table.
 pub(super) static CLOUD: &[Detector] = &[
-    secret("aws-access-key-id", "AWS_ACCESS_KEY_ID", "A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}")
+    secret("aws-access-key-id", "AWS_ACCESS_KEY_ID", "A(?:KIA|SIA)[A-Z0-9]{16}")
         .yes(&[&["AKIA", A16], &["AKIA", "AKIA", A16], &["ASIA", A16]])
         .no(&[&["AKIA", "abcdefghijklmnop"]]),
+    // In base64 of programs these two are not rare.
+    token("aws-context-key-id", "AWS_ACCESS_KEY_ID", "A(?:BIA|CCA)[A-Z0-9]{16}")
+        .between(ByteSet::BASE64)
+        .yes(&[&["ABIA", "B1C2D3E4F5G6H7J8"]])
+        .no(&[&["xABIA", "B1C2D3E4F5G6H7J8"]]),
     secret("aws-secret-access-key", "AWS_SECRET_ACCESS_KEY", r#"(?i:secret[_-]?(?:access[_-]?)?key)["'\] \t]{0,8}(?:=>|[:=>]|,)[\\"' \t]{0,8}(?<secret>[A-Za-z0-9/+]{40})"#)
         .not_before(ByteSet::BASE64)
         .check(Check::Random)
