@@ -34,7 +34,7 @@ use super::tap::Tap;
 use super::{Conn, Settings, Stop, WireBody, headers};
 
 /// What a decoded piece takes of a task's turn (tokio gives 128): about 1 MiB a turn.
-const PIECE_COST: usize = 4;
+pub(super) const PIECE_COST: usize = 4;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]

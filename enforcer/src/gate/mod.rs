@@ -11,6 +11,7 @@
 //!
 //! **Invariant**: nothing of a request is forwarded before its verdict is recorded.
 
+mod along;
 pub mod body;
 mod conn;
 mod deny;

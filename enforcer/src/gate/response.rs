@@ -10,6 +10,7 @@ use crate::protocol::grpc;
 use crate::protocol::llm::{self, Answer};
 use crate::session::{Direction, Side};
 
+use super::along::Along;
 use super::body::{Broken, Carry, Said};
 use super::masking::Model;
 use super::{Conn, Gate, Stop, WireBody, headers, request};
@@ -61,6 +62,9 @@ impl Delivery<'_> {
             return Ok(Response::from_parts(parts, body));
         }
         let model = self.model(&parts.headers)?;
+        let plain = self.masker.filter(|_| codings.as_ref().is_some_and(Vec::is_empty));
+        let known = plain.map(|_| self.conn.subject.exact(self.selection)).transpose();
+        let body = Along::new(body, known.map_err(request::mask_unavailable)?);
         let carry = Carry {
             conn: self.conn,
             statement: self.statement,

@@ -191,6 +191,47 @@ async fn what_cannot_be_read_or_is_too_large_does_not_go_out() {
     kit.recorded_text(unreadable).await;
 }
 
+/// What comes back of an upstream that answers with this body, which ends where it is whole.
+async fn answered(body: &[u8], size: usize) -> Option<Vec<u8>> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let script: &'static [u8] = [head.as_bytes(), body].concat().leak();
+    let kit = Kit::start(Options { script: Some(script), ..Options::default() }).await;
+    let mut client = kit.h1("masked.test").await;
+    let response = client.send(kit.request("masked.test", "/").body(crate::kit::client::empty()).unwrap());
+    let mut body = response.await.ok()?.into_body();
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        all.extend_from_slice(&frame.ok()?.into_data().unwrap());
+    }
+    (all.len() == size).then_some(all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_passes_as_it_is_unless_a_registered_value_is_in_it() {
+    let clean = b"nothing in here".repeat(20);
+    let secret = [&clean[..], SECRET.as_bytes(), &clean[..]].concat();
+    for pack in [gzip, zstd, |text: &[u8]| gzip(&tar(text))] {
+        let (clean, secret) = (pack(&clean), pack(&secret));
+        assert_eq!(answered(&clean, clean.len()).await.as_deref(), Some(&clean[..]));
+        assert_eq!(answered(&secret, secret.len()).await, None, "it came whole");
+    }
+    for whole in [zip(&clean, 0), gzip(&clean)[..30].to_vec(), b"\x1f\x8b\x08 by chance".to_vec(), vec![0x1f]]
+    {
+        assert_eq!(answered(&whole, whole.len()).await.as_deref(), Some(&whole[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_is_unpacked_along_up_to_the_limit() {
+    let mut text = vec![b' '; 8 * MIB - SECRET.len()];
+    text.extend_from_slice(SECRET.as_bytes());
+    let within = gzip(&text);
+    assert_eq!(answered(&within, within.len()).await, None, "it came whole");
+    text.insert(0, b' ');
+    let behind = gzip(&text);
+    assert_eq!(answered(&behind, behind.len()).await.as_deref(), Some(&behind[..]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs_end_at_the_limit() {
     let kit = Kit::start(Options::default()).await;

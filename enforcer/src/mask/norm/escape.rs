@@ -115,6 +115,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How many zeros stand here, up to the longest unit: padding is one.
+    fn zeros(self) -> u8 {
+        short(self.raw.iter().take(ESCAPE_MAX_BYTES).take_while(|b| **b == 0).count())
+    }
+
     fn digit(self, at: usize, radix: u32) -> Result<u32, Stop> {
         char::from(self.byte(at)?).to_digit(radix).ok_or(Stop::Not)
     }
@@ -164,7 +169,8 @@ pub(super) fn read(r: Reader<'_>, quoted: Quoted) -> Step {
         b'&' => entity(r),
         b'=' => equals(r, quoted),
         0x1b => terminal(r),
-        0 | b'\r' => Ok(Unit::nothing(1)),
+        0 => Ok(Unit::nothing(r.zeros())),
+        b'\r' => Ok(Unit::nothing(1)),
         _ => foreign(r),
     }
 }
