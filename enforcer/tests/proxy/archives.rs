@@ -101,8 +101,11 @@ const FORM: &[(&str, &str)] = &[("content-type", "multipart/form-data; boundary=
 const CODED: &[(&str, &str)] = &[("content-encoding", "gzip")];
 const TYPED: &[(&str, &str)] = &[("content-type", "application/octet-stream")];
 
+/// A name, header fields and a body.
+type Packed = (&'static str, &'static [(&'static str, &'static str)], Vec<u8>);
+
 /// A text in everything that it can be packed in.
-fn packed(text: &[u8]) -> Vec<(&'static str, &'static [(&'static str, &'static str)], Vec<u8>)> {
+fn packed(text: &[u8]) -> Vec<Packed> {
     vec![
         ("gzip", NONE, gzip(text)),
         ("gzip with a type", TYPED, gzip(text)),

@@ -202,8 +202,11 @@ fn digits(text: &[u8], radix: u32) -> Option<u32> {
     text.iter().try_fold(0_u32, |sum, b| sum.checked_mul(radix)?.checked_add(char::from(*b).to_digit(radix)?))
 }
 
+/// What undoes one escape at the beginning of some bytes: what it gives, and its length.
+type Undo = fn(&[u8]) -> Option<(Vec<u8>, usize)>;
+
 /// Undoes an escape wherever `at` knows one, up to four times over: each stage counts.
-fn stages(out: &[u8], at: fn(&[u8]) -> Option<(Vec<u8>, usize)>) -> Vec<Vec<u8>> {
+fn stages(out: &[u8], at: Undo) -> Vec<Vec<u8>> {
     let mut text = out.to_vec();
     let mut found = vec![text.clone()];
     for _ in 0..4 {
