@@ -74,7 +74,7 @@ struct Counted {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let maskers = SETS.map(|(set, _)| Some(Masker::new(&Selection::parse([set]).ok()?, &[]).ok()?));
+    let maskers = SETS.map(|(set, _)| Masker::new(&Selection::parse([set]).ok()?, &[]).ok());
     let mut counted = Counted::default();
     for (root, most) in [(&args.packages, u64::MAX), (&args.crates, FROM_CRATE)] {
         for package in sorted(root)? {
