@@ -6,8 +6,6 @@
 //! position, wherever a match begins. A bit set of the windows' hashes stays in the
 //! nearest caches; a hit names what to verify there.
 
-use std::collections::BTreeSet;
-
 /// Bytes of a beginning.
 pub(super) const BEGINNING: usize = 5;
 /// Bytes of a window.
@@ -66,20 +64,26 @@ pub(super) fn fold(byte: u8) -> u8 {
 impl Filter {
     /// Builds the filter from beginnings and what they stand for.
     pub(super) fn new(beginnings: &[([u8; BEGINNING], Target)]) -> Self {
-        let mut entries = BTreeSet::new();
-        let (mut threes, mut fours) = (BTreeSet::new(), BTreeSet::new());
+        let mut entries = Vec::with_capacity(2 * beginnings.len());
+        let (mut threes, mut fours) = (Vec::new(), Vec::new());
         let (mut ones, mut twos) = ([0_u64; 4], vec![0_u64; 65536 / 64]);
         for (beginning, target) in beginnings {
             let [a, b, c, d, e] = beginning.map(|byte| u32::from(fold(byte)));
             let first = a | b << 8 | c << 16 | d << 24;
-            entries.insert((first, 0, *target));
-            entries.insert((b | c << 8 | d << 16 | e << 24, 1, *target));
+            entries.push((first, 0, *target));
+            entries.push((b | c << 8 | d << 16 | e << 24, 1, *target));
             ones[(a >> 6) as usize] |= 1 << (a & 63);
             let two = first & 0xffff;
             twos[(two >> 6) as usize] |= 1 << (two & 63);
-            threes.insert(first & 0xff_ffff);
-            fours.insert(first);
+            threes.push(first & 0xff_ffff);
+            fours.push(first);
         }
+        for list in [&mut threes, &mut fours] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        entries.sort_unstable();
+        entries.dedup();
         let wanted = (entries.len() * BITS_PER_WINDOW).next_power_of_two().trailing_zeros();
         let bits_log = wanted.clamp(*BITS.start(), *BITS.end());
         let shift = 32 - bits_log;
@@ -90,8 +94,8 @@ impl Filter {
             entries: Vec::with_capacity(entries.len()),
             ones,
             twos,
-            threes: threes.into_iter().collect(),
-            fours: fours.into_iter().collect(),
+            threes,
+            fours,
         };
         for (window, back, target) in entries {
             let hash = hash(window, shift);

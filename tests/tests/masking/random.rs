@@ -175,7 +175,7 @@ fn no_random_secret_comes_out_in_any_form_on_any_way() {
                         return;
                     }
                     batch(seed, at, BATCH.min(cases - at * BATCH), &forms, &all);
-                    if (at + 1) % 500 == 0 {
+                    if (at + 1).is_multiple_of(500) {
                         let seconds = begun.elapsed().as_secs();
                         println!(
                             "soak: batch {} of {last} after {seconds} s; ENFORCER_SOAK_BATCH={at} goes on",

@@ -137,7 +137,8 @@ fn an_image_with_a_known_value_in_it_does_not_leave() {
     for (before, (name, alphabet)) in
         [("standard", BASE64_STANDARD), ("URL-safe", BASE64_URL_SAFE)].into_iter().cycle().take(6).enumerate()
     {
-        let noise: Vec<u8> = (0..6_000_u32 + before as u32).map(|at| ((at * at) >> 3) as u8).collect();
+        let noise: Vec<u8> =
+            (0..6_000 + before).map(|at| u8::try_from(((at * at) >> 3) & 0xff).unwrap_or_default()).collect();
         let image = [b"\x89PNG\r\n\x1a\n", &noise[..], TYPED.as_bytes(), &noise].concat();
         let source = json!({ "type": "base64", "media_type": "image/png", "data": alphabet.encode(image) });
         let content =
