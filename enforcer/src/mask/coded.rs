@@ -46,7 +46,7 @@ impl Coding {
     pub(super) const ALL: [Self; 3] = [Self::Base64, Self::Hex, Self::Base32];
 
     /// Bits of a digit.
-    fn bits(self) -> u32 {
+    const fn bits(self) -> u32 {
         match self {
             Self::Base64 => 6,
             Self::Hex => 4,
@@ -137,10 +137,18 @@ impl Coding {
         count
     }
 
+    /// How many digits have to look decoded.
+    pub(super) const fn wanted(self) -> usize {
+        (LOOK_BYTES * 8).div_ceil(self.bits() as usize)
+    }
+
+    /// The least of these.
+    pub(super) const SHORTEST: usize = Self::Base64.wanted();
+
     /// Whether these digits, of a run that ends here or is `open`, begin something that was
     /// text, or compressed.
     pub(super) fn start(self, run: &[u8], open: bool) -> Start {
-        let wanted = (LOOK_BYTES * 8).div_ceil(self.bits() as usize);
+        let wanted = self.wanted();
         // Most words are too short, or are told from their first digit.
         if (!open && run.len() < wanted) || !self.can_begin(run[0]) {
             return Start::No;

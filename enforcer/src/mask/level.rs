@@ -25,8 +25,9 @@ pub const DEPTH_MAX: u8 = 5;
 pub const LEVELS_MAX: usize = 64;
 /// Bytes that one level looks at in one go; it bounds what is kept.
 const BLOCK_BYTES: usize = 16 * 1024;
-/// Bytes that are kept behind what is decided, for what looks back.
-pub(super) const LOOK_BEHIND: usize = 128;
+/// Bytes that are kept behind what is decided: of what goes out while it is looked at, and of
+/// what stands before that.
+const LOOK_BEHIND: usize = 384;
 /// Of a longer unit that was undone nothing begins inside.
 const ESCAPE_BYTES: usize = 12;
 

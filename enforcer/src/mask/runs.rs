@@ -104,7 +104,6 @@ impl Runs {
         while let Some(run) = next(view, from) {
             if let Some(hold) = self.context(view, run, out)? {
                 decided = decided.min(view.base + hold as u64);
-                self.at = self.at.min(view.base + hold as u64);
             }
             if let Some(hold) = self.coded(view, run, depth, budget)? {
                 decided = decided.min(view.base + hold as u64);
@@ -138,8 +137,13 @@ impl Runs {
         Ok(over)
     }
 
-    /// Asks what stands around a run. Gives where it begins if that is not known yet.
-    fn context(&self, view: &View<'_>, run: Run, out: &mut Vec<Found>) -> Result<Option<usize>, MaskError> {
+    /// Asks what stands around a run. Gives from where it has to wait if that is not known yet.
+    fn context(
+        &mut self,
+        view: &View<'_>,
+        run: Run,
+        out: &mut Vec<Found>,
+    ) -> Result<Option<usize>, MaskError> {
         let Some(contexts) = &view.plan.contexts else { return Ok(None) };
         let data = view.data;
         // A run that goes on from what is decided was looked at before.
@@ -153,8 +157,14 @@ impl Runs {
         let incomplete = run.open || (!view.last && run.end + AFTER_BYTES > data.len());
         if incomplete {
             let begun = &data[run.start..run.end];
-            let expects = contexts.expects(before, begun) || (entropy && length <= UNKNOWN_MAX_BYTES);
-            return Ok(expects.then_some(run.start));
+            let whole = entropy && length <= UNKNOWN_MAX_BYTES;
+            if !whole && !contexts.expects(before, begun) {
+                return Ok(None);
+            }
+            // Looked at again with more of it; it may go out up to where a value could begin.
+            self.at = self.at.min(view.base + run.start as u64);
+            let hold = if whole { Some(0) } else { contexts.hold(before, begun) };
+            return Ok(hold.map(|from| run.start + from));
         }
         let after = &data[run.end..data.len().min(run.end + AFTER_BYTES)];
         if length >= RUN_MIN
@@ -184,7 +194,9 @@ impl Runs {
         let data = view.data;
         let from = run.start.max(view.offset(self.looked));
         let mut before = from.checked_sub(1).map_or(0, |at| data[at]);
-        for at in from..run.end {
+        // In a run that has ended nothing begins that is too short.
+        let to = if run.open { run.end } else { (run.end + 1).saturating_sub(Coding::SHORTEST) };
+        for at in from..to {
             let byte = data[at];
             let starts = starts(before, byte);
             before = byte;
@@ -192,7 +204,9 @@ impl Runs {
                 continue;
             }
             for coding in Coding::ALL {
-                if starts & coding.class() == 0 {
+                let last = at + coding.wanted() - 1;
+                let fits = || last < run.end && is(data[last], coding.class());
+                if starts & coding.class() == 0 || (!run.open && !fits()) {
                     continue;
                 }
                 let position = view.base + at as u64;

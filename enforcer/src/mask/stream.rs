@@ -154,7 +154,7 @@ impl StreamMasker {
                 continue;
             }
             if found.start >= self.masked_to {
-                out.extend_from_slice(slice(at, found.start));
+                out.extend_from_slice(slice(at, found.start.max(at)));
                 // What reaches over its end is masked with it: the value is not this one.
                 let over = |other: &Found| other.start < found.end && other.end > found.end;
                 let shows = !self.plan.early(found.target);

@@ -214,6 +214,8 @@ impl Contexts {
             return None;
         }
         if let Some((form, from, to)) = own(run) {
+            // Letters before the first digit may be out: see `hold`.
+            let from = from.max(run.iter().position(u8::is_ascii_digit).unwrap_or(0)).min(to);
             return Some(ContextHit { rule: 2 + form, from, to });
         }
         let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
@@ -232,6 +234,22 @@ impl Contexts {
             }
         }
         None
+    }
+
+    /// From which of its bytes on a run that `expects` has to wait: where a value begins that a
+    /// name stands before, or the first digit of one that stands for itself.
+    pub(super) fn hold(&self, before: &[u8], begun: &[u8]) -> Option<usize> {
+        if Label::read(before).is_some() {
+            return Some(0);
+        }
+        let head = &begun[..begun.len().min(NAME_MAX)];
+        let named = head.iter().enumerate().find_map(|(at, byte)| match byte {
+            b'=' => Some(at + 1),
+            b'-' | b'_' | b'.' if credential_ends(&head[..at]) => Some(at + 1),
+            _ => None,
+        });
+        let digit = begun.iter().position(u8::is_ascii_digit);
+        named.into_iter().chain(digit).min()
     }
 
     /// Whether a run behind `before` that so far reads `begun` could be a secret: true for every

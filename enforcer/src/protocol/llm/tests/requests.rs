@@ -49,7 +49,11 @@ fn files_stay_as_they_are_unless_a_known_value_is_in_them() {
     bytes.extend([0; 30]);
     let known = base64::engine::general_purpose::STANDARD.encode(&bytes);
     let out = pass(&format!(r#"{{"data":"{known}"}}"#), 100).unwrap();
-    assert!(out.contains(MASKED), "{out}");
+    // What stands there is coded, too.
+    let data = out.trim_start_matches(r#"{"data":""#).trim_end_matches(r#""}"#);
+    let data = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
+    let data = String::from_utf8_lossy(&data);
+    assert!(data.contains(MASKED) && !data.contains(SECRET), "{data}");
 }
 
 #[test]
