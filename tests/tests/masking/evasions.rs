@@ -203,8 +203,7 @@ fn every_form_is_masked_wherever_it_is_cut() {
 /// codings without a label are told by the gate.
 fn is_for_the_gate(vector: &serde_json::Value) -> bool {
     let id = vector["id"].as_str().unwrap();
-    // Lines that are no API's (Ollama's have `done`) are read as text, line by line.
-    vector["layer"] == "archive" || id.ends_with("/gzip-unlabelled") || id.ends_with("/ndjson-split")
+    vector["layer"] == "archive" || id.ends_with("/gzip-unlabelled")
 }
 
 fn fields(vector: &serde_json::Value) -> HeaderMap {

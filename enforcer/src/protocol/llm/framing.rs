@@ -29,7 +29,7 @@ pub struct Answer {
 
 impl Answer {
     /// What the answer to a request is, by the path that was asked for and the answer's type.
-    /// Every stream of server-sent events is read, since a gateway serves models anywhere.
+    /// Every stream of server-sent events or of lines is read, since a gateway serves models anywhere.
     pub fn of(path: &str, headers: &HeaderMap) -> Option<Self> {
         let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -43,7 +43,7 @@ impl Answer {
                 | "application/jsonl"
                 | "application/x-jsonlines"
                 | "application/stream+json",
-                Some(_),
+                _,
             ) => Framing::Lines,
             ("application/json", Some(Dialect::Gemini)) if is_gemini_stream(path) => Framing::List,
             _ => return None,
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(of("/gateway/model/a/converse-stream", aws).map(|of| of.0), Some(Framing::Frames));
         assert_eq!(of("/bucket/key", aws), None);
         assert_eq!(of("/api/chat", "application/x-ndjson"), Some((Framing::Lines, Some(Dialect::Ollama))));
-        assert_eq!(of("/logs", "application/x-ndjson"), None);
+        assert_eq!(of("/logs", "application/x-ndjson"), Some((Framing::Lines, None)));
         let list = of("/v1beta/models/g:streamGenerateContent", "application/json; charset=UTF-8");
         assert_eq!(list, Some((Framing::List, Some(Dialect::Gemini))));
         assert_eq!(of("/v1/chat/completions", "application/json"), None);

@@ -130,13 +130,19 @@ pub fn read(doc: &Doc<'_>) -> Reading {
         responses(doc, &kind, &mut reading);
     } else if doc.get(root, "contentBlockIndex").is_some() || doc.get(root, "stopReason").is_some() {
         converse(doc, &mut reading);
-    } else if doc.get(root, "done").is_some_and(|done| doc.kind(done) == Kind::Scalar) {
+    } else if is_ollama(doc) {
         ollama(doc, &mut reading);
     } else {
         other(doc, &kind, &mut reading);
     }
     cuts(doc, &mut reading);
     reading
+}
+
+/// Its events say whether they are the last, or have no more than the text.
+fn is_ollama(doc: &Doc<'_>) -> bool {
+    let is = |key, kind| doc.get(Doc::ROOT, key).is_some_and(|node| doc.kind(node) == kind);
+    is("done", Kind::Scalar) || is("response", Kind::String)
 }
 
 fn list(doc: &Doc<'_>, node: Node, key: &str) -> Option<Node> {
