@@ -70,6 +70,34 @@ struct Vendor {
 pub(super) struct Contexts {
     vendors: Vec<Vendor>,
     by_start: Vec<Vec<u16>>,
+    /// With which three bytes vendors' names and words begin.
+    begins: [Triples; 2],
+}
+
+/// A set of three letters or digits.
+#[derive(Debug)]
+struct Triples(Vec<u64>);
+
+impl Triples {
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut set = vec![0; (36_usize * 36 * 36).div_ceil(64)];
+        for name in names {
+            let name = name.as_bytes();
+            // Of a shorter name any byte may be the third.
+            let thirds = name.get(2).map_or(0..36, |b| code(*b)..code(*b) + 1);
+            for third in thirds {
+                let index = start(name, 0) * 36 + third;
+                set[index / 64] |= 1 << (index % 64);
+            }
+        }
+        Self(set)
+    }
+
+    /// Whether one of them can stand in a text at an offset.
+    fn may(&self, text: &[u8], at: usize) -> bool {
+        let index = start(text, at) * 36 + text.get(at + 2).map_or(0, |b| code(*b));
+        self.0[index / 64] >> (index % 64) & 1 == 1
+    }
 }
 
 /// A word for a credential in a label.
@@ -204,7 +232,11 @@ impl Contexts {
         for (index, vendor) in (0..).zip(&vendors) {
             by_start[start(vendor.name.as_bytes(), 0)].push(index);
         }
-        Self { vendors, by_start }
+        let begins = [
+            Triples::of(vendors.iter().map(|vendor| vendor.name)),
+            Triples::of(WORDS.iter().map(|(word, _)| *word)),
+        ];
+        Self { vendors, by_start, begins }
     }
 
     /// What part of a run is a secret. `before` are up to [`LOOK_BEHIND`] bytes before it,
@@ -263,7 +295,7 @@ impl Contexts {
 
     /// The rule by which a value behind a label is a secret.
     fn weigh(&self, label: &Label, value: &[u8]) -> Option<u16> {
-        let word = word(label);
+        let word = self.word(label);
         if let Some((vendor, end)) = self.vendor(label) {
             let word = word.filter(|w| w.to > end || w.strong);
             if self.of_vendor(*vendor, word.is_some(), label.join, value) {
@@ -279,10 +311,28 @@ impl Contexts {
         generic(label, word, value).then_some(1)
     }
 
+    /// The last word for a credential in a label; of those that end alike the longest.
+    fn word(&self, label: &Label) -> Option<Word> {
+        let text = label.text();
+        let mut best: Option<Word> = None;
+        for from in (0..text.len()).filter(|at| self.begins[1].may(text, *at)) {
+            for (word, strong) in WORDS {
+                let to = from + word.len();
+                if text[from..].starts_with(word.as_bytes()) && best.is_none_or(|best| to > best.to) {
+                    best = Some(Word { from, to, strong });
+                }
+            }
+        }
+        best
+    }
+
     /// The vendor that is named last, and where its name ends.
     fn vendor(&self, label: &Label) -> Option<(&Vendor, usize)> {
         let text = label.text();
         for at in (0..text.len().saturating_sub(1)).rev() {
+            if !self.begins[0].may(text, at) {
+                continue;
+            }
             for &index in &self.by_start[start(text, at)] {
                 let vendor = &self.vendors[usize::from(index)];
                 let name = vendor.name.as_bytes();
@@ -356,29 +406,16 @@ fn credential_ends(text: &[u8]) -> bool {
 
 /// The index of what begins at an offset.
 fn start(text: &[u8], at: usize) -> usize {
-    let code = |b: u8| match b {
-        b'0'..=b'9' => usize::from(b - b'0') + 26,
-        b'a'..=b'z' => usize::from(b - b'a'),
-        _ => 0,
-    };
     code(text[at]) * 36 + text.get(at + 1).map_or(0, |b| code(*b))
 }
 
-/// The last word for a credential in a label.
-fn word(label: &Label) -> Option<Word> {
-    let text = label.text();
-    let mut best: Option<Word> = None;
-    for (word, strong) in WORDS {
-        if let Some(from) = memchr::memmem::rfind(text, word.as_bytes()) {
-            let to = from + word.len();
-            let found = Word { from, to, strong };
-            let better = best.is_none_or(|b| to > b.to || (to == b.to && from < b.from));
-            if better {
-                best = Some(found);
-            }
-        }
+/// The number of a small letter or a digit, below 36.
+fn code(byte: u8) -> usize {
+    match byte {
+        b'0'..=b'9' => usize::from(byte - b'0') + 26,
+        b'a'..=b'z' => usize::from(byte - b'a'),
+        _ => 0,
     }
-    best
 }
 
 /// Whether a value without a vendor is a secret.
