@@ -15,7 +15,7 @@ use super::{
     unknown::{UNKNOWN_MAX_BYTES, looks_like_credential},
 };
 
-/// What has to be known of the text behind a run.
+/// What has to be known of the text behind a run that nothing names.
 const AFTER_BYTES: usize = 16;
 
 /// What a byte can be a part of.
@@ -154,7 +154,8 @@ impl Runs {
         }
         let entropy = view.plan.wants(UNKNOWN_INDEX);
         let before = &data[run.start.saturating_sub(LOOK_BEHIND)..run.start];
-        let incomplete = run.open || (!view.last && run.end + AFTER_BYTES > data.len());
+        let more = entropy && !view.last && run.end + AFTER_BYTES > data.len();
+        let incomplete = run.open || more;
         if incomplete {
             let begun = &data[run.start..run.end];
             let whole = entropy && length <= UNKNOWN_MAX_BYTES;
@@ -168,7 +169,7 @@ impl Runs {
         }
         let after = &data[run.end..data.len().min(run.end + AFTER_BYTES)];
         if length >= RUN_MIN
-            && let Some(hit) = contexts.judge(before, &data[run.start..run.end], after)
+            && let Some(hit) = contexts.judge(before, &data[run.start..run.end], &after[..after.len().min(1)])
             && view.plan.wants(hit.rule)
         {
             let position = |at: usize| view.base + (run.start + at) as u64;

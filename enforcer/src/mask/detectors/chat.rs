@@ -1,6 +1,6 @@
 //! Messages, mail and social networks.
 
-use super::{A16, H16, M20, U36, secret, token};
+use super::{A16, H16, M20, U36, marked, secret, token};
 use crate::mask::{byteset::ByteSet, check::Check, rule::Detector};
 
 /// The table.
@@ -16,7 +16,7 @@ pub(super) static CHAT: &[Detector] = &[
         .yes(&[&["xoxa-2-", M20]]),
     token("slack-configuration-token", "SLACK_TOKEN", r"xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9]{140,170}")
         .yes(&[&["xoxe", ".xoxp-1-", M20, M20, M20, M20, M20, M20, M20, M20]]),
-    token("slack-app-token", "SLACK_TOKEN", "(?i:xapp)-[0-9]{1,3}-[A-Za-z0-9]{6,16}-[0-9]{6,16}-[A-Za-z0-9]{10,128}")
+    marked("slack-app-token", "SLACK_TOKEN", "(?i:xapp)-[0-9]{1,3}-[A-Za-z0-9]{6,16}-[0-9]{6,16}-[A-Za-z0-9]{10,128}")
         .yes(&[&["xapp", "-1-A0123456789-1234567890-", H16, H16]]),
     secret("slack-webhook", "SLACK_WEBHOOK", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?<secret>[A-Za-z0-9_-]{6,14}/[A-Za-z0-9_-]{6,24}/[A-Za-z0-9_/-]{20,64})")
         .check(Check::Random)
@@ -38,17 +38,17 @@ pub(super) static CHAT: &[Detector] = &[
         .yes(&[&["SK", H16, H16]]),
     token("sendgrid-key", "SENDGRID_KEY", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}")
         .yes(&[&["SG.", M20, ".", M20, M20]]),
-    token("sendinblue-key", "SENDINBLUE_KEY", "xkeysib-[a-f0-9]{64}-[A-Za-z0-9]{16}")
+    marked("sendinblue-key", "SENDINBLUE_KEY", "xkeysib-[a-f0-9]{64}-[A-Za-z0-9]{16}")
         .yes(&[&["xkeysib-", H16, H16, H16, H16, "-", A16]]),
-    token("mailgun-key", "MAILGUN_KEY", "key-[a-f0-9]{32}")
+    marked("mailgun-key", "MAILGUN_KEY", "key-[a-f0-9]{32}")
         .yes(&[&["key-", H16, H16]]),
-    token("mailgun-public-key", "MAILGUN_KEY", "pubkey-[a-f0-9]{32}")
+    marked("mailgun-public-key", "MAILGUN_KEY", "pubkey-[a-f0-9]{32}")
         .yes(&[&["pubkey-", H16, H16]]),
     token("zoho-token", "ZOHO_TOKEN", r"1000\.[a-f0-9]{32}\.[a-f0-9]{32}")
         .yes(&[&["1000.", H16, H16, ".", H16, H16]]),
-    token("intra42-secret", "INTRA42_SECRET", "s-s4t2(?:ud|af)-[a-f0-9]{64}")
+    marked("intra42-secret", "INTRA42_SECRET", "s-s4t2(?:ud|af)-[a-f0-9]{64}")
         .yes(&[&["s-s4t2ud-", H16, H16, H16, H16]]),
-    token("hubspot-token", "HUBSPOT_TOKEN", "pat-(?:na|eu|ap)[0-9]-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+    marked("hubspot-token", "HUBSPOT_TOKEN", "pat-(?:na|eu|ap)[0-9]-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["pat-na1-", U36]]),
     token("facebook-page-token", "FACEBOOK_TOKEN", "EAA[A-Z][A-Za-z0-9]{80,400}")
         .check(Check::Entropy(4.0))

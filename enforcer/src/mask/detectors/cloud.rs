@@ -1,6 +1,6 @@
 //! Clouds, platforms, databases and stores of secrets.
 
-use super::{A16, H16, M20, U36, secret, token};
+use super::{A16, H16, M20, U36, marked, secret, token};
 use crate::mask::{byteset::ByteSet, check::Check, rule::Detector};
 
 /// The table.
@@ -19,7 +19,7 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["aws_secret", "_access_key = ", M20, "/", "k9L8m7N6o5P4q3R2s1T"], &["\"Secret", "AccessKey\": \"", M20, "+", "k9L8m7N6o5P4q3R2s1T", "\""]]),
     token("aws-bedrock-key", "AWS_BEDROCK_KEY", "ABSK[A-Za-z0-9+/]{109,269}={0,2}")
         .yes(&[&["ABSK", "Qm", M20, M20, M20, M20, M20, M20]]),
-    token("aws-bedrock-key-short", "AWS_BEDROCK_KEY", "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t[A-Za-z0-9+/=_-]{0,2048}")
+    marked("aws-bedrock-key-short", "AWS_BEDROCK_KEY", "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t[A-Za-z0-9+/=_-]{0,2048}")
         .yes(&[&["bedrock-api-key-", "YmVkcm9jay5hbWF6b25hd3MuY29t", M20]]),
     token("aws-mws-token", "AWS_MWS_TOKEN", r"amzn\.mws\.[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["amzn.mws.", U36]]),
@@ -43,7 +43,7 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["ya29", ".a0", M20]]),
     token("google-refresh-token", "GOOGLE_OAUTH_TOKEN", "1//0[A-Za-z0-9_-]{40,120}")
         .yes(&[&["1//0e", M20, M20]]),
-    token("google-client-secret", "GOOGLE_CLIENT_SECRET", "GOCSPX-[A-Za-z0-9_-]{28}")
+    marked("google-client-secret", "GOOGLE_CLIENT_SECRET", "GOCSPX-[A-Za-z0-9_-]{28}")
         .yes(&[&["GOCSPX", "-", M20, "abcdefgh"]]),
     secret("google-oauth-client", "GOOGLE_CLIENT_SECRET", r#"\.apps\.googleusercontent\.com["'; ,\n\r\t]{1,6}(?:const )?[A-Za-z_ ]{0,16}(?i:secret)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?(?<secret>[A-Za-z0-9_-]{24})"#)
         .not_before(ByteSet::WORD)
@@ -60,26 +60,26 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["AKID", M20, "ABCDefgh0123"]]),
     token("digitalocean-token", "DIGITALOCEAN_TOKEN", "do[opr]_v1_[a-f0-9]{64}")
         .yes(&[&["dop_v1_", H16, H16, H16, H16], &["doo_v1_", H16, H16, H16, H16]]),
-    token("heroku-key", "HEROKU_API_KEY", "HRKU-[A-Za-z0-9_-]{36,64}")
+    marked("heroku-key", "HEROKU_API_KEY", "HRKU-[A-Za-z0-9_-]{36,64}")
         .yes(&[&["HRKU-", "AA", M20, M20, M20]]),
-    token("flyio-token", "FLYIO_TOKEN", "fo1_[A-Za-z0-9_-]{43}")
+    marked("flyio-token", "FLYIO_TOKEN", "fo1_[A-Za-z0-9_-]{43}")
         .yes(&[&["fo1_", M20, M20, "abc"]]),
     token("flyio-macaroon", "FLYIO_TOKEN", "fm(?:1[ar]|2)_[A-Za-z0-9+/]{100,2048}={0,3}")
         .yes(&[&["fm2_", M20, M20, M20, M20, M20, M20]]),
-    token("cloudflare-origin-ca", "CLOUDFLARE_ORIGIN_CA_KEY", r"v1\.0-[a-f0-9]{20,80}-[a-f0-9]{80,200}")
+    marked("cloudflare-origin-ca", "CLOUDFLARE_ORIGIN_CA_KEY", r"v1\.0-[a-f0-9]{20,80}-[a-f0-9]{80,200}")
         .yes(&[&["v1.0-", "0123456789abcdef01234567", "-", H16, H16, H16, H16, H16, H16, H16, H16, H16, H16]]),
     token("databricks-token", "DATABRICKS_TOKEN", "dapi[0-9a-f]{32}(?:-[0-9])?")
         .yes(&[&["dapi", H16, H16]]),
     token("vercel-token", "VERCEL_TOKEN", "vc[pirak]_[A-Za-z0-9]{24,60}")
         .check(Check::Random)
         .yes(&[&["vcp_", M20, "abcd"]]),
-    token("render-key", "RENDER_API_KEY", "rnd_[A-Za-z0-9]{28,40}")
+    marked("render-key", "RENDER_API_KEY", "rnd_[A-Za-z0-9]{28,40}")
         .check(Check::Random)
         .yes(&[&["rnd_", M20, "abcdefgh"]]),
     token("scaleway-access-key", "SCALEWAY_ACCESS_KEY", "SCW[A-Z0-9]{17}")
         .check(Check::Digit)
         .yes(&[&["SCW", "1", A16]]),
-    token("scalingo-token", "SCALINGO_TOKEN", "tk-us-[A-Za-z0-9_-]{48}")
+    marked("scalingo-token", "SCALINGO_TOKEN", "tk-us-[A-Za-z0-9_-]{48}")
         .yes(&[&["tk-us-", M20, M20, "abcdefgh"]]),
     token("yandex-api-key", "YANDEX_API_KEY", "AQVN[A-Za-z0-9_-]{35,38}")
         .check(Check::Random)
@@ -89,25 +89,25 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["YCA", M20, "abcdefghijklmnopq"]]),
     token("yandex-iam-token", "YANDEX_IAM_TOKEN", r"t1\.[A-Za-z0-9_-]{1,256}={0,2}\.[A-Za-z0-9_-]{86}={0,2}")
         .yes(&[&["t1.", M20, ".", M20, M20, M20, M20, "abcdef"]]),
-    token("ibm-key", "IBM_API_KEY", "ApiKey-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+    marked("ibm-key", "IBM_API_KEY", "ApiKey-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["ApiKey-", U36]]),
-    token("planetscale-token", "PLANETSCALE_TOKEN", "pscale_(?:tkn|oauth|pw)_[A-Za-z0-9_=.-]{32,64}")
+    marked("planetscale-token", "PLANETSCALE_TOKEN", "pscale_(?:tkn|oauth|pw)_[A-Za-z0-9_=.-]{32,64}")
         .yes(&[&["pscale_tkn_", M20, M20]]),
-    token("mongodb-service-account", "MONGODB_ATLAS_KEY", "mdb_sa_sk_[A-Za-z0-9_-]{40}")
+    marked("mongodb-service-account", "MONGODB_ATLAS_KEY", "mdb_sa_sk_[A-Za-z0-9_-]{40}")
         .yes(&[&["mdb_sa_sk_", M20, M20]]),
     token("clickhouse-key", "CLICKHOUSE_KEY", "4b1d[A-Za-z0-9]{38}")
         .check(Check::Random)
         .yes(&[&["4b1d", M20, "abcdefghIJKLMNOPQR"]]),
-    token("aiven-token", "AIVEN_TOKEN", "AVNS_[A-Za-z0-9_-]{18,40}")
+    marked("aiven-token", "AIVEN_TOKEN", "AVNS_[A-Za-z0-9_-]{18,40}")
         .yes(&[&["AVNS_", M20]]),
-    token("supabase-key", "SUPABASE_KEY", "sb(?:p|_secret)_[A-Za-z0-9_-]{20,64}")
+    marked("supabase-key", "SUPABASE_KEY", "sb(?:p|_secret)_[A-Za-z0-9_-]{20,64}")
         .check(Check::Random)
         .yes(&[&["sbp_", H16, H16, "01234567"]]),
-    token("neon-key", "NEON_API_KEY", "napi_[a-z0-9]{60,70}")
+    marked("neon-key", "NEON_API_KEY", "napi_[a-z0-9]{60,70}")
         .yes(&[&["napi_", "abcdefghij0123456789", "abcdefghij0123456789", "abcdefghij0123456789"]]),
     token("openshift-token", "OPENSHIFT_TOKEN", "sha256~[A-Za-z0-9_+/=@.-]{16,43}")
         .yes(&[&["sha256~", M20, M20, "abc"]]),
-    token("tailscale-key", "TAILSCALE_KEY", "tskey-[a-z]{2,12}-[A-Za-z0-9_]{6,24}-[A-Za-z0-9_]{4,64}")
+    marked("tailscale-key", "TAILSCALE_KEY", "tskey-[a-z]{2,12}-[A-Za-z0-9_]{6,24}-[A-Za-z0-9_]{4,64}")
         .yes(&[&["tskey-auth-", "kAbCdEf123CNTRL", "-", M20]]),
     token("vault-token", "VAULT_TOKEN", r"hv[sbr]\.[A-Za-z0-9_-]{20,300}")
         .yes(&[&["hvs", ".", M20, M20]]),
@@ -118,9 +118,9 @@ pub(super) static CLOUD: &[Detector] = &[
     token("1password-secret-key", "ONEPASSWORD_SECRET_KEY", "A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})-[A-Z0-9]{5}-[A-Z0-9]{5}-[A-Z0-9]{5}")
         .check(Check::Entropy(3.8))
         .yes(&[&["A3-", "ABCDE1-FGHIJ2-KLMN3-OPQR4-STUV5-WXYZ6"]]),
-    token("1password-service-token", "ONEPASSWORD_TOKEN", "ops_eyJ[A-Za-z0-9+/=]{100,2048}")
+    marked("1password-service-token", "ONEPASSWORD_TOKEN", "ops_eyJ[A-Za-z0-9+/=]{100,2048}")
         .yes(&[&["ops_eyJ", M20, M20, M20, M20, M20]]),
-    token("pulumi-token", "PULUMI_TOKEN", "pul-[a-f0-9]{40}")
+    marked("pulumi-token", "PULUMI_TOKEN", "pul-[a-f0-9]{40}")
         .yes(&[&["pul-", H16, H16, "01234567"]]),
     secret("thingsboard-token", "THINGSBOARD_TOKEN", r"thingsboard\.cloud/api/v1/(?<secret>[A-Za-z0-9]{20})")
         .yes(&[&["https://thingsboard.cloud/api/v1/", M20]]),

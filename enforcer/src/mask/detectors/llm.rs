@@ -1,6 +1,6 @@
 //! Language models and what agents use.
 
-use super::{H16, M20, U36, secret, token};
+use super::{H16, M20, U36, marked, secret, token};
 use crate::mask::{byteset::ByteSet, check::Check, rule::Detector};
 
 /// The table.
@@ -25,14 +25,14 @@ pub(super) static LLM: &[Detector] = &[
         .check(Check::Random)
         .yes(&[&["\n", "sk-", M20, M20], &["key%3D", "sk-", M20, M20]])
         .no(&[&["ta", "sk-", M20, M20], &["sk-", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]]),
-    token("openrouter-key", "OPENROUTER_KEY", "sk-or-v[0-9]-[A-Fa-f0-9]{64}").yes(&[&[
+    marked("openrouter-key", "OPENROUTER_KEY", "sk-or-v[0-9]-[A-Fa-f0-9]{64}").yes(&[&[
         "sk-or-v1-",
         H16,
         H16,
         H16,
         H16,
     ]]),
-    token("langchain-key", "LANGSMITH_KEY", "ls(?:v2_(?:pt|sk)_[a-f0-9]{32}_[a-f0-9]{10}|__[a-f0-9]{32})")
+    marked("langchain-key", "LANGSMITH_KEY", "ls(?:v2_(?:pt|sk)_[a-f0-9]{32}_[a-f0-9]{10}|__[a-f0-9]{32})")
         .yes(&[&["lsv2_pt_", H16, H16, "_", "0123456789"]]),
     token(
         "langfuse-key",
@@ -44,7 +44,7 @@ pub(super) static LLM: &[Detector] = &[
         .check(Check::Mixed)
         .check(Check::Entropy(3.8))
         .yes(&[&["hf_", "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH"]]),
-    token("huggingface-organisation-token", "HUGGINGFACE_TOKEN", "api_org_[A-Za-z]{34}")
+    marked("huggingface-organisation-token", "HUGGINGFACE_TOKEN", "api_org_[A-Za-z]{34}")
         .check(Check::Mixed)
         .yes(&[&["api_org_", "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH"]]),
     token("replicate-token", "REPLICATE_TOKEN", "r8_[A-Za-z0-9_-]{37,64}").yes(&[&[
@@ -52,25 +52,25 @@ pub(super) static LLM: &[Detector] = &[
         M20,
         "abcdefghijklmnopq",
     ]]),
-    token("groq-key", "GROQ_API_KEY", "gsk_[A-Za-z0-9]{48,56}").yes(&[&["gsk_", M20, M20, "abcdefghijkl"]]),
-    token("xai-key", "XAI_API_KEY", "xai-[A-Za-z0-9]{80}").yes(&[&["xai-", M20, M20, M20, M20]]),
-    token("perplexity-key", "PERPLEXITY_KEY", "pplx-[A-Za-z0-9]{48,56}")
+    marked("groq-key", "GROQ_API_KEY", "gsk_[A-Za-z0-9]{48,56}").yes(&[&["gsk_", M20, M20, "abcdefghijkl"]]),
+    marked("xai-key", "XAI_API_KEY", "xai-[A-Za-z0-9]{80}").yes(&[&["xai-", M20, M20, M20, M20]]),
+    marked("perplexity-key", "PERPLEXITY_KEY", "pplx-[A-Za-z0-9]{48,56}")
         .yes(&[&["pplx-", M20, M20, "abcdefgh"]]),
-    token("nvidia-key", "NVIDIA_API_KEY", "nvapi-[A-Za-z0-9_-]{60,70}")
+    marked("nvidia-key", "NVIDIA_API_KEY", "nvapi-[A-Za-z0-9_-]{60,70}")
         .yes(&[&["nvapi-", M20, M20, M20, "abcd"]]),
     token("fireworks-key", "FIREWORKS_KEY", "fw_[A-Za-z0-9]{24}")
         .check(Check::Random)
         .check(Check::Mixed)
         .yes(&[&["fw_", M20, "abcd"]]),
-    token("together-key", "TOGETHER_KEY", "tgp_v1_[A-Za-z0-9_-]{40,64}").yes(&[&["tgp_v1_", M20, M20]]),
-    token("pinecone-key", "PINECONE_KEY", "pcsk_[A-Za-z0-9_]{50,80}").yes(&[&["pcsk_", M20, M20, M20]]),
-    token("tavily-key", "TAVILY_KEY", "tvly-(?:dev-)?[A-Za-z0-9]{32}").yes(&[&[
+    marked("together-key", "TOGETHER_KEY", "tgp_v1_[A-Za-z0-9_-]{40,64}").yes(&[&["tgp_v1_", M20, M20]]),
+    marked("pinecone-key", "PINECONE_KEY", "pcsk_[A-Za-z0-9_]{50,80}").yes(&[&["pcsk_", M20, M20, M20]]),
+    marked("tavily-key", "TAVILY_KEY", "tvly-(?:dev-)?[A-Za-z0-9]{32}").yes(&[&[
         "tvly-",
         M20,
         "abcdefGHIJ01",
     ]]),
     token("elevenlabs-key", "ELEVENLABS_KEY", "sk_[a-f0-9]{48}").yes(&[&["sk_", H16, H16, H16]]),
-    token("apify-token", "APIFY_TOKEN", "apify_(?:api|ui|proxy)_[A-Za-z0-9]{30,64}").yes(&[&[
+    marked("apify-token", "APIFY_TOKEN", "apify_(?:api|ui|proxy)_[A-Za-z0-9]{30,64}").yes(&[&[
         "apify_api_",
         M20,
         M20,
@@ -84,7 +84,7 @@ pub(super) static LLM: &[Detector] = &[
         .check(Check::Mixed)
         .check(Check::Scrambled)
         .yes(&[&["pa-", M20, M20, "abc"]]),
-    token("cerebras-key", "CEREBRAS_KEY", "csk-[a-z0-9]{48}").yes(&[&[
+    marked("cerebras-key", "CEREBRAS_KEY", "csk-[a-z0-9]{48}").yes(&[&[
         "csk-",
         "abcdefghij0123456789",
         "abcdefghij0123456789",

@@ -25,6 +25,12 @@ const fn secret(rule: &'static str, entity: &'static str, pattern: &'static str)
     Detector::fixed(rule, entity, "secrets", pattern)
 }
 
+/// A format whose beginning is a mark that nothing else has: it is one also where it stands
+/// inside of a word, or else a letter before or behind it would hide it.
+const fn marked(rule: &'static str, entity: &'static str, pattern: &'static str) -> Detector {
+    secret(rule, entity, pattern).check(Check::Real)
+}
+
 /// A format that is a word of its own, and of which people write placeholders.
 const fn token(rule: &'static str, entity: &'static str, pattern: &'static str) -> Detector {
     secret(rule, entity, pattern).between(ByteSet::ALNUM).check(Check::Real)
