@@ -35,7 +35,7 @@ impl Label {
     /// Reads `before` from its end. None if nothing there can be the name of a value.
     pub(super) fn read(before: &[u8]) -> Option<Self> {
         let (join, end) = joined(before)?;
-        let line = name(&before[..end]);
+        let line = key(before, end).unwrap_or_else(|| name(&before[..end]));
         if line.is_empty() {
             return None;
         }
@@ -104,6 +104,16 @@ fn joined(before: &[u8]) -> Option<(Join, usize)> {
     }
     let end = back(before.len(), 4, &|b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'(' | b'.'));
     (end < before.len()).then_some((Join::Space, end))
+}
+
+/// The key in quotes that ends at `end` and stands before a colon, as in JSON: nothing else on its
+/// line names the value.
+fn key(before: &[u8], end: usize) -> Option<&[u8]> {
+    let rest = before.get(end..)?;
+    let quote = *rest.first().filter(|b| quote(**b))?;
+    let colon = rest.iter().skip(1).find(|b| !space(**b));
+    let begin = before[..end].iter().rposition(|b| *b == quote)?;
+    (colon == Some(&b':')).then(|| &before[begin + 1..end])
 }
 
 /// The part of the line on which a name can stand.
