@@ -14,8 +14,8 @@ use super::{
     scan::{Found, View},
 };
 
-/// How much of the beginning of a run has to look decoded: 12 bytes.
-const LOOK_BYTES: usize = 12;
+/// How much of the beginning of a run has to look decoded: as much as the shortest value has.
+const LOOK_BYTES: usize = super::exact::EXACT_MIN_BYTES;
 /// A run that holds something compressed may have this many digits.
 const ZIPPED_MAX_DIGITS: u64 = 256 * 1024;
 /// A line of digits that is broken (MIME: 76, PEM: 64) has at least this many.

@@ -154,14 +154,16 @@ impl StreamMasker {
                 continue;
             }
             if found.start >= self.masked_to {
-                out.extend_from_slice(slice(at, found.start.max(at)));
+                // Nothing is taken back that is out.
+                let start = found.start.max(at);
+                out.extend_from_slice(slice(at, start));
                 // What reaches over its end is masked with it: the value is not this one.
                 let over = |other: &Found| other.start < found.end && other.end > found.end;
                 let shows = !self.plan.early(found.target);
                 let reached = shows && ready[index + 1..].iter().any(|other| !other.observed && over(other));
                 let text = found.text.clone().filter(|_| !reached);
                 let text = text.unwrap_or_else(|| entity.placeholder().into_bytes());
-                let wide = found.end <= end && is_wide(slice(found.start, found.end));
+                let wide = found.end <= end && is_wide(slice(start, found.end.max(start)));
                 out.extend(text.iter().enumerate().flat_map(|(index, byte)| {
                     let between = (wide && index > 0).then_some(0);
                     between.into_iter().chain([*byte])

@@ -11,7 +11,7 @@ pub(super) static CHAT: &[Detector] = &[
         .check(Check::Entropy(2.6))
         .yes(&[&["xoxb", "-1234567890-", M20]])
         .no(&[&["xoxo", "-indieweb-and-more"]]),
-    token("slack-token-legacy", "SLACK_TOKEN", "xox[ar]-(?:[0-9]-)?[0-9A-Za-z]{8,48}")
+    marked("slack-token-legacy", "SLACK_TOKEN", "xox[ar]-(?:[0-9]-)?[0-9A-Za-z]{8,48}")
         .check(Check::Random)
         .yes(&[&["xoxa-2-", M20]]),
     token("slack-configuration-token", "SLACK_TOKEN", r"xoxe(?:\.xox[bp])?-[0-9]-[A-Za-z0-9]{140,170}")

@@ -58,7 +58,7 @@ pub(super) static CLOUD: &[Detector] = &[
     token("tencent-secret-id", "TENCENT_SECRET_ID", "AKID[A-Za-z0-9]{32}")
         .check(Check::Random)
         .yes(&[&["AKID", M20, "ABCDefgh0123"]]),
-    token("digitalocean-token", "DIGITALOCEAN_TOKEN", "do[opr]_v1_[a-f0-9]{64}")
+    marked("digitalocean-token", "DIGITALOCEAN_TOKEN", "do[opr]_v1_[a-f0-9]{64}")
         .yes(&[&["dop_v1_", H16, H16, H16, H16], &["doo_v1_", H16, H16, H16, H16]]),
     marked("heroku-key", "HEROKU_API_KEY", "HRKU-[A-Za-z0-9_-]{36,64}")
         .yes(&[&["HRKU-", "AA", M20, M20, M20]]),
@@ -70,7 +70,7 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["v1.0-", "0123456789abcdef01234567", "-", H16, H16, H16, H16, H16, H16, H16, H16, H16, H16]]),
     token("databricks-token", "DATABRICKS_TOKEN", "dapi[0-9a-f]{32}(?:-[0-9])?")
         .yes(&[&["dapi", H16, H16]]),
-    token("vercel-token", "VERCEL_TOKEN", "vc[pirak]_[A-Za-z0-9]{24,60}")
+    marked("vercel-token", "VERCEL_TOKEN", "vc[pirak]_[A-Za-z0-9]{24,60}")
         .check(Check::Random)
         .yes(&[&["vcp_", M20, "abcd"]]),
     marked("render-key", "RENDER_API_KEY", "rnd_[A-Za-z0-9]{28,40}")

@@ -5,7 +5,7 @@ use crate::mask::{check::Check, rule::Detector};
 
 /// The table.
 pub(super) static FORGES: &[Detector] = &[
-    token("github-pat", "GITHUB_TOKEN", "gh[pousr]_[A-Za-z0-9]{30,255}")
+    marked("github-pat", "GITHUB_TOKEN", "gh[pousr]_[A-Za-z0-9]{30,255}")
         .check(Check::Random)
         .yes(&[&["ghp_", M20, A16], &["ghs_", M20, A16]])
         .no(&[&["ghp_", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"], &["ghp_", M20]]),
@@ -58,7 +58,7 @@ pub(super) static FORGES: &[Detector] = &[
     token("artifactory-reference", "ARTIFACTORY_KEY", "cmVmd[A-Za-z0-9]{59}")
         .check(Check::Entropy(4.0))
         .yes(&[&["cmVmd", M20, M20, "abcdefghij012345678"]]),
-    token("sonar-token", "SONAR_TOKEN", "sq[pua]_[a-z0-9]{40}")
+    marked("sonar-token", "SONAR_TOKEN", "sq[pua]_[a-z0-9]{40}")
         .yes(&[&["sqp_", H16, H16, "01234567"]]),
     marked("snyk-token", "SNYK_TOKEN", r"snyk_(?:uat|sat)\.[a-z0-9]{8}\.[A-Za-z0-9_-]{40,200}\.[A-Za-z0-9_-]{16,64}")
         .yes(&[&["snyk_uat.", "abcd0123", ".", M20, M20, ".", M20]]),
@@ -76,7 +76,7 @@ pub(super) static FORGES: &[Detector] = &[
         .check(Check::Entropy(3.5))
         .check(Check::Mixed)
         .yes(&[&["ico-", M20, "abcdefGHIJ01"]]),
-    token("prefect-token", "PREFECT_TOKEN", "pn[ub]_[A-Za-z0-9]{36}")
+    marked("prefect-token", "PREFECT_TOKEN", "pn[ub]_[A-Za-z0-9]{36}")
         .check(Check::Random)
         .yes(&[&["pnu_", M20, A16]]),
     token("harness-token", "HARNESS_TOKEN", r"[ps]at\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}")
@@ -85,7 +85,7 @@ pub(super) static FORGES: &[Detector] = &[
         .yes(&[&["hawk.", M20, ".", M20]]),
     marked("linear-key", "LINEAR_KEY", "lin_(?:api|oauth)_[A-Za-z0-9]{40,64}")
         .yes(&[&["lin_api_", M20, M20]]),
-    token("postman-key", "POSTMAN_KEY", "PMA[KT]-[A-Za-z0-9]{24,26}(?:-[A-Za-z0-9]{34})?")
+    marked("postman-key", "POSTMAN_KEY", "PMA[KT]-[A-Za-z0-9]{24,26}(?:-[A-Za-z0-9]{34})?")
         .yes(&[&["PMAK-", H16, "01234567", "-", H16, H16, "01"]]),
     marked("readme-key", "README_KEY", "rdme_[a-z0-9]{70}")
         .yes(&[&["rdme_", "abcdefghij0123456789", "abcdefghij0123456789", "abcdefghij0123456789", "abcdefghij"]]),

@@ -5,7 +5,7 @@ use crate::mask::{check::Check, rule::Detector};
 
 /// The table.
 pub(super) static PAYMENT: &[Detector] = &[
-    token("stripe-key", "STRIPE_KEY", "[srp]k_(?:live|test|prod)_[A-Za-z0-9]{10,250}")
+    marked("stripe-key", "STRIPE_KEY", "[srp]k_(?:live|test|prod)_[A-Za-z0-9]{10,250}")
         .yes(&[&["sk_", "live_", M20], &["rk_", "test_", M20]]),
     marked("stripe-webhook-secret", "STRIPE_WEBHOOK_SECRET", "whsec_[A-Za-z0-9+/]{32,128}={0,2}")
         .yes(&[&["whsec_", M20, M20]]),

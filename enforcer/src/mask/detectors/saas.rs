@@ -21,7 +21,7 @@ pub(super) static SAAS: &[Detector] = &[
         .yes(&[&["dnkey-", M20, "abcdef", "-", M20, M20, "abcdefghijkl"]]),
     token("dynatrace-token", "DYNATRACE_TOKEN", r"dt0[a-z][0-9]{2}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{64}")
         .yes(&[&["dt0c01.", M20, "abcd", ".", M20, M20, M20, "abcd"]]),
-    token("figma-token", "FIGMA_TOKEN", "fig[dou]_[A-Za-z0-9_-]{40}")
+    marked("figma-token", "FIGMA_TOKEN", "fig[dou]_[A-Za-z0-9_-]{40}")
         .yes(&[&["figd_", M20, M20]]),
     marked("flexport-token", "FLEXPORT_TOKEN", "shltm_[A-Za-z0-9_-]{40}")
         .yes(&[&["shltm_", M20, M20]]),
@@ -53,7 +53,7 @@ pub(super) static SAAS: &[Detector] = &[
         .check(Check::Random)
         .check(Check::Mixed)
         .yes(&[&["secret_", M20, M20, "abc"]]),
-    token("posthog-key", "POSTHOG_KEY", "ph[cxs]_[A-Za-z0-9_]{43}")
+    marked("posthog-key", "POSTHOG_KEY", "ph[cxs]_[A-Za-z0-9_]{43}")
         .yes(&[&["phx_", M20, M20, "abc"]]),
     marked("pubnub-key", "PUBNUB_KEY", "(?:sub|pub|sec)-c-[A-Za-z0-9]{8}-[A-Za-z0-9]{4}-[A-Za-z0-9]{4}-[A-Za-z0-9]{4}-[A-Za-z0-9]{12}")
         .yes(&[&["sub-c-", U36]]),
