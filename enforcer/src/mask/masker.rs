@@ -1,6 +1,6 @@
 //! The masker: what is selected, compiled once, shared by all streams of a workload.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -67,6 +67,21 @@ impl Masker {
 
     /// The same with a key for surrogates; without one there are placeholders in their place.
     pub fn keyed(
+        selection: &Selection,
+        exact: &[ExactValue],
+        key: Option<SurrogateKey>,
+    ) -> Result<Self, MaskError> {
+        static ALL: OnceLock<Masker> = OnceLock::new();
+        // What all workloads without values of their own have in common is compiled once.
+        let common = *selection == Selection::All && exact.is_empty();
+        if let Some(masker) = ALL.get().filter(|_| common) {
+            return Ok(masker.clone());
+        }
+        let masker = Self::compile(selection, exact, key)?;
+        Ok(if common { ALL.get_or_init(|| masker).clone() } else { masker })
+    }
+
+    fn compile(
         selection: &Selection,
         exact: &[ExactValue],
         key: Option<SurrogateKey>,

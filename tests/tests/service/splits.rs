@@ -155,7 +155,10 @@ fn a_secret_cut_at_any_byte_reaches_neither_the_job_nor_a_file() {
         assert!(path.starts_with(service.dir.path()), "{path:?} is written to, and not looked into");
     }
     let recorded: Vec<u8> = files(&service.sessions()).unwrap().into_iter().flat_map(|(_, it)| it).collect();
-    assert!(contains(&recorded, MASKED.trim().as_bytes()), "the answers are not in the recording");
+    // The text goes out, and is recorded, in pieces.
+    for placeholder in MASKED.split([' ', ',', '.']).filter(|word| word.starts_with('[')) {
+        assert!(contains(&recorded, placeholder.as_bytes()), "{placeholder} is not in the recording");
+    }
     for released in [false, true] {
         if released {
             service.release().unwrap();
