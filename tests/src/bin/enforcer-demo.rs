@@ -41,7 +41,7 @@ struct Demo {
 }
 
 fn main() -> Result<()> {
-    let token = ["gh", "p_", "D3m0D3m0D3m0", "D3m0D3m0D3m0", "D3m0D3m0D3m0"].concat();
+    let token = ["gh", "p_", "D3m0vQ7xT2kB", "n8Rw5LzJ1cYd", "H6gUaP4sE9fM"].concat();
     let folder = tempfile::tempdir()?;
     let origin = Origin::start(NAME, Content { token: token.clone(), folder: folder.path().to_owned() })?;
     let url = format!("https://{NAME}:{}", origin.address.port());
