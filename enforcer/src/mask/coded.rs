@@ -422,7 +422,14 @@ impl Coded {
         let (digits, bytes) = self.coding.group();
         let first = found.start / bytes as u64 * digits as u64;
         let last = (found.end.div_ceil(bytes as u64) * digits as u64).min(self.count);
-        whole && self.digits.end(last) - self.digits.start(first) == last - first
+        let (start, end) = (self.digits.start(first), self.digits.end(last));
+        if !whole || end - start != last - first {
+            return false;
+        }
+        // Digits of both alphabets in one run are looked for nowhere else.
+        let digits = view.data.get(view.offset(start)..view.offset(end)).unwrap_or_default();
+        let has = |pair: [u8; 2]| digits.iter().any(|digit| pair.contains(digit));
+        !(has([b'+', b'/']) && has([b'-', b'_']))
     }
 
     /// A match in the decoded bytes, as one in the normal form.

@@ -221,7 +221,7 @@ impl Level {
         let end = self.base + self.kept.len() as u64;
         let offset = |position: u64| usize::try_from(position - self.base).unwrap_or(usize::MAX);
         if self.again.is_none() {
-            if !again || self.depth >= DEPTH_MAX {
+            if !again {
                 return Ok(end);
             }
             let behind = &self.kept[..offset(self.decided)];

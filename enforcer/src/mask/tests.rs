@@ -277,6 +277,40 @@ fn exact_values_are_found_in_fixed_codings() {
 }
 
 #[test]
+fn digits_of_both_alphabets_in_one_run_hide_nothing() {
+    use base64::Engine as _;
+    // Its digits are `+/` over and over.
+    let value: Vec<u8> = [0xfb, 0xff, 0xbf].into_iter().cycle().take(24).collect();
+    let exact = ExactValue::new("BINARY", &SecretBytes::new(value.clone())).unwrap();
+    let masker = Masker::new(&Selection::parse(["exact"]).unwrap(), &[exact]).unwrap();
+    let engine = base64::engine::general_purpose::STANDARD;
+    let pure = engine.encode([b"text before it ", &value[..]].concat());
+    let mixed = pure.replacen('+', "-", 3).replacen('/', "_", 2);
+    assert!(mixed.contains('+') && mixed.contains('_'));
+    for text in [pure, mixed] {
+        let (masked, findings) = masker.mask(format!("<{text}>").as_bytes());
+        assert_eq!(findings.total(), 1, "{text} became {}", masked.to_text());
+    }
+}
+
+#[test]
+fn escapes_in_one_another_are_undone_up_to_a_limit_and_end_the_stream_behind_it() {
+    let nested = |times: usize| {
+        (0..times).fold("obviously-fake-value/1".to_owned(), |text, time| {
+            let coded = |c: char| if time == 0 { format!("%{:02X}", u32::from(c)) } else { c.to_string() };
+            if time == 0 { text.chars().map(coded).collect() } else { text.replace('%', "%25") }
+        })
+    };
+    let most = usize::from(DEPTH_MAX) + 1;
+    for times in 1..=most {
+        let (masked, _) = all().mask(format!("<{}>", nested(times)).as_bytes());
+        assert_eq!(masked.to_text(), "<[MASKED:DEPLOY_KEY]>", "{times} times");
+    }
+    let error = all().stream().push(format!("<{}>", nested(most + 1)).into()).unwrap_err();
+    assert!(matches!(error, MaskError::TooDeep { limit: DEPTH_MAX }), "{error}");
+}
+
+#[test]
 fn recorded_headers_show_no_credential() {
     let masker = Masker::new(&Selection::None, &[]).unwrap();
     let (_, value, findings) = masker.recorded_header("Authorization", b"bearer abc");
