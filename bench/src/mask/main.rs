@@ -10,7 +10,7 @@ mod corpus;
 mod engines;
 mod keywords;
 #[path = "../machine.rs"]
-#[allow(dead_code, reason = "shared with the other program")]
+#[expect(dead_code, reason = "shared with the other program")]
 mod machine;
 mod report;
 mod speed;

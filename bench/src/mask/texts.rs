@@ -273,7 +273,8 @@ fn gather(path: &Path, out: &mut Vec<u8>, limit: usize, most: usize) -> Result<(
     Ok(())
 }
 
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+/// What stands in a folder, in the order of names.
+pub fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.sort();
