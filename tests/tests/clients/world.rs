@@ -27,6 +27,9 @@ rules:
     allow: true
 "#;
 
+/// A client that hangs fails its test instead of all that follow.
+const TIMEOUT_SECONDS: &str = "300";
+
 pub struct World {
     pub origin: Origin,
     pub service: Service,
@@ -75,7 +78,7 @@ impl World {
             command.arg("--no-env");
         }
         let out = command
-            .args(["--", "sh", "-c", &format!("exec 2>&1; {script}")])
+            .args(["--", "timeout", TIMEOUT_SECONDS, "sh", "-c", &format!("exec 2>&1; {script}")])
             .env_clear()
             .envs(self.environment(&home))
             .envs(more.iter().copied())
