@@ -96,7 +96,13 @@ async fn start(
     let upstream = Upstream::new(setup.upstream_ca.as_deref())?;
     let limits: Limits = serde_json::from_value(setup.limits).context("the limits")?;
     let limits = Arc::new(limits);
-    let gate = Gate { policies, recording, subjects: Subjects::default(), settings: Settings::default() };
+    let gate = Gate {
+        policies,
+        recording,
+        subjects: Subjects::default(),
+        found: Arc::default(),
+        settings: Settings::default(),
+    };
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {
         let server = DnsServer::new(weak.clone());

@@ -64,6 +64,11 @@ fn text(status: &Value) -> String {
             lines.push(format!("policy {}", said(proxy, "policy")));
             lines.extend(proxy["policy_problem"].as_str().map(|problem| format!("policy {problem}")));
             lines.push(format!("record {}", said(proxy, "recording")));
+            lines.extend(each(proxy, "found").map(|count| {
+                let (requests, responses) = (&count["requests"], &count["responses"]);
+                let entity = said(count, "entity");
+                format!("found  {entity:<16} {requests} in requests, {responses} in responses")
+            }));
         }
     }
     for tier in each(status, "tiers") {
@@ -118,5 +123,15 @@ fn tampering(status: &Value, lines: &mut Vec<String>) {
         lines.push(format!(
             "       tagged cgroups have no network{frozen}; when you have found out by whom: enforcer reload"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_was_found_is_counted() {
+        let found = serde_json::json!([{"entity": "GITHUB_TOKEN", "requests": 3, "responses": 1}]);
+        let text = super::text(&serde_json::json!({"healthy": true, "proxy": {"found": found}}));
+        assert!(text.contains("found  GITHUB_TOKEN     3 in requests, 1 in responses\n"), "{text}");
     }
 }

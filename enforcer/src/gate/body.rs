@@ -179,6 +179,8 @@ pub struct Carry<'a> {
     pub messages: Option<grpc::Framing>,
     /// What is masked on the wire.
     pub wire: Option<&'a Masker>,
+    /// It is a form, whose fields have names.
+    pub form: bool,
     /// Set if the text in it is masked, and not its bytes.
     pub model: Option<Model>,
     pub settings: &'a Settings,
@@ -196,13 +198,13 @@ impl Carry<'_> {
         let codings = self.codings.unwrap_or_default();
         let limit = self.settings.decoded_bytes;
         let answer = self.model.as_ref().and_then(Model::answer);
-        let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings, answer);
+        let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings, answer, self.form);
         let decoder = (!codings.is_empty()).then(|| Decoder::new(&codings, limit)).transpose()?;
         let wire = match self.wire {
             Some(masker) => {
                 hint = SizeHint::default();
                 let encoder = (!codings.is_empty()).then(|| Encoder::new(&codings));
-                let stream = Masking::wire(masker, self.model);
+                let stream = Masking::wire(masker, self.model, self.form);
                 Some(Wire {
                     decoder,
                     parts: self.parts,
@@ -264,11 +266,18 @@ impl Wire {
         Ok(parts.push(bytes)?)
     }
 
-    /// What the parts held back, and what was found in them.
-    fn parts_end(&mut self) -> Result<(Bytes, Findings), BodyError> {
-        let Some(parts) = &mut self.parts else { return Ok((Bytes::new(), Findings::default())) };
-        let last = parts.finish()?;
-        Ok((last, parts.findings().clone()))
+    /// What the parts held back.
+    fn parts_end(&mut self) -> Result<Bytes, BodyError> {
+        let Some(parts) = &mut self.parts else { return Ok(Bytes::new()) };
+        Ok(parts.finish()?)
+    }
+
+    fn findings(&self) -> Findings {
+        let mut found = self.stream.findings();
+        if let Some(parts) = &self.parts {
+            found.merge(parts.findings());
+        }
+        found
     }
 
     fn mask(&mut self, bytes: Bytes) -> Result<Bytes, BodyError> {
@@ -385,6 +394,7 @@ where
             self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
             if self.left == Some(0) {
                 self.tap.end()?;
+                self.tell();
             }
             return Ok(Some(bytes));
         };
@@ -442,18 +452,32 @@ where
     fn tail(&mut self) -> Result<Bytes, BodyError> {
         let Some(wire) = &mut self.wire else {
             self.tap.end()?;
+            self.tell();
             return Ok(Bytes::new());
         };
-        let (last, found) = wire.parts_end()?;
-        self.tap.found(found);
+        let last = wire.parts_end()?;
         self.tap.push(&last)?;
         self.tap.end()?;
         let first = wire.mask(last)?;
         let tail = Bytes::from([first, wire.finish()?].concat());
+        self.tap.tell(wire.findings());
         let Some(encoder) = &mut wire.encoder else { return Ok(tail) };
         let first = encoder.push(tail, false)?;
         let last = encoder.finish()?;
         Ok([first, last].concat().into())
+    }
+}
+
+impl<B> Screened<B> {
+    fn tell(&mut self) {
+        self.tap.tell(self.wire.as_ref().map(Wire::findings).unwrap_or_default());
+    }
+}
+
+/// What broke off is told, too.
+impl<B> Drop for Screened<B> {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -479,6 +503,7 @@ where
                     // What was sent stays sent: the wire ends with a reset, and the
                     // recording says that the body is partial.
                     this.state = State::Done;
+                    this.tell();
                     this.tap.abort(&error);
                     this.broken.get_or_init(|| error.stop());
                     if let (Some(conn), BodyError::Message) = (&this.caller, &error) {
@@ -496,11 +521,15 @@ where
             this.state = State::Done;
             if let Some(mut trailers) = this.trailers.take() {
                 let masked = this.wire.as_ref().map(|wire| headers::mask(&mut trailers, &wire.masker));
-                if let Some(Err(error)) = masked {
-                    let error = BodyError::Mask(error);
-                    this.tap.abort(&error);
-                    this.broken.get_or_init(|| error.stop());
-                    return Poll::Ready(Some(Err(error)));
+                match masked {
+                    None => {}
+                    Some(Ok(found)) => this.tap.found_behind(found),
+                    Some(Err(error)) => {
+                        let error = BodyError::Mask(error);
+                        this.tap.abort(&error);
+                        this.broken.get_or_init(|| error.stop());
+                        return Poll::Ready(Some(Err(error)));
+                    }
                 }
                 this.tap.trailers(&trailers)?;
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

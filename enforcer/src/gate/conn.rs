@@ -16,7 +16,7 @@ use crate::protocol::http::request::RequestFacts;
 use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader, SessionKind};
 
 use super::deny::Stop;
-use super::{Gate, Subject};
+use super::{Found, Gate, Subject};
 
 /// What a session begins with.
 pub type Opened = SessionHeader;
@@ -30,6 +30,7 @@ pub struct Conn {
     towards: Mutex<Option<String>>,
     outcome: Mutex<Option<Outcome>>,
     statements: AtomicU32,
+    found: Arc<Found>,
 }
 
 impl Conn {
@@ -45,6 +46,7 @@ impl Conn {
             towards: Mutex::new(towards),
             outcome: Mutex::default(),
             statements: AtomicU32::new(0),
+            found: Arc::clone(&gate.found),
         })
     }
 
@@ -209,8 +211,11 @@ impl Conn {
         self.record(&Event::Trailers { statement, direction, headers })
     }
 
-    pub fn findings(&self, statement: u32, direction: Direction, findings: Findings) {
+    /// Counts what was found in a message, and writes it down.
+    pub fn findings(&self, statement: u32, direction: Direction, findings: &Findings) {
         if !findings.is_empty() {
+            self.found.add(direction, findings);
+            let findings = self.subject.everything().told(findings);
             self.note(&Event::Findings { statement: Some(statement), direction, findings });
         }
     }

@@ -147,6 +147,13 @@ pub fn body_parts(headers: &HeaderMap, masker: Option<&Masker>) -> Option<BodyPa
     masker?.body_parts(kind)
 }
 
+/// Whether a body is a form.
+pub fn is_form(headers: &HeaderMap) -> bool {
+    let form = b"application/x-www-form-urlencoded";
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..form.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(form))
+}
+
 /// Takes a reason phrase away that holds a secret: HTTP/1.1 would carry it as it came.
 pub fn mask_reason(extensions: &mut http::Extensions, masker: &Masker) -> Result<Findings, MaskError> {
     let Some(reason) = extensions.get::<ReasonPhrase>() else { return Ok(Findings::default()) };

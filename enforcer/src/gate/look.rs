@@ -110,7 +110,7 @@ impl Look {
         self.check = None;
         self.room = None;
         let checked = checked.map_err(|_| ArchiveError::Unreadable("looking into it failed"))?;
-        self.conn.findings(self.statement, Direction::Request, checked.found);
+        self.conn.findings(self.statement, Direction::Request, &checked.found);
         checked.verdict?;
         Poll::Ready(Ok(Some(checked.archive)))
     }

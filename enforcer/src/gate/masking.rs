@@ -34,8 +34,9 @@ pub(super) enum Masking {
 
 impl Masking {
     /// Of what goes out.
-    pub fn wire(masker: &Masker, model: Option<Model>) -> Self {
+    pub fn wire(masker: &Masker, model: Option<Model>, form: bool) -> Self {
         match model {
+            None if form => Self::Bytes(Box::new(masker.form_stream())),
             None => Self::Bytes(Box::new(masker.stream())),
             Some(Model::Whole(exact)) => Self::Whole(Box::new(LlmRequest::new(masker, exact))),
             Some(Model::Answer(answer, exact)) => {
@@ -45,8 +46,9 @@ impl Masking {
     }
 
     /// Of a copy, which nobody reads on: nothing in it ends a stream.
-    pub fn copy(masker: &Masker, model: Option<(Answer, Masker)>) -> Self {
+    pub fn copy(masker: &Masker, model: Option<(Answer, Masker)>, form: bool) -> Self {
         match model {
+            None if form => Self::Bytes(Box::new(masker.form_stream())),
             None => Self::Bytes(Box::new(masker.stream())),
             Some((answer, exact)) => Self::Answer(Box::new(LlmStream::new(answer, masker, exact, false))),
         }

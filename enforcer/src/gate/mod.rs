@@ -15,6 +15,7 @@ mod along;
 pub mod body;
 mod conn;
 mod deny;
+mod found;
 mod headers;
 mod held;
 mod look;
@@ -40,6 +41,7 @@ use crate::session::Recording;
 pub use body::BodyError;
 pub use conn::{Conn, Opened};
 pub use deny::Stop;
+pub use found::{COUNTED_MAX, Found};
 pub use request::exchange;
 pub use subject::{Subject, Subjects};
 
@@ -51,6 +53,8 @@ pub struct Gate {
     pub policies: Arc<PolicyStore>,
     pub recording: Recording,
     pub subjects: Subjects,
+    /// What was found in all messages.
+    pub found: Arc<Found>,
     pub settings: Settings,
 }
 

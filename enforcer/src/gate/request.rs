@@ -154,7 +154,7 @@ impl<F: Forward> Steps<'_, F> {
             let (path, mut findings) = masker.text(&facts.path);
             let (method, found) = masker.text(facts.method.as_str());
             findings.merge(&found);
-            conn.findings(self.statement, Direction::Request, findings.at(&Place::Path));
+            conn.findings(self.statement, Direction::Request, &findings.at(&Place::Path));
             if path.as_str() != facts.path || method.as_str() != facts.method.as_str() {
                 let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-path");
                 return Err(self.refuse(&policy, stop).await);
@@ -239,7 +239,7 @@ impl<F: Forward> Steps<'_, F> {
         let empty = body.is_end_stream();
         if let Some(masker) = masker {
             let masked = headers::mask(&mut parts.headers, masker).map(|found| {
-                conn.findings(self.statement, Direction::Request, found);
+                conn.findings(self.statement, Direction::Request, &found);
                 query.map(|query| self.mask_query(masker, query)).transpose()
             });
             query = match masked {
@@ -264,6 +264,7 @@ impl<F: Forward> Steps<'_, F> {
             said: Said::of(parts.version, &parts.headers),
             codings,
             parts: headers::body_parts(&parts.headers, masker),
+            form: headers::is_form(&parts.headers),
             broken: Arc::clone(broken),
             messages: grpc::Framing::of(&parts.headers),
             wire: masker,
@@ -320,7 +321,7 @@ impl<F: Forward> Steps<'_, F> {
         if findings.is_empty() {
             return Ok(query);
         }
-        self.scope.conn.findings(self.statement, Direction::Request, findings.at(&Place::Query));
+        self.scope.conn.findings(self.statement, Direction::Request, &findings);
         // Brackets do not stand in a query.
         Ok(masked.as_str().replace('[', "%5B").replace(']', "%5D"))
     }
@@ -396,7 +397,7 @@ impl<F: Forward> Steps<'_, F> {
         if let Some(masker) = &allowed.response_masker {
             let mut found = headers::mask(&mut parts.headers, masker).map_err(Stop::found)?;
             found.merge(&headers::mask_reason(&mut parts.extensions, masker).map_err(Stop::found)?);
-            conn.findings(self.statement, Direction::Response, found);
+            conn.findings(self.statement, Direction::Response, &found);
         }
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
         recorded.and_then(|()| conn.flush()).map_err(Stop::log_unavailable)?;

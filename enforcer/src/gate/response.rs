@@ -50,7 +50,7 @@ impl Delivery<'_> {
         if let Some(masker) = self.masker {
             let mut found = headers::mask(&mut parts.headers, masker).map_err(Stop::found)?;
             found.merge(&headers::mask_reason(&mut parts.extensions, masker).map_err(Stop::found)?);
-            self.conn.findings(self.statement, Direction::Response, found);
+            self.conn.findings(self.statement, Direction::Response, &found);
             if !empty || self.head {
                 headers::forget_the_bytes(&mut parts.headers);
             }
@@ -73,6 +73,7 @@ impl Delivery<'_> {
             // What cannot be masked is not recorded either.
             codings: codings.filter(|_| unmaskable.is_none()),
             parts: headers::body_parts(&parts.headers, self.masker),
+            form: headers::is_form(&parts.headers),
             broken: Broken::default(),
             messages: grpc::Framing::of(&parts.headers),
             wire: self.masker,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::mask::{Findings, Masked};
+use crate::mask::{Findings, Masked, Place};
 use crate::protocol::http::coding::Decoder;
 use crate::protocol::llm::{Answer, ToolCall};
 use crate::session::{Direction, Event};
@@ -28,6 +28,9 @@ pub(super) struct Tap {
     length: u64,
     hash: blake3::Hasher,
     ended: bool,
+    /// What was found in the copy.
+    found: Findings,
+    told: bool,
 }
 
 impl Tap {
@@ -38,6 +41,7 @@ impl Tap {
         direction: Direction,
         settings: &Settings,
         answer: Option<Answer>,
+        form: bool,
     ) -> Self {
         let subject = &conn.subject;
         let model = answer.map(|answer| (answer, subject.known().clone()));
@@ -45,13 +49,15 @@ impl Tap {
             conn: Arc::clone(conn),
             statement,
             direction,
-            masker: Some(Masking::copy(subject.everything(), model)),
+            masker: Some(Masking::copy(subject.everything(), model, form)),
             decoder: None,
             kept: 0,
             limit: settings.body_bytes,
             length: 0,
             hash: blake3::Hasher::new(),
             ended: false,
+            found: Findings::default(),
+            told: false,
         }
     }
 
@@ -147,7 +153,7 @@ impl Tap {
     pub fn truncate(&mut self, reason: &'static str) {
         self.decoder = None;
         if let Some(masker) = self.masker.take() {
-            self.conn.findings(self.statement, self.direction, masker.findings());
+            self.found.merge(&masker.findings());
         }
         let (statement, direction, kept) = (self.statement, self.direction, self.kept as u64);
         self.conn.note(&Event::BodyTruncated { statement, direction, kept, reason });
@@ -164,7 +170,7 @@ impl Tap {
         }
         if let Some(mut masker) = self.masker.take() {
             let last = masker.finish();
-            self.conn.findings(self.statement, self.direction, masker.findings());
+            self.found.merge(&masker.findings());
             self.calls(masker.take_calls())?;
             self.keep_masked(last)?;
         }
@@ -172,9 +178,22 @@ impl Tap {
         Ok(())
     }
 
-    /// What was found before anything was pushed.
-    pub fn found(&self, findings: Findings) {
-        self.conn.findings(self.statement, self.direction, findings);
+    /// Tells what was found in the body: on the wire, and by what knows more than is masked
+    /// there in the copy. Nothing the second time.
+    pub fn tell(&mut self, mut wire: Findings) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        if let Some(masker) = &self.masker {
+            self.found.merge(&masker.findings());
+        }
+        wire.merge_unknown(&self.found);
+        self.conn.findings(self.statement, self.direction, &wire);
+    }
+
+    /// What was found in trailers.
+    pub fn found_behind(&self, findings: Findings) {
+        self.conn.findings(self.statement, self.direction, &findings.at(&Place::Trailer));
     }
 
     /// What was pushed so far is in the page cache when this returns.

@@ -1,5 +1,7 @@
 //! What can go wrong when masking is set up or runs.
 
+use std::sync::Arc;
+
 use super::types::Entity;
 
 /// Why a masker could not be made, or why a stream cannot be masked and must end.
@@ -64,12 +66,16 @@ pub enum MaskError {
     Denied {
         /// What was found.
         entity: Entity,
+        /// What knew it.
+        rule: Arc<str>,
     },
     /// A person has to agree to what holds this, and there is no way yet to ask one.
     #[error("{entity} was found, and policy holds what has it; nobody can be asked yet, so it is denied")]
     Held {
         /// What was found.
         entity: Entity,
+        /// What knew it.
+        rule: Arc<str>,
     },
     /// A body of which policy names parts is said to be JSON, and is none.
     #[error("policy masks a part of the body, which is said to be JSON but cannot be read as such")]
@@ -108,4 +114,14 @@ pub enum MaskError {
         /// Which coding.
         coding: &'static str,
     },
+}
+
+impl MaskError {
+    /// The same, by this rule.
+    pub(super) fn by(mut self, name: impl FnOnce() -> Arc<str>) -> Self {
+        if let Self::Denied { rule, .. } | Self::Held { rule, .. } = &mut self {
+            *rule = name();
+        }
+        self
+    }
 }

@@ -105,17 +105,12 @@ impl Masker {
 
 fn explained(plan: &Plan, (from, to, target): (usize, usize, Target)) -> Explained {
     let entity = plan.entity(target).clone();
-    let (rule, known, confidence) = match target {
-        Target::Literal(_) => (format!("exact:{entity}"), Known::Value, 1.0),
-        Target::Rule(index) => {
-            let detector = &plan.rule(index).detector;
-            (detector.rule.to_string(), Known::Form, rounded(detector.confidence))
-        }
-        Target::Context(index) => {
-            let rule = by_surroundings().nth(index as usize).map_or("", |(rule, _, _)| rule);
-            (rule.to_owned(), Known::Form, CONTEXT_CONFIDENCE)
-        }
+    let (known, confidence) = match target {
+        Target::Literal(_) => (Known::Value, 1.0),
+        Target::Rule(index) => (Known::Form, rounded(plan.rule(index).detector.confidence)),
+        Target::Context(_) => (Known::Form, CONTEXT_CONFIDENCE),
     };
+    let rule = plan.name(target).to_string();
     Explained { rule, entity, from, to, known, confidence, strategy: plan.strategy(target) }
 }
 

@@ -10,7 +10,7 @@
 //! Behind a whole value another one may begin, as in NDJSON. It is no validator: it
 //! refuses what it cannot follow, and that is all that its users need.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Arrays and objects inside one another that are followed.
 pub const JSON_DEPTH_MAX: usize = 128;
@@ -190,17 +190,49 @@ impl Walker {
     pub fn path(&self) -> String {
         let mut path = "$".to_owned();
         for frame in &self.stack {
-            // Writing to a string does not fail.
             match frame {
-                Frame::Array(index) => write!(path, "[{index}]").ok(),
-                Frame::Object(None) => write!(path, ".?").ok(),
-                Frame::Object(Some(key)) => match name(key) {
-                    Some(name) if is_plain(&name) => write!(path, ".{name}").ok(),
-                    _ => write!(path, "[\"{}\"]", String::from_utf8_lossy(key)).ok(),
-                },
-            };
+                Frame::Array(index) => path.push_str(&format!("[{index}]")),
+                Frame::Object(None) => path.push_str(".?"),
+                Frame::Object(Some(key)) => push_key(&mut path, key),
+            }
         }
         path
+    }
+
+    /// The same in steps. A key that is not yet whole is none.
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let step = |frame: &Frame| match frame {
+            Frame::Array(index) => Step::Index(*index),
+            Frame::Object(key) => Step::Key(key.as_deref().map(Into::into)),
+        };
+        let mut steps: Vec<Step> = self.stack.iter().map(step).collect();
+        if let (State::InKey { .. }, Some(last)) = (self.state, steps.last_mut()) {
+            *last = Step::Key(None);
+        }
+        steps
+    }
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Index(u64),
+    /// The key as written; none if it is not known.
+    Key(Option<Box<[u8]>>),
+}
+
+/// Writes a key, as it is written in JSON, as one more step of a path.
+pub(super) fn push_key(path: &mut String, key: &[u8]) {
+    match name(key) {
+        Some(name) if is_plain(&name) => {
+            path.push('.');
+            path.push_str(&name);
+        }
+        _ => {
+            path.push_str("[\"");
+            path.push_str(&String::from_utf8_lossy(key));
+            path.push_str("\"]");
+        }
     }
 }
 

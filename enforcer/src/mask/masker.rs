@@ -9,12 +9,14 @@ use super::{
     error::MaskError,
     exact::{ExactValue, Form},
     filter::{BEGINNING, Filter, Target},
+    findings::{At, Findings},
+    locate::{Locate, Outline},
     parts::Parts,
     rule::{self, Rule, SWALLOW_MAX_BYTES, Trigger},
     selection::{SET_ENTROPY, Selection},
     strategy::{Replacement, Strategy, SurrogateKey},
     stream::StreamMasker,
-    types::{Entity, Findings, Masked, MaskedText, Place},
+    types::{Entity, Masked, MaskedText, Place},
     unknown::UNKNOWN,
 };
 
@@ -152,7 +154,7 @@ impl Masker {
         }
         StreamMasker::new(self.0.clone(), place.clone())
             .whole(&value)
-            .unwrap_or_else(|_| whole(&Entity::new("UNMASKABLE"), &place))
+            .unwrap_or_else(|_| whole(&Entity::new("UNMASKABLE"), "limit", &place))
     }
 
     /// Masks a text.
@@ -183,7 +185,7 @@ impl Masker {
             | "private-token"
             | "x-auth-token"
             | "x-amz-security-token"
-            | "x-vault-token" => whole(&entity, &place),
+            | "x-vault-token" => whole(&entity, HEADER, &place),
             _ => self.mask_at(Bytes::copy_from_slice(value), place),
         };
         findings.merge(&found);
@@ -192,12 +194,35 @@ impl Masker {
 
     /// A masker for one body.
     pub fn stream(&self) -> StreamMasker {
-        self.stream_at(Place::Body)
+        self.located(Place::Body, Locate::Body(Outline::default()))
+    }
+
+    /// The same for a body that is a form.
+    pub fn form_stream(&self) -> StreamMasker {
+        self.located(Place::Body, Locate::Form(Outline::default()))
+    }
+
+    /// A masker for a part of a body that begins at an offset.
+    pub fn stream_from(&self, offset: u64) -> StreamMasker {
+        self.located(Place::Body, Locate::Offset(offset))
+    }
+
+    /// A masker for a text in a body, of this name.
+    pub fn stream_of_text(&self, name: &str) -> StreamMasker {
+        self.located(Place::Body, Locate::Fixed(At::Text(name.into())))
     }
 
     /// A masker for one stream at a place.
     pub fn stream_at(&self, place: Place) -> StreamMasker {
-        StreamMasker::new(self.0.clone(), place)
+        let locate = match place {
+            Place::WebSocket => Locate::Body(Outline::default()),
+            _ => Locate::default(),
+        };
+        self.located(place, locate)
+    }
+
+    pub(super) fn located(&self, place: Place, locate: Locate) -> StreamMasker {
+        StreamMasker::located(self.0.clone(), place, locate)
     }
 }
 
@@ -205,7 +230,7 @@ impl Masker {
 fn credential(value: &[u8], entity: &Entity, place: &Place) -> (Masked, Findings) {
     const SCHEMES: [&str; 7] =
         ["Bearer", "Basic", "Token", "Digest", "Negotiate", "AWS4-HMAC-SHA256", "GoogleLogin"];
-    let (masked, findings) = whole(entity, place);
+    let (masked, findings) = whole(entity, HEADER, place);
     let first = value.split(|&b| b == b' ').next().unwrap_or_default();
     let scheme = SCHEMES.iter().find(|s| s.as_bytes().eq_ignore_ascii_case(first));
     let masked = match scheme {
@@ -215,10 +240,11 @@ fn credential(value: &[u8], entity: &Entity, place: &Place) -> (Masked, Findings
     (masked, findings)
 }
 
-fn whole(entity: &Entity, place: &Place) -> (Masked, Findings) {
-    let mut findings = Findings::default();
-    findings.add(entity, place, 1);
-    (Masked::new(entity.placeholder().into()), findings)
+/// What knows a header that carries a credential by its definition.
+const HEADER: &str = "header";
+
+fn whole(entity: &Entity, rule: &str, place: &Place) -> (Masked, Findings) {
+    (Masked::new(entity.placeholder().into()), Findings::one(entity, rule, place, None))
 }
 
 impl Plan {
@@ -282,7 +308,19 @@ impl Plan {
             Target::Rule(index) => self.rule(index).fixed_bytes(),
         };
         let key = self.strategies.key.as_ref();
-        self.strategy(target).replacement(self.entity(target), value, fixed, key)
+        let replaced = self.strategy(target).replacement(self.entity(target), value, fixed, key);
+        replaced.map_err(|error| error.by(|| self.name(target)))
+    }
+
+    /// The name of what finds this.
+    pub(super) fn name(&self, target: Target) -> Arc<str> {
+        match target {
+            Target::Literal(_) => format!("exact:{}", self.entity(target)).into(),
+            Target::Rule(index) => (&*self.rule(index).detector.rule).into(),
+            Target::Context(index) => {
+                by_surroundings().nth(index as usize).map_or("", |(rule, _, _)| rule).into()
+            }
+        }
     }
 
     /// Whether a match can be replaced before its end was seen.

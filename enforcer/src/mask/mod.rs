@@ -20,9 +20,11 @@ mod error;
 mod exact;
 mod explain;
 mod filter;
+mod findings;
 mod ids;
 pub mod json;
 mod level;
+mod locate;
 mod map;
 mod masker;
 mod norm;
@@ -47,6 +49,7 @@ pub use custom::{CUSTOM_FILE_MAX_BYTES, CUSTOM_MAX, CUSTOM_TEXTS_MAX, Custom, Cu
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};
 pub use explain::{Explained, Known, Listed, listed};
+pub use findings::{Finding, Findings, PLACES_MAX, TOLD_NAME_MAX_BYTES, TOLD_STEPS_MAX, Told};
 pub use level::{DEPTH_MAX, EXPANDED_MAX_BYTES, LEVELS_MAX};
 pub use masker::Masker;
 pub use names::suspicious_name;
@@ -62,7 +65,7 @@ pub use strategy::{
     SurrogateKey,
 };
 pub use stream::StreamMasker;
-pub use types::{Entity, Finding, Findings, Masked, MaskedText, Place};
+pub use types::{Entity, Masked, MaskedText, Place};
 
 /// The patterns of all built-in detectors as `(set, entity, pattern)`, for those who measure
 /// other ways to look for them.

@@ -12,14 +12,20 @@ use bytes::{Bytes, BytesMut};
 use super::{
     error::MaskError,
     exact::ExactValue,
+    findings::{At, Findings},
+    locate::Locate,
     masker::Masker,
     part::Part,
     selection::Selection,
     strategy::{Replacement, Strategy, SurrogateKey},
-    types::{Entity, Findings, Masked, MaskedText, Place},
+    stream::StreamMasker,
+    types::{Entity, Masked, MaskedText, Place},
 };
 
 pub use body::{BodyParts, PART_VALUE_MAX_BYTES};
+
+/// What knows a part that policy names.
+const SELECT: &str = "select";
 
 /// What policy says of parts.
 #[derive(Debug, Default)]
@@ -64,7 +70,8 @@ impl Parts {
         value: &[u8],
     ) -> Result<(Vec<u8>, Entity), MaskError> {
         let entity = part.entity();
-        let text = match strategy.replacement(&entity, value, 0, self.key.as_ref())? {
+        let replaced = strategy.replacement(&entity, value, 0, self.key.as_ref());
+        let text = match replaced.map_err(|error| error.by(|| SELECT.into()))? {
             Replacement::Text(text) => text,
             Replacement::Placeholder | Replacement::Observe => entity.placeholder().into_bytes(),
         };
@@ -131,7 +138,10 @@ fn encoded(text: &[u8]) -> Vec<u8> {
 impl Masker {
     /// Masks a value that stands at a place; an error if the message must not go on.
     pub fn whole(&self, value: &[u8], place: Place) -> Result<(Masked, Findings), MaskError> {
-        let mut stream = self.stream_at(place);
+        Self::all_of(self.stream_at(place), value)
+    }
+
+    fn all_of(mut stream: StreamMasker, value: &[u8]) -> Result<(Masked, Findings), MaskError> {
         let mut out = BytesMut::from(stream.push(Bytes::copy_from_slice(value))?.as_bytes());
         out.extend_from_slice(stream.finish()?.as_bytes());
         Ok((Masked::new(out.freeze()), stream.findings().clone()))
@@ -144,8 +154,7 @@ impl Masker {
         let this = |part: &Part| matches!(part, Part::Header(wanted) if wanted.eq_ignore_ascii_case(name));
         if let Some((part, strategy)) = plan.parts.always(this) {
             let (text, entity) = plan.parts.replaced(part, strategy, value)?;
-            let mut findings = Findings::default();
-            findings.add(&entity, &place(), 1);
+            let findings = Findings::one(&entity, SELECT, &place(), None);
             return Ok((Masked::new(text.into()), findings));
         }
         if let Some(others) = plan.parts.exempt(this) {
@@ -169,10 +178,14 @@ impl Masker {
     /// them together.
     fn pieces(&self, kind: Pieces, text: &[u8], place: &Place) -> Result<(Masked, Findings), MaskError> {
         let plan = self.plan();
-        if plan.parts.is_empty() {
-            return self.whole(text, place.clone());
-        }
         let separator = if kind == Pieces::Query { b'&' } else { b';' };
+        let between = |text: &[u8]| {
+            let locate = Locate::Pieces(separator, Bytes::copy_from_slice(text));
+            Self::all_of(self.located(place.clone(), locate), text)
+        };
+        if plan.parts.is_empty() {
+            return between(text);
+        }
         let (mut out, mut findings, mut plain) = (BytesMut::new(), Findings::default(), 0);
         let mut at = 0;
         for piece in text.split(|b| *b == separator) {
@@ -186,7 +199,8 @@ impl Masker {
             let this = |part: &Part| kind.is(part, name);
             let new = if let Some((part, strategy)) = plan.parts.always(this) {
                 let (text, entity) = plan.parts.replaced(part, strategy, value)?;
-                findings.add(&entity, place, 1);
+                let at = Some(At::Named(part.clone()));
+                findings.merge(&Findings::one(&entity, SELECT, place, at));
                 if kind == Pieces::Query { encoded(&text) } else { text }
             } else if let Some(others) = plan.parts.exempt(this) {
                 let (masked, found) = others.whole(value, place.clone())?;
@@ -195,13 +209,13 @@ impl Masker {
             } else {
                 continue;
             };
-            let (masked, found) = self.whole(&text[plain..=begin + equals], place.clone())?;
+            let (masked, found) = between(&text[plain..=begin + equals])?;
             findings.merge(&found);
             out.extend_from_slice(masked.as_bytes());
             out.extend_from_slice(&new);
             plain = begin + piece.len();
         }
-        let (masked, found) = self.whole(&text[plain..], place.clone())?;
+        let (masked, found) = between(&text[plain..])?;
         findings.merge(&found);
         out.extend_from_slice(masked.as_bytes());
         Ok((Masked::new(out.freeze()), findings))

@@ -68,8 +68,8 @@ impl Strategy {
     ) -> Result<Replacement, MaskError> {
         Ok(match (self, key) {
             (Self::Observe, _) => Replacement::Observe,
-            (Self::Deny, _) => return Err(MaskError::Denied { entity: entity.clone() }),
-            (Self::Hold, _) => return Err(MaskError::Held { entity: entity.clone() }),
+            (Self::Deny, _) => return Err(MaskError::Denied { entity: entity.clone(), rule: "".into() }),
+            (Self::Hold, _) => return Err(MaskError::Held { entity: entity.clone(), rule: "".into() }),
             (Self::Drop, _) => Replacement::Text(Vec::new()),
             (Self::KeepLast4, _) => last_characters(entity, value),
             (Self::Surrogate, Some(key)) => {

@@ -12,10 +12,12 @@ use bytes::{Bytes, BytesMut};
 use super::{
     error::MaskError,
     filter::Target,
+    findings::{Finding, Findings},
     level::{Budget, Level},
+    locate::Locate,
     masker::Plan,
     scan::Found,
-    types::{Findings, Masked, Place},
+    types::{Entity, Masked, Place},
 };
 
 /// Masks a stream chunk by chunk.
@@ -33,13 +35,20 @@ pub struct StreamMasker {
     /// Where the union that was last given a placeholder ends.
     masked_to: u64,
     place: Place,
+    locate: Locate,
     findings: Findings,
     failed: Option<MaskError>,
 }
 
 impl StreamMasker {
     pub(super) fn new(plan: Arc<Plan>, place: Place) -> Self {
+        Self::located(plan, place, Locate::default())
+    }
+
+    /// The same with what tells where in its place something stands.
+    pub(super) fn located(plan: Arc<Plan>, place: Place, locate: Locate) -> Self {
         Self {
+            locate,
             plan,
             held: BytesMut::new(),
             base: 0,
@@ -62,6 +71,7 @@ impl StreamMasker {
         if self.plan.is_noop() {
             return Ok(Masked::new(chunk));
         }
+        self.locate.keep(&chunk, self.base);
         let decided = self.advance(&chunk, false)?;
         if self.held.is_empty() {
             self.held.extend_from_slice(&chunk.split_off(decided));
@@ -118,15 +128,21 @@ impl StreamMasker {
     /// How much of what is held and of `data` is decided.
     fn advance(&mut self, data: &[u8], last: bool) -> Result<usize, MaskError> {
         let Self { plan, level, budget, found, .. } = self;
-        let decided = level.push(plan, budget, data, last, found);
-        let decided = decided.inspect_err(|error| {
-            if let MaskError::Denied { entity } | MaskError::Held { entity } = error {
-                self.findings.add(entity, &self.place, 1);
+        let decided = level.push(plan, budget, data, last, found).inspect_err(|error| {
+            if let MaskError::Denied { entity, rule } | MaskError::Held { entity, rule } = error {
+                self.count(entity, rule.clone(), None);
             }
             self.failed = Some(error.clone());
         })?;
-        let decided = whole_texts(plan, found, decided);
+        let decided = whole_texts(&self.plan, &self.found, decided);
         Ok(usize::try_from(decided.saturating_sub(self.base)).unwrap_or(usize::MAX))
+    }
+
+    /// Counts something that begins at this position, if it is known.
+    fn count(&mut self, entity: &Entity, rule: Arc<str>, position: Option<u64>) {
+        let at = position.and_then(|position| self.locate.at(position));
+        let (entity, place) = (entity.clone(), self.place.clone());
+        self.findings.add(Finding { entity, rule, count: 1, place, at });
     }
 
     /// Replaces what is to be masked in bytes that are decided, and moves on behind them.
@@ -147,10 +163,11 @@ impl StreamMasker {
         let mut at = self.masked_to.clamp(base, end);
         let ready = self.found.partition_point(|found| found.start < end);
         let ready: Vec<Found> = self.found.drain(..ready).collect();
+        let plan = Arc::clone(&self.plan);
         for (index, found) in ready.iter().enumerate() {
-            let entity = self.plan.entity(found.target);
+            let entity = plan.entity(found.target);
             if found.observed {
-                self.findings.add(entity, &self.place, 1);
+                self.count(entity, plan.name(found.target), Some(found.start));
                 continue;
             }
             if found.start >= self.masked_to {
@@ -168,7 +185,7 @@ impl StreamMasker {
                     let between = (wide && index > 0).then_some(0);
                     between.into_iter().chain([*byte])
                 }));
-                self.findings.add(entity, &self.place, 1);
+                self.count(entity, plan.name(found.target), Some(found.start));
             }
             self.masked_to = self.masked_to.max(found.end);
             at = self.masked_to.clamp(base, end);

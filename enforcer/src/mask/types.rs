@@ -151,67 +151,10 @@ pub enum Place {
     Archive,
     /// A WebSocket message.
     WebSocket,
+    /// The name of a host.
+    Host,
     /// A name or a text in DNS.
     Dns,
     /// Anywhere else.
     Other,
-}
-
-/// What was found, how often and where. **Invariant**: never the value, nor its length or hash.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The kind of secret.
-    pub entity: Entity,
-    /// How many placeholders stand for it.
-    pub count: u32,
-    /// Where.
-    pub place: Place,
-}
-
-/// A sum of findings: one entry for an entity and a place.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Findings(Vec<Finding>);
-
-impl Findings {
-    /// Counts one more.
-    pub(super) fn add(&mut self, entity: &Entity, place: &Place, count: u32) {
-        let known = self.0.iter_mut().find(|f| f.entity == *entity && f.place == *place);
-        match known {
-            Some(finding) => finding.count = finding.count.saturating_add(count),
-            None => self.0.push(Finding { entity: entity.clone(), count, place: place.clone() }),
-        }
-    }
-
-    /// Adds what `other` found.
-    pub fn merge(&mut self, other: &Findings) {
-        for finding in &other.0 {
-            self.add(&finding.entity, &finding.place, finding.count);
-        }
-    }
-
-    /// The same findings, all at one place.
-    #[must_use]
-    pub fn at(mut self, place: &Place) -> Self {
-        let old = std::mem::take(&mut self.0);
-        for finding in old {
-            self.add(&finding.entity, place, finding.count);
-        }
-        self
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Each finding.
-    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
-        self.0.iter()
-    }
-
-    /// How many placeholders in all.
-    pub fn total(&self) -> u32 {
-        self.0.iter().fold(0, |sum, f| sum.saturating_add(f.count))
-    }
 }

@@ -247,6 +247,7 @@ impl Process {
             "workloads": shared.gate.subjects.len(),
             "namespaces": lock(&self.namespaces).len(),
             "policy": shared.gate.policies.current().hash().as_str(),
+            "found": shared.gate.found.counts(),
             "policy_problem": shared.gate.policies.problem(),
             "recording": recording.map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
         })

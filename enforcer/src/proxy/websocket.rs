@@ -241,7 +241,7 @@ impl Way<'_> {
         }
         let Some(masker) = &self.masker else { return Ok(vec![bytes]) };
         let (parts, findings) = self.masking.text(masker, bytes)?;
-        self.conn.findings(self.statement, self.direction, findings.at(&Place::WebSocket));
+        self.conn.findings(self.statement, self.direction, &findings.at(&Place::WebSocket));
         Ok(parts.into_iter().map(Masked::into_bytes).collect())
     }
 
@@ -251,7 +251,7 @@ impl Way<'_> {
         self.record(self.conn.subject.everything().mask(&bytes).0, binary)?;
         let Some(masker) = &self.masker else { return Ok(bytes) };
         let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
-        self.conn.findings(self.statement, self.direction, findings);
+        self.conn.findings(self.statement, self.direction, &findings);
         Ok(masked.into_bytes())
     }
 
@@ -263,7 +263,7 @@ impl Way<'_> {
         let bytes = parts.push(bytes).map_err(refused)?;
         let last = parts.finish().map_err(refused)?;
         let findings = parts.findings().clone().at(&Place::WebSocket);
-        self.conn.findings(self.statement, self.direction, findings);
+        self.conn.findings(self.statement, self.direction, &findings);
         Ok(if last.is_empty() { bytes } else { Bytes::from([bytes, last].concat()) })
     }
 

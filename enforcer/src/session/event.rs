@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use base64::Engine;
 use serde::{Serialize, Serializer};
 
-use crate::mask::{Findings, Masked, MaskedText};
+use crate::mask::{Masked, MaskedText, Told};
 
 /// What is known when a session begins.
 #[derive(Debug, Clone, Serialize)]
@@ -133,7 +133,7 @@ pub enum Event {
     Findings {
         statement: Option<u32>,
         direction: Direction,
-        findings: Findings,
+        findings: Told,
     },
     Message {
         statement: u32,

@@ -29,11 +29,9 @@ fn joined(values: &[Value], pointer: &str) -> String {
 
 /// The events that were recorded of answers, of this kind.
 fn recorded(kit: &Kit, kind: &str) -> Vec<Value> {
-    let bytes = kit.recorded();
-    let begins = memchr::memmem::find_iter(&bytes, br#"{"event":"#);
-    let events =
-        begins.filter_map(|at| serde_json::Deserializer::from_slice(&bytes[at..]).into_iter().next()?.ok());
-    events.filter(|event: &Value| event["event"] == kind && event["direction"] == "response").collect()
+    let mut events = kit.events(kind);
+    events.retain(|event| event["direction"] == "response");
+    events
 }
 
 /// What was recorded of the text at a place of each event of an answer.

@@ -6,6 +6,7 @@ mod archives;
 mod bodies;
 mod certificates;
 mod evasions;
+mod findings;
 mod http1_vectors;
 mod kit;
 mod limbo;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Strategy, encoded, is_encoded};
+use super::{SELECT, Strategy, encoded, is_encoded};
 use crate::mask::{
     error::MaskError,
+    findings::{At, Findings},
     json::{Event, Walker},
     masker::Plan,
     part::Part,
-    types::{Findings, Place},
+    types::Place,
 };
 
 /// Bytes of the value of a part that are kept for its strategy; a longer one becomes a placeholder.
@@ -220,7 +221,7 @@ impl BodyParts {
             }
             None => self.plan.parts.replaced(&part, strategy, &[])?,
         };
-        self.findings.add(&entity, &Place::Body, 1);
+        self.findings.merge(&Findings::one(&entity, SELECT, &Place::Body, Some(At::Named(part))));
         if self.json.is_none() {
             return Ok(encoded(&replaced));
         }

@@ -6,7 +6,7 @@ use super::LlmError;
 use super::events::written;
 use super::shape::Carries;
 use super::template::Template;
-use crate::mask::{Findings, MaskError, MaskedText, Masker, Place, StreamMasker};
+use crate::mask::{Findings, MaskError, MaskedText, Masker, StreamMasker};
 
 /// Texts of one answer that may be open at once; a chat has at most 128 choices.
 pub const CHANNELS_MAX: usize = 256;
@@ -131,7 +131,7 @@ impl Channels {
         self.open.push(Channel {
             key: key.to_owned(),
             carries,
-            stream: self.masker.stream_at(place(key)),
+            stream: self.masker.stream_of_text(key),
             carry: Vec::new(),
             template: None,
             arguments: Vec::new(),
@@ -221,11 +221,6 @@ impl Channels {
     pub fn held(&self) -> usize {
         self.open.iter().map(Channel::held).sum()
     }
-}
-
-/// The place of what is found in a channel.
-pub fn place(_key: &str) -> Place {
-    Place::Body
 }
 
 #[cfg(test)]

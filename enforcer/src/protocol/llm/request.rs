@@ -18,6 +18,8 @@ pub struct LlmRequest {
     /// What came and what went out, of text that may be signed.
     sums: Option<Box<(blake3::Hasher, blake3::Hasher)>>,
     findings: Findings,
+    /// How many bytes came before those that are read now.
+    before: u64,
     /// Bytes in which a string still has to show what it is.
     look: BytesMut,
     at: At,
@@ -66,6 +68,7 @@ impl LlmRequest {
             file: None,
             sums: None,
             findings: Findings::default(),
+            before: 0,
             look: BytesMut::new(),
             at: At::Outside,
             word: ([0; NAME_BYTES], 0),
@@ -262,9 +265,9 @@ impl LlmRequest {
     fn begin(&mut self, kind: Kind, out: &mut Vec<Masked>) -> Result<(), LlmError> {
         out.push(self.text.finish()?);
         self.findings.merge(self.text.findings());
-        self.text = self.masker.stream();
+        self.text = self.masker.stream_from(self.before);
         if matches!(kind, Kind::File | Kind::Opaque) {
-            self.file = Some(self.exact.stream());
+            self.file = Some(self.exact.stream_from(self.before));
         }
         self.sums = (kind != Kind::File).then(Box::default);
         self.signed()
@@ -276,7 +279,7 @@ impl LlmRequest {
             self.sum(&masked);
             out.push(masked);
             self.findings.merge(self.text.findings());
-            self.text = self.masker.stream();
+            self.text = self.masker.stream_from(self.before);
         }
         self.end_file(out)?;
         let changed = self.sums.take().is_some_and(|sums| sums.0.finalize() != sums.1.finalize());
@@ -312,6 +315,7 @@ impl LlmRequest {
             if let Some(sums) = &mut self.sums {
                 sums.0.update(&bytes);
             }
+            self.before += bytes.len() as u64;
             let masked = self.file.as_mut().unwrap_or(&mut self.text).push(bytes)?;
             self.sum(&masked);
             out.push(masked);

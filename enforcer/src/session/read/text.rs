@@ -136,20 +136,25 @@ fn describe(name: &str, value: &Value) -> (String, String) {
         }
         "findings" => {
             for one in value["findings"].as_array().map_or(&[][..], Vec::as_slice) {
-                writeln!(
-                    below,
-                    "{} x {} in {}",
-                    field(one, "count"),
-                    field(one, "entity"),
-                    field(one, "place")
-                )
-                .ok();
+                // Recordings of before have no rule.
+                let by = one["rule"].as_str().map_or_else(String::new, |it| format!(" by {}", visible(it)));
+                let (count, entity) = (field(one, "count"), field(one, "entity"));
+                writeln!(below, "{count} x {entity}{by} in {}", place(one)).ok();
             }
             join(&[format!("#{}", get("statement")), get("direction"), "masked".to_owned()])
         }
         _ => others(value),
     };
     (line, below)
+}
+
+/// Where something was found.
+fn place(finding: &Value) -> String {
+    let named = |value: &Value| match value.as_object().and_then(|object| object.iter().next()) {
+        Some((kind, name)) => visible(&format!("{kind} {}", name.as_str().unwrap_or_default())),
+        None => visible(value.as_str().unwrap_or_default()),
+    };
+    join(&[named(&finding["place"]), named(&finding["at"]).replace("json ", "at ")])
 }
 
 /// The bytes as they are shown: text line by line, anything else as base64.

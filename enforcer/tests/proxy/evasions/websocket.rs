@@ -2,31 +2,13 @@
 
 use enforcer::proxy::Limits;
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::raw;
+use crate::kit::websocket::{UPGRADE, echoing};
 use crate::kit::{Kit, Options, SECRET, until};
-
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHOST\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// A WebSocket to an upstream that sends every message back.
-async fn echoing(kit: &Kit) -> tokio_tungstenite::WebSocketStream<TlsStream<TcpStream>> {
-    let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
-    let head = UPGRADE.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101"));
-    tokio_tungstenite::WebSocketStream::from_raw_socket(stream, Role::Client, None).await
-}
 
 #[tokio::test]
 async fn control_frames_of_a_websocket_carry_no_secret() {

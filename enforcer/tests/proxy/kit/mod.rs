@@ -6,6 +6,7 @@ pub mod client;
 mod llm;
 pub mod origin;
 pub mod serving;
+pub mod websocket;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -149,6 +150,8 @@ pub struct Kit {
     /// Names that were asked for.
     pub resolved: Arc<AtomicUsize>,
     pub drain: Option<enforcer::drain::Drain>,
+    /// Counters of what was found.
+    pub found: Arc<enforcer::gate::Found>,
 }
 
 /// Starts another upstream than the usual one; it is given what it needs for TLS.
@@ -216,6 +219,7 @@ impl Kit {
             scene,
             resolved,
             drain: Some(serving.drain),
+            found: serving.found,
         }
     }
 
@@ -223,6 +227,14 @@ impl Kit {
     pub fn recorded(&self) -> Vec<u8> {
         let files = std::fs::read_dir(self.recordings.path()).unwrap();
         files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default()).collect()
+    }
+
+    /// The events of this kind that were recorded.
+    pub fn events(&self, kind: &str) -> Vec<serde_json::Value> {
+        let bytes = self.recorded();
+        let begins = memchr::memmem::find_iter(&bytes, br#"{"event":"#);
+        let read = |at| serde_json::Deserializer::from_slice(&bytes[at..]).into_iter().next()?.ok();
+        begins.filter_map(read).filter(|event: &serde_json::Value| event["event"] == kind).collect()
     }
 
     /// Waits until the recording says so.

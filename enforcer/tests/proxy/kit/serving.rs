@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use enforcer::drain::Drain;
-use enforcer::gate::{Gate, Settings, Subject, Subjects};
+use enforcer::gate::{Found, Gate, Settings, Subject, Subjects};
 use enforcer::mask::{ExactValue, SURROGATE_KEY_BYTES, SurrogateKey};
 use enforcer::net::OrigDst;
 use enforcer::net::sys::FlowRecord;
@@ -39,6 +39,7 @@ pub struct Serving {
     pub address: SocketAddr,
     pub recordings: tempfile::TempDir,
     pub drain: Drain,
+    pub found: Arc<Found>,
 }
 
 /// What the kernel notes of a connection of the workload.
@@ -77,8 +78,9 @@ pub async fn serve(around: Around) -> Serving {
     let policies = Policy::from_text("test.yaml", around.policy).unwrap();
     let policies = Arc::new(PolicyStore::fixed(policies));
     let limits = Arc::new(around.limits);
+    let found = Arc::new(Found::default());
     let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
-        gate: Gate { policies, recording, subjects, settings: Settings::default() },
+        gate: Gate { policies, recording, subjects, found: Arc::clone(&found), settings: Settings::default() },
         pool: pool::Pool::new(Arc::clone(&limits)),
         limits,
         admission: admission::Admission::default(),
@@ -92,5 +94,5 @@ pub async fn serve(around: Around) -> Serving {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(worker::accept(shared, listener, watch));
-    Serving { address, recordings, drain }
+    Serving { address, recordings, drain, found }
 }
