@@ -173,9 +173,9 @@ impl Masker {
             At::Field(name) => ToldAt::Field(self.text(&self.told_name(&name)).0),
             At::Json(steps) => ToldAt::Json(self.text(&self.told_path(&steps)).0),
             At::Named(Part::Json(path)) => ToldAt::Json(MaskedText::new(&path.to_string())),
-            At::Named(
-                Part::Header(name) | Part::Query(name) | Part::Cookie(name) | Part::Form(name),
-            ) => ToldAt::Field(MaskedText::new(&name)),
+            At::Named(Part::Header(name) | Part::Query(name) | Part::Cookie(name) | Part::Form(name)) => {
+                ToldAt::Field(MaskedText::new(&name))
+            }
             At::Text(path) => ToldAt::Json(self.text(&format!("$.{path}")).0),
             At::FirstKib => ToldAt::FirstKib,
             At::FirstMib => ToldAt::FirstMib,

@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    findings::At,
-    json::Walker,
-};
+use super::{findings::At, json::Walker};
 
 /// The beginning of a body that is kept to tell a place in it by its name.
 const KEPT_BYTES: usize = 16 * 1024;

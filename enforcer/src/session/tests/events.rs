@@ -256,3 +256,17 @@ fn drafts_are_written_with_what_follows_and_in_order() {
     assert!(numbers.is_sorted() && numbers.starts_with(&[1, 2, 3, 4]) && numbers.ends_with(&[5, 6]));
     assert_eq!(problems(dir.path()), []);
 }
+
+#[test]
+fn a_finding_is_shown_with_its_rule_and_place() {
+    let shown = |finding: serde_json::Value| {
+        let payload = serde_json::json!({"event": "findings", "statement": 1, "findings": [finding]});
+        read::timeline(&read::Entry { sequence: 1, at_unix_us: 5, kind: "event", payload }, 5)
+    };
+    let json = serde_json::json!({"entity": "JWT", "rule": "jwt", "count": 2, "place": "body", "at": {"json": "$.a\u{202e}"}});
+    assert!(shown(json).contains("2 x JWT by jwt in body at $.a\\u{202e}"));
+    let cookie = serde_json::json!({"entity": "JWT", "rule": "jwt", "count": 1, "place": {"header": "cookie"}, "at": {"field": "sid"}});
+    assert!(shown(cookie).contains("1 x JWT by jwt in header cookie field sid"));
+    let before = serde_json::json!({"entity": "JWT", "count": 1, "place": "query"});
+    assert!(shown(before).contains("1 x JWT in query"), "a recording of before has neither");
+}

@@ -80,7 +80,13 @@ pub async fn serve(around: Around) -> Serving {
     let limits = Arc::new(around.limits);
     let found = Arc::new(Found::default());
     let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
-        gate: Gate { policies, recording, subjects, found: Arc::clone(&found), settings: Settings::default() },
+        gate: Gate {
+            policies,
+            recording,
+            subjects,
+            found: Arc::clone(&found),
+            settings: Settings::default(),
+        },
         pool: pool::Pool::new(Arc::clone(&limits)),
         limits,
         admission: admission::Admission::default(),
