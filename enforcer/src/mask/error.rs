@@ -108,6 +108,15 @@ pub enum MaskError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A match was found that begins in what went out already. No text can do that: it is a
+    /// defect of the masker, and the stream ends before more of the value goes out.
+    #[error(
+        "{entity} was found to begin before what had gone out already: this is a defect of the masker, please report it; the stream ends"
+    )]
+    TooLate {
+        /// What was found.
+        entity: Entity,
+    },
     /// Something compressed inside of the text cannot be read.
     #[error("something in the text looks like {coding} and cannot be read: it cannot be masked")]
     Unreadable {

@@ -22,6 +22,9 @@ pub const EXACT_MIN_BYTES: usize = 8;
 /// Longer values would hold a stream back for too long (a coding makes it up to 6 times that).
 pub const EXACT_MAX_BYTES: usize = 8 * 1024;
 
+/// In so many places at most something that nobody sees is looked for inside of escapes.
+const INTERRUPTED_MAX: usize = 64;
+
 /// A value that is a secret because somebody said so.
 #[derive(Clone, Debug)]
 pub struct ExactValue {
@@ -57,6 +60,7 @@ impl ExactValue {
         let value = self.value.expose();
         let mut forms = Forms::new();
         normal_forms(value, &mut forms);
+        interrupted(value, &mut forms);
         let wide = wide_forms(value);
         if !value.is_ascii() {
             for bytes in wide.iter().chain(&quoted_printable(value)) {
@@ -131,6 +135,21 @@ fn normal_forms(value: &[u8], forms: &mut Forms) {
             return;
         }
         form = whole.bytes;
+    }
+}
+
+/// How a value looks that has an escape in it and in this something that nobody sees: the escape
+/// stays, and all others are undone.
+fn interrupted(value: &[u8], forms: &mut Forms) {
+    let mut whole = Normal::default();
+    Normaliser::default().push(value, true, &mut whole);
+    let units = whole.escapes().filter(|unit| value[unit.raw].is_ascii_graphic());
+    for at in units.flat_map(|unit| unit.raw + 1..unit.raw + unit.raw_len).take(INTERRUPTED_MAX) {
+        let (mut normaliser, mut form) = (Normaliser::default(), Normal::default());
+        for part in [&value[..at], &value[at..]] {
+            normaliser.push(part, true, &mut form);
+        }
+        forms.insert((form.bytes, false, None));
     }
 }
 

@@ -175,7 +175,9 @@ impl Level {
         decided = decided.min(self.scan.advance(&view, out)?);
         decided = decided.min(self.runs.advance(&view, self.depth, budget, out)?);
         debug_assert!(out[first..].iter().all(|found| found.start <= found.end));
-        let decided_input = if decided == view.end() { self.taken } else { self.map.start(decided) };
+        // Something can begin inside of an escape that gave nothing, which ends where it begins.
+        let all = decided == view.end() && self.inside.is_empty();
+        let decided_input = if all { self.taken } else { self.map.end(decided) };
         self.decided = decided;
         self.forget();
         Ok(decided_input.min(self.taken))

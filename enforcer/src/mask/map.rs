@@ -42,7 +42,7 @@ impl Map {
         let at = self.0.partition_point(|piece| piece.normal < position);
         match self.0.get(at) {
             // Something ends here: the first piece says where.
-            Some(piece) if piece.normal == position && at > 0 => piece.input,
+            Some(piece) if piece.normal == position => piece.input,
             _ => self.start(position),
         }
     }
@@ -54,9 +54,9 @@ impl Map {
         Some(piece.normal + (input - piece.input))
     }
 
-    /// Nothing before `position` is asked for again.
+    /// Nothing before `position` is asked for again. What gave nothing there may be.
     pub(super) fn forget(&mut self, position: u64) {
-        while self.0.get(1).is_some_and(|next| next.normal <= position) {
+        while self.0.get(1).is_some_and(|next| next.normal < position) {
             self.0.pop_front();
         }
     }
@@ -65,6 +65,14 @@ impl Map {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_gives_nothing_at_the_beginning_is_kept() {
+        let mut map = Map::at(0, 0);
+        map.unit(0, 0, 0, 3);
+        map.forget(0);
+        assert_eq!((map.end(0), map.start(0)), (0, 3));
+    }
 
     #[test]
     fn positions_are_found_around_units() {
@@ -78,6 +86,6 @@ mod tests {
         assert_eq!(ends, [1, 2, 5, 6, 10]);
         assert_eq!([0, 2, 5, 9].map(|at| map.back(at)), [Some(0), Some(2), Some(3), Some(4)]);
         map.forget(4);
-        assert_eq!((map.start(4), map.end(5)), (9, 10));
+        assert_eq!((map.end(4), map.start(4), map.end(5)), (6, 9, 10));
     }
 }

@@ -99,7 +99,7 @@ impl Normaliser {
         while let Some(at) = found.next(run.at) {
             run.at = at;
             if let Err(stop) = self.step(&mut run) {
-                end = stop;
+                end = run.unbroken(stop);
                 break;
             }
         }
@@ -202,6 +202,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Where has to wait what ends at `end`, behind which an escape may stand that is not
+    /// complete: with what it gives, an escape of another layer could go on that begins before
+    /// it (`%4\u0031`), and who undoes that has to have it from its beginning.
+    fn unbroken(&self, end: usize) -> usize {
+        let plain = &self.raw[self.done..end];
+        let body = plain.iter().rev().take(BODY_MAX).take_while(|b| escape::is_body(**b)).count();
+        match plain.len().checked_sub(body + 1) {
+            Some(before) if body < BODY_MAX && escape::is_introducer(plain[before]) => self.done + before,
+            _ => end,
+        }
+    }
+
     /// Takes bytes that are their own normal form.
     fn copy(&mut self, to: usize) {
         match &self.raw[self.done..to] {

@@ -32,7 +32,8 @@ pub struct StreamMasker {
     budget: Budget,
     /// What was found and did not go out.
     found: Vec<Found>,
-    /// Where the union that was last given a placeholder ends.
+    /// Where the union that was last given a placeholder begins and ends.
+    masked_from: u64,
     masked_to: u64,
     place: Place,
     locate: Locate,
@@ -55,6 +56,7 @@ impl StreamMasker {
             level: Level::top(false),
             budget: Budget::default(),
             found: Vec::new(),
+            masked_from: 0,
             masked_to: 0,
             place,
             findings: Findings::default(),
@@ -75,7 +77,7 @@ impl StreamMasker {
         let decided = self.advance(&chunk, false)?;
         if self.held.is_empty() {
             self.held.extend_from_slice(&chunk.split_off(decided));
-            return Ok(self.emit(&chunk));
+            return self.emit(&chunk);
         }
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(&chunk);
@@ -83,7 +85,7 @@ impl StreamMasker {
         if !held.is_empty() {
             self.held = held;
         }
-        Ok(self.emit(&out))
+        self.emit(&out)
     }
 
     /// Nothing follows: decides what was held back.
@@ -96,13 +98,13 @@ impl StreamMasker {
         }
         self.advance(&[], true)?;
         let held = std::mem::take(&mut self.held).freeze();
-        Ok(self.emit(&held))
+        self.emit(&held)
     }
 
     /// Masks a value of which nothing came before and nothing follows, in one look.
     pub(super) fn whole(mut self, value: &Bytes) -> Result<(Masked, Findings), MaskError> {
         self.advance(value, true)?;
-        Ok((self.emit(value), self.findings))
+        Ok((self.emit(value)?, self.findings))
     }
 
     /// Everything in a whole value that is to be masked, overlapping or not, in its order.
@@ -146,12 +148,12 @@ impl StreamMasker {
     }
 
     /// Replaces what is to be masked in bytes that are decided, and moves on behind them.
-    fn emit(&mut self, decided: &Bytes) -> Masked {
+    fn emit(&mut self, decided: &Bytes) -> Result<Masked, MaskError> {
         let base = self.base;
         let end = base + decided.len() as u64;
         self.base = end;
         if self.found.is_empty() && self.masked_to <= base {
-            return Masked::new(decided.clone());
+            return Ok(Masked::new(decided.clone()));
         }
         // Of two that begin at one place, the one that is coded like what it replaces.
         self.found.sort_by_key(|found| (found.start, found.text.is_none(), found.target, found.end));
@@ -170,9 +172,16 @@ impl StreamMasker {
                 self.count(entity, plan.name(found.target), Some(found.start));
                 continue;
             }
+            // Before `base` all is out: what begins there has to go on from what was masked.
+            let goes_on = self.masked_from <= found.start && base <= self.masked_to;
+            if found.start < base && !goes_on {
+                let error = MaskError::TooLate { entity: entity.clone() };
+                self.failed = Some(error.clone());
+                return Err(error);
+            }
             if found.start >= self.masked_to {
-                // Nothing is taken back that is out.
-                let start = found.start.max(at);
+                let start = found.start;
+                self.masked_from = start;
                 out.extend_from_slice(slice(at, start));
                 // What reaches over its end is masked with it: the value is not this one.
                 let over = |other: &Found| other.start < found.end && other.end > found.end;
@@ -191,7 +200,7 @@ impl StreamMasker {
             at = self.masked_to.clamp(base, end);
         }
         out.extend_from_slice(slice(at, end));
-        Masked::new(out.freeze())
+        Ok(Masked::new(out.freeze()))
     }
 }
 

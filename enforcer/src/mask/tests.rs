@@ -349,3 +349,33 @@ proptest! {
         prop_assert_eq!(found, findings);
     }
 }
+
+/// What comes out in two pieces, for every cut, and byte by byte.
+fn wherever_it_is_cut(value: &[u8], text: &[u8], expected: &str) {
+    let exact = ExactValue::new("KNOWN", &SecretBytes::new(value.to_vec())).unwrap();
+    let masker = Masker::new(&Selection::parse(["exact"]).unwrap(), &[exact]).unwrap();
+    for at in 0..=text.len() {
+        let out = in_chunks(&masker, text, vec![at]).0;
+        assert_eq!(String::from_utf8_lossy(&out), expected, "{} cut at {at}", text.escape_ascii());
+    }
+    let out = in_chunks(&masker, text, 0..text.len()).0;
+    assert_eq!(String::from_utf8_lossy(&out), expected, "{} byte by byte", text.escape_ascii());
+}
+
+#[test]
+fn what_begins_in_an_escape_that_gives_nothing_is_masked_from_its_beginning() {
+    wherever_it_is_cut(b"rabcdefgh", b"C:\\rabcdefgh\"", "C:\\[MASKED:KNOWN]\"");
+    wherever_it_is_cut(b"rabcdefgh", b"\\rabcdefgh", "\\[MASKED:KNOWN]");
+    wherever_it_is_cut(b"00abcdefgh", b"x%00abcdefgh", "x%[MASKED:KNOWN]");
+    wherever_it_is_cut(b"*]abcdefgh", b"<\x1b*]abcdefgh>", "<\x1b[MASKED:KNOWN]>");
+}
+
+#[test]
+fn what_interrupts_an_escape_is_waited_for() {
+    wherever_it_is_cut(b"Abcdefgh", b"x %4\\u0031bcdefgh", "x [MASKED:KNOWN]");
+    wherever_it_is_cut(b"Abcdefgh", "x %\u{ad}41bcdefgh".as_bytes(), "x [MASKED:KNOWN]");
+    let value = b"a(\\\\f>b%1Ec\\'d";
+    for text in ["a(\\\u{2060}\\f>b%1Ec\\'d", "a(\\\\f>b%\u{ad}1Ec\\'d", "a(\\\\f>b%1\u{200d}Ec\\'d"] {
+        wherever_it_is_cut(value, format!("x {text}.").as_bytes(), "x [MASKED:KNOWN].");
+    }
+}

@@ -60,6 +60,20 @@ impl Form {
         (self.make)(given, chance)
     }
 
+    /// Whether what stands for the secret is replaced as a whole, from its first byte.
+    pub fn is_replaced_whole(&self) -> bool {
+        let coded =
+            IN_A_CODING.iter().any(|it| self.name.to_ascii_lowercase().contains(&it.to_ascii_lowercase()));
+        !coded && !self.name.starts_with("UTF-")
+    }
+
+    /// Whether something of the secret, and be it a character, is to be seen before its
+    /// placeholder, in what came of a body that begins with `before`.
+    pub fn shows_beginning(&self, output: &[u8], before: &[u8]) -> bool {
+        let behind = output.strip_prefix(before).filter(|_| self.is_replaced_whole());
+        behind.is_some_and(|it| !it.is_empty() && !it.starts_with(b"[MASKED:"))
+    }
+
     /// Whether the secret can be read out of this by undoing the form. Pieces count if
     /// they are long enough not to be there by chance.
     pub fn shows(&self, output: &[u8], secret: &[u8]) -> bool {
@@ -67,6 +81,10 @@ impl Form {
         readable(output) || (self.undo)(output).iter().any(|text| readable(text))
     }
 }
+
+/// Forms of digits, or in which the surroundings are in the coding, too: in place of the value
+/// stands something coded, and of a value in two codings the first bytes may stay.
+const IN_A_CODING: [&str; 6] = ["base64", "hex", "Basic", "data:", "bytea", "base32"];
 
 /// The shortest piece that counts, and the share of the secret that it must be.
 const PIECE: usize = 12;

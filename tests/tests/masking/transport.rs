@@ -1,7 +1,7 @@
 //! The ways of a body through the masker.
 
 use bytes::Bytes;
-use enforcer::mask::{Masker, Place, StreamMasker};
+use enforcer::mask::{MaskError, Masker, Place, StreamMasker};
 use enforcer::protocol::http::coding::{Coding, Decoder, Encoder};
 use enforcer_tests::chance::Chance;
 
@@ -49,7 +49,7 @@ impl Transport {
 /// What a body became.
 pub struct Came {
     pub out: Vec<u8>,
-    pub stopped: Option<String>,
+    pub stopped: Option<MaskError>,
 }
 
 impl Came {
@@ -76,7 +76,7 @@ pub fn pushed(masker: &Masker, chunks: Vec<Bytes>) -> Came {
     }
     match stream.finish() {
         Ok(rest) => came.out.extend_from_slice(rest.as_bytes()),
-        Err(error) => came.stopped = Some(error.to_string()),
+        Err(error) => came.stopped = Some(error),
     }
     came
 }
@@ -84,7 +84,7 @@ pub fn pushed(masker: &Masker, chunks: Vec<Bytes>) -> Came {
 fn take(stream: &mut StreamMasker, chunk: Bytes, came: &mut Came) -> bool {
     match stream.push(chunk) {
         Ok(masked) => came.out.extend_from_slice(masked.as_bytes()),
-        Err(error) => came.stopped = Some(error.to_string()),
+        Err(error) => came.stopped = Some(error),
     }
     came.stopped.is_none()
 }
