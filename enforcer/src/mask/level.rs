@@ -75,8 +75,9 @@ pub(super) struct Level {
     kept: Vec<u8>,
     base: u64,
     map: Map,
-    /// Up to here the normal form is decided.
+    /// Up to here the normal form is decided, and the input.
     decided: u64,
+    decided_input: u64,
     scan: Scan,
     runs: Runs,
     inside: Vec<Inside>,
@@ -125,6 +126,7 @@ impl Level {
             base,
             map: Map::at(base, base),
             decided: position,
+            decided_input: position,
             scan: Scan::at(position),
             runs: Runs::at(position),
             inside: Vec::new(),
@@ -177,10 +179,12 @@ impl Level {
         debug_assert!(out[first..].iter().all(|found| found.start <= found.end));
         // Something can begin inside of an escape that gave nothing, which ends where it begins.
         let all = decided == view.end() && self.inside.is_empty();
-        let decided_input = if all { self.taken } else { self.map.end(decided) };
+        let input = if all { self.taken } else { self.map.end(decided).min(self.taken) };
+        // What gave nothing and was decided stays so when something begins behind it.
+        self.decided_input = self.decided_input.max(input);
         self.decided = decided;
         self.forget();
-        Ok(decided_input.min(self.taken))
+        Ok(self.decided_input)
     }
 
     /// Appends the normal form of the next bytes. Whether it can hold escapes again.

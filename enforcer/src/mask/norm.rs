@@ -24,7 +24,8 @@ mod tests;
 use escape::{Quoted, Reader, Stop, Unit};
 use find::Candidates;
 
-/// How many bytes of input may wait as the beginning of an escape.
+/// How many bytes of input may wait as the beginning of an escape; so many more as can belong to
+/// another one that it interrupts.
 pub(super) const ESCAPE_MAX_BYTES: usize = 32;
 /// How many bytes of an escape that is not complete are looked at for a layer below.
 const BODY_MAX: usize = 12;

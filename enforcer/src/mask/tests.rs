@@ -371,6 +371,18 @@ fn what_begins_in_an_escape_that_gives_nothing_is_masked_from_its_beginning() {
 }
 
 #[test]
+fn what_gave_nothing_and_is_out_stays_decided_in_something_coded() {
+    use base64::Engine as _;
+    // The zeros are decided before what begins behind them.
+    for zeros in 0..9 {
+        let value = b"abcdefgh-ijkl";
+        let plain = [&b"text before it, and then"[..], &vec![0; zeros], b"abcdefgh-x", b" behind it"].concat();
+        let coded = base64::engine::general_purpose::STANDARD.encode(plain);
+        wherever_it_is_cut(value, coded.as_bytes(), &coded);
+    }
+}
+
+#[test]
 fn what_interrupts_an_escape_is_waited_for() {
     wherever_it_is_cut(b"Abcdefgh", b"x %4\\u0031bcdefgh", "x [MASKED:KNOWN]");
     wherever_it_is_cut(b"Abcdefgh", "x %\u{ad}41bcdefgh".as_bytes(), "x [MASKED:KNOWN]");

@@ -20,7 +20,7 @@ fn pieces(raw: &[u8], cuts: &[usize]) -> Vec<u8> {
         let taken = state.push(&waiting, last, &mut out);
         check(&waiting[..taken], &out);
         waiting.drain(..taken);
-        assert!(waiting.len() <= ESCAPE_MAX_BYTES, "{} bytes wait", waiting.len());
+        assert!(waiting.len() <= ESCAPE_MAX_BYTES + BODY_MAX, "{} bytes wait", waiting.len());
         assert!(!last || waiting.is_empty());
         bytes.extend_from_slice(&out.bytes);
     }
