@@ -376,7 +376,8 @@ fn what_gave_nothing_and_is_out_stays_decided_in_something_coded() {
     // The zeros are decided before what begins behind them.
     for zeros in 0..9 {
         let value = b"abcdefgh-ijkl";
-        let plain = [&b"text before it, and then"[..], &vec![0; zeros], b"abcdefgh-x", b" behind it"].concat();
+        let plain =
+            [&b"text before it, and then"[..], &vec![0; zeros], b"abcdefgh-x", b" behind it"].concat();
         let coded = base64::engine::general_purpose::STANDARD.encode(plain);
         wherever_it_is_cut(value, coded.as_bytes(), &coded);
     }
