@@ -9,7 +9,7 @@ use std::{io::Read as _, sync::OnceLock};
 use super::{
     error::MaskError,
     filter::Target,
-    level::{Budget, Level},
+    level::{Budget, Level, grow, tidy_bytes},
     map::Map,
     scan::{Found, View},
 };
@@ -304,6 +304,23 @@ impl Coded {
         }
     }
 
+    /// Whether something compressed is being gathered.
+    pub(super) fn gathers(&self) -> bool {
+        match &self.kind {
+            Kind::Text(level) => level.gathers(),
+            Kind::Zipped => true,
+        }
+    }
+
+    /// Gives memory back that is not needed to wait for more, and says how much is.
+    pub(super) fn tidy(&mut self) -> usize {
+        let below = match &mut self.kind {
+            Kind::Text(level) => size_of::<Level>() + level.tidy(),
+            Kind::Zipped => 0,
+        };
+        tidy_bytes(&mut self.group) + tidy_bytes(&mut self.bytes) + self.digits.tidy() + below
+    }
+
     /// Whether this one decodes a group that begins at a position.
     pub(super) fn covers(&self, coding: Coding, position: u64) -> bool {
         let group = || self.digits.back(position).is_some_and(|at| at % self.coding.group().0 as u64 == 0);
@@ -320,6 +337,7 @@ impl Coded {
     ) -> Result<Option<u64>, MaskError> {
         let mut fresh = Vec::new();
         let over = self.read(view, &mut fresh);
+        grow(&mut self.bytes, fresh.len());
         self.bytes.extend_from_slice(&fresh);
         if self.base == 0 && self.bytes.starts_with(&[0x1f, 0x8b, 8]) {
             if let Kind::Text(level) = std::mem::replace(&mut self.kind, Kind::Zipped) {

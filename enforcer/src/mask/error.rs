@@ -102,6 +102,14 @@ pub enum MaskError {
         /// The limit, a number of levels.
         limit: usize,
     },
+    /// A stream would have to keep more in memory until it is decided than the limit.
+    #[error(
+        "more than {limit} bytes would have to be kept until it is known what they are: the stream cannot be masked and ends"
+    )]
+    TooMuchKept {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Something compressed inside of the text is larger than is looked into.
     #[error("something compressed in the text has more than {limit} bytes: it cannot be masked")]
     TooLarge {

@@ -78,6 +78,15 @@ pub struct Walker {
 }
 
 impl Walker {
+    /// Memory that is kept, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        let keys = self.stack.iter().map(|frame| match frame {
+            Frame::Object(Some(key)) => key.capacity(),
+            Frame::Object(None) | Frame::Array(_) => 0,
+        });
+        keys.sum::<usize>() + self.stack.capacity() * size_of::<Frame>()
+    }
+
     /// Takes one byte.
     pub fn step(&mut self, byte: u8) -> Result<Event, NotJson> {
         const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];

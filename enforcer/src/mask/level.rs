@@ -28,6 +28,8 @@ const BLOCK_BYTES: usize = 16 * 1024;
 /// Bytes that are kept behind what is decided: of what goes out while it is looked at, and of
 /// what stands before that.
 const LOOK_BEHIND: usize = 384;
+/// Memory of a list that is not given back: most streams need it again at once.
+const SPARE_BYTES: usize = 256;
 /// Of a longer unit that was undone nothing begins inside.
 const ESCAPE_BYTES: usize = 12;
 
@@ -191,6 +193,7 @@ impl Level {
     fn normalise(&mut self, data: &[u8], last: bool) -> bool {
         let end = self.base + self.kept.len() as u64;
         if self.waiting.is_empty() && self.normaliser.is_plain(data) {
+            grow(&mut self.kept, data.len());
             self.kept.extend_from_slice(data);
             self.taken += data.len() as u64;
             return false;
@@ -209,6 +212,7 @@ impl Level {
                 self.inside.push(Inside { input, normal, behind, text: text.to_vec() });
             }
         }
+        grow(&mut self.kept, self.normal.bytes.len());
         self.kept.extend_from_slice(&self.normal.bytes);
         self.waiting.drain(..used);
         self.taken += used as u64;
@@ -251,11 +255,52 @@ impl Level {
     /// Drops what nobody looks back at.
     fn forget(&mut self) {
         let from = self.decided.saturating_sub(LOOK_BEHIND as u64).max(self.base);
-        let count = usize::try_from(from - self.base).unwrap_or(usize::MAX);
-        self.kept.drain(..count.min(self.kept.len()));
-        self.base = from;
+        let count = usize::try_from(from - self.base).unwrap_or(usize::MAX).min(self.kept.len());
         self.map.forget(from);
+        // Not for each byte: what stays is moved.
+        if count >= self.kept.len() - count {
+            self.kept.drain(..count);
+            self.base = from;
+        }
     }
+
+    /// Whether something compressed is being gathered, which has a limit of its own.
+    pub(super) fn gathers(&self) -> bool {
+        self.runs.gathers() || self.again.as_ref().is_some_and(|level| level.gathers())
+    }
+
+    /// Gives memory back that is not needed to wait for more, and says how much is.
+    pub(super) fn tidy(&mut self) -> usize {
+        let texts: usize = self.inside.iter().map(|escape| escape.text.capacity()).sum();
+        let lists =
+            tidy_bytes(&mut self.waiting) + tidy_bytes(&mut self.kept) + tidy(&mut self.inside) + texts;
+        let again = self.again.as_mut().map_or(0, |level| size_of::<Self>() + level.tidy());
+        lists + again + self.normal.tidy() + self.map.tidy() + self.scan.tidy() + self.runs.tidy()
+    }
+}
+
+/// Makes room without doubling what there is: most of a stream's memory stands in few lists.
+pub(super) fn grow(list: &mut Vec<u8>, more: usize) {
+    if list.capacity() - list.len() < more {
+        list.reserve_exact(more.max(list.len() / 4));
+    }
+}
+
+/// Gives memory back that was needed but for a while, and says how much is kept, in bytes.
+pub(super) fn tidy<T>(list: &mut Vec<T>) -> usize {
+    let most = 2 * list.len() + SPARE_BYTES / size_of::<T>();
+    if list.capacity() > most {
+        list.shrink_to(list.len());
+    }
+    list.capacity() * size_of::<T>()
+}
+
+/// The same for a list that [`grow`] makes room in.
+pub(super) fn tidy_bytes(list: &mut Vec<u8>) -> usize {
+    if list.capacity() > list.len() + list.len() / 2 + SPARE_BYTES {
+        list.shrink_to(list.len());
+    }
+    list.capacity()
 }
 
 /// Tries what begins inside of escapes, and says up to which position that is decided.

@@ -47,6 +47,21 @@ impl Locate {
         }
     }
 
+    /// Memory that is kept, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        match self {
+            Self::Body(outline) | Self::Form(outline) => outline.kept.capacity() + outline.walker.kept(),
+            Self::Nowhere | Self::Fixed(_) | Self::Offset(_) | Self::Pieces(..) => 0,
+        }
+    }
+
+    /// Tells places by their offset from here on.
+    pub(super) fn forget(&mut self) {
+        if let Self::Body(_) | Self::Form(_) = self {
+            *self = Self::Offset(0);
+        }
+    }
+
     /// Where a position is.
     pub(super) fn at(&mut self, position: u64) -> Option<At> {
         let offset = usize::try_from(position).unwrap_or(usize::MAX);
@@ -85,6 +100,7 @@ pub(super) struct Outline {
 impl Outline {
     fn keep(&mut self, chunk: &[u8]) {
         let room = KEPT_BYTES - self.kept.len();
+        super::level::grow(&mut self.kept, chunk.len().min(room));
         self.kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
 

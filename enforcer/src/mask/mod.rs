@@ -64,7 +64,7 @@ pub use strategy::{
     FORM_MIN_BYTES, KEEP_LAST_MIN_BYTES, REPLACEMENT_EXTRA_BYTES, Replacement, SURROGATE_KEY_BYTES, Strategy,
     SurrogateKey,
 };
-pub use stream::StreamMasker;
+pub use stream::{KEPT_MAX_BYTES, StreamMasker};
 pub use types::{Entity, Masked, MaskedText, Place};
 
 /// The patterns of all built-in detectors as `(set, entity, pattern)`, for those who measure

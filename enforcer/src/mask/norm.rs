@@ -265,6 +265,12 @@ impl Normal {
         self.again
     }
 
+    /// Gives memory back, and says how much is kept.
+    pub(super) fn tidy(&mut self) -> usize {
+        self.clear();
+        super::level::tidy(&mut self.bytes) + super::level::tidy(&mut self.escapes)
+    }
+
     /// Forgets everything but the memory.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();

@@ -9,7 +9,7 @@ use super::{
     context::{LOOK_BEHIND, RUN_MAX, RUN_MIN},
     error::MaskError,
     filter::Target,
-    level::Budget,
+    level::{Budget, tidy},
     masker::UNKNOWN_INDEX,
     scan::{Found, View},
     unknown::{UNKNOWN_MAX_BYTES, looks_like_credential},
@@ -57,6 +57,9 @@ fn is(byte: u8, class: u8) -> bool {
 pub(super) struct Runs {
     /// Position from which runs were not looked at.
     at: u64,
+    /// Up to here there is nothing but one run from there on, which is not measured again for
+    /// each chunk.
+    known: u64,
     /// Position from which nothing coded was looked for.
     looked: u64,
     coded: Vec<Coded>,
@@ -79,13 +82,23 @@ impl Default for Runs {
 
 impl Runs {
     pub(super) fn at(position: u64) -> Self {
-        Self { at: position, looked: position, coded: Vec::new() }
+        Self { at: position, known: position, looked: position, coded: Vec::new() }
     }
 
     pub(super) fn close(self, budget: &mut Budget) {
         for coded in self.coded {
             coded.close(budget);
         }
+    }
+
+    pub(super) fn gathers(&self) -> bool {
+        self.coded.iter().any(Coded::gathers)
+    }
+
+    /// Gives memory back that is not needed to wait for more, and says how much is.
+    pub(super) fn tidy(&mut self) -> usize {
+        let coded: usize = self.coded.iter_mut().map(Coded::tidy).sum();
+        tidy(&mut self.coded) + coded
     }
 
     /// Looks at what is new, and says up to which position it is decided.
@@ -101,13 +114,19 @@ impl Runs {
         self.at = view.end();
         let known = self.coded.len();
         let mut over = self.decode(view, 0, budget, &mut decided, out)?;
-        while let Some(run) = next(view, from) {
+        let mut reach = view.offset(std::mem::replace(&mut self.known, view.end()));
+        while let Some(run) = next(view, from, reach) {
+            reach = 0;
+            let at = self.at;
             if let Some(hold) = self.context(view, run, out)? {
                 decided = decided.min(view.base + hold as u64);
             }
             if let Some(hold) = self.coded(view, run, depth, budget)? {
                 decided = decided.min(view.base + hold as u64);
                 self.at = self.at.min(self.looked);
+            }
+            if self.at < at {
+                self.known = view.base + run.end as u64;
             }
             from = run.end;
         }
@@ -237,10 +256,19 @@ fn starts(before: u8, byte: u8) -> u8 {
     fresh | if before & BETWEEN != 0 { byte & BASE64 } else { 0 }
 }
 
-/// The next run that is long enough, or reaches the end of the bytes at hand.
-fn next(view: &View<'_>, from: usize) -> Option<Run> {
+/// The next run that is long enough, or reaches the end of the bytes at hand. Up to `reach`
+/// there is nothing but one that begins at `from`.
+fn next(view: &View<'_>, from: usize, reach: usize) -> Option<Run> {
     let data = view.data;
     let mut at = from;
+    if reach > from {
+        let end = reach + data[reach..].iter().take_while(|byte| is(**byte, TOKEN)).count();
+        let open = end == data.len() && !view.last;
+        if end - from >= RUN_MIN || open {
+            return Some(Run { start: from, end, open });
+        }
+        at = (end + 1).min(data.len());
+    }
     while let Some(&byte) = data.get(at + RUN_MIN - 1) {
         if !is(byte, TOKEN) {
             at += RUN_MIN;

@@ -13,14 +13,15 @@
 //! whole stream.
 
 use super::{
-    error::MaskError, filter::Target, map::Map, masker::Plan, rule::PIVOT_MAX_BYTES, strategy::Replacement,
+    error::MaskError, filter::Target, level::tidy, map::Map, masker::Plan, rule::PIVOT_MAX_BYTES,
+    strategy::Replacement,
 };
 
 /// How many possible matches may be open at once, a number; ordinary text has a handful.
 pub const OPEN_MAX: usize = 256;
 /// A value that is masked until its end mark (a private key) may be this long, if it
 /// stands in a coding that has to be whole before it can be replaced.
-const SWALLOW_CODED_MAX_BYTES: u64 = 32 * 1024;
+const SWALLOW_CODED_MAX_BYTES: u64 = 8 * 1024;
 
 /// Something to be masked, in positions of the input that the level was given.
 #[derive(Clone, Debug)]
@@ -120,6 +121,12 @@ impl Scan {
     /// A scan that begins at a position.
     pub(super) fn at(position: u64) -> Self {
         Self { scanned: position, ..Self::default() }
+    }
+
+    /// Gives memory back that is not needed to wait for more, and says how much is.
+    pub(super) fn tidy(&mut self) -> usize {
+        let hidden: usize = self.open.iter().map(|open| open.hidden.capacity()).sum();
+        tidy(&mut self.open) + tidy(&mut self.swallowed) + hidden
     }
 
     /// Looks at what is new, and says up to which position it is decided.

@@ -13,20 +13,24 @@ use super::{
     error::MaskError,
     filter::Target,
     findings::{Finding, Findings},
-    level::{Budget, Level},
+    level::{Budget, Level, grow, tidy, tidy_bytes},
     locate::Locate,
     masker::Plan,
     scan::Found,
     types::{Entity, Masked, Place},
 };
 
+/// Memory that a stream may keep while it waits for more, in bytes.
+pub const KEPT_MAX_BYTES: usize = 64 * 1024;
+
 /// Masks a stream chunk by chunk.
 #[derive(Debug)]
 pub struct StreamMasker {
     plan: Arc<Plan>,
-    /// What came and did not go out.
-    held: BytesMut,
-    /// Position of its first byte.
+    /// What came and did not go out, behind as many bytes that did.
+    held: Vec<u8>,
+    gone: usize,
+    /// Position of the first byte that did not go out.
     base: u64,
     level: Level,
     budget: Budget,
@@ -51,7 +55,8 @@ impl StreamMasker {
         Self {
             locate,
             plan,
-            held: BytesMut::new(),
+            held: Vec::new(),
+            gone: 0,
             base: 0,
             level: Level::top(false),
             budget: Budget::default(),
@@ -75,17 +80,59 @@ impl StreamMasker {
         }
         self.locate.keep(&chunk, self.base);
         let decided = self.advance(&chunk, false)?;
-        if self.held.is_empty() {
-            self.held.extend_from_slice(&chunk.split_off(decided));
-            return self.emit(&chunk);
+        let out = if self.held.is_empty() {
+            let behind = chunk.split_off(decided);
+            grow(&mut self.held, behind.len());
+            self.held.extend_from_slice(&behind);
+            chunk
+        } else {
+            self.take(&chunk, decided)
+        };
+        let masked = self.emit(&out)?;
+        self.tidy()?;
+        Ok(masked)
+    }
+
+    /// The first bytes that are decided, of those that are held and of a chunk behind them.
+    fn take(&mut self, chunk: &[u8], decided: usize) -> Bytes {
+        let held = &self.held[self.gone..];
+        if let Some(behind) = decided.checked_sub(held.len()) {
+            let (first, rest) = chunk.split_at(behind);
+            let out = [held, first].concat();
+            self.held.clear();
+            self.gone = 0;
+            grow(&mut self.held, rest.len());
+            self.held.extend_from_slice(rest);
+            return out.into();
         }
-        let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(&chunk);
-        let out = held.split_to(decided).freeze();
-        if !held.is_empty() {
-            self.held = held;
+        let out = Bytes::copy_from_slice(&held[..decided]);
+        self.gone += decided;
+        // Not for each byte: what stays is moved.
+        if self.gone >= self.held.len() - self.gone {
+            self.held.drain(..self.gone);
+            self.gone = 0;
         }
-        self.emit(&out)
+        grow(&mut self.held, chunk.len());
+        self.held.extend_from_slice(chunk);
+        out
+    }
+
+    /// Gives memory back that is not needed to wait; an error if too much is.
+    fn tidy(&mut self) -> Result<(), MaskError> {
+        let kept = size_of::<Self>() + tidy_bytes(&mut self.held) + tidy(&mut self.found) + self.level.tidy();
+        let texts: usize = self.found.iter().filter_map(|found| found.text.as_ref()).map(Vec::capacity).sum();
+        let mut kept = kept + texts;
+        if kept + self.locate.kept() > KEPT_MAX_BYTES {
+            // Then places are told by their offset.
+            self.locate.forget();
+        }
+        kept += self.locate.kept();
+        if kept > KEPT_MAX_BYTES && !self.level.gathers() {
+            let error = MaskError::TooMuchKept { limit: KEPT_MAX_BYTES };
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Nothing follows: decides what was held back.
@@ -97,7 +144,7 @@ impl StreamMasker {
             return Ok(Masked::empty());
         }
         self.advance(&[], true)?;
-        let held = std::mem::take(&mut self.held).freeze();
+        let held = self.take(&[], self.held());
         self.emit(&held)
     }
 
@@ -119,7 +166,7 @@ impl StreamMasker {
 
     /// How many bytes are held back now.
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() - self.gone
     }
 
     /// What was found so far.
@@ -186,7 +233,8 @@ impl StreamMasker {
                 // What reaches over its end is masked with it: the value is not this one.
                 let over = |other: &Found| other.start < found.end && other.end > found.end;
                 let shows = !self.plan.early(found.target);
-                let reached = shows && ready[index + 1..].iter().any(|other| !other.observed && over(other));
+                let mut others = ready[index + 1..].iter().take_while(|other| other.start < found.end);
+                let reached = shows && others.any(|other| !other.observed && over(other));
                 let text = found.text.clone().filter(|_| !reached);
                 let text = text.unwrap_or_else(|| entity.placeholder().into_bytes());
                 let wide = found.end <= end && is_wide(slice(start, found.end.max(start)));

@@ -320,6 +320,19 @@ fn recorded_headers_show_no_credential() {
     assert_eq!(masker.recorded_header("accept", b"*/*").1.as_str(), "*/*");
 }
 
+#[test]
+fn what_begins_inside_of_an_escape_that_gives_nothing_goes_out_with_no_letter() {
+    // A backslash and the first letter of the key are read as an escape.
+    let example = detectors::all().find(|d| d.rule == "razorpay-key").map(|d| join(d.examples[0])).unwrap();
+    let text = format!("\n\\{example} and more");
+    let whole = all().mask(text.as_bytes()).0.to_text().into_owned();
+    assert!(whole.contains("\\[MASKED:RAZORPAY_KEY]"), "{whole}");
+    for place in 0..text.len() {
+        let (out, _) = in_chunks(&all(), text.as_bytes(), vec![place]);
+        assert_eq!(String::from_utf8_lossy(&out), whole, "{place}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     #[test]
