@@ -153,6 +153,9 @@ impl Coding {
         if (!open && run.len() < wanted) || !self.can_begin(run[0]) {
             return Start::No;
         }
+        if self.is_refused(run) {
+            return Start::No;
+        }
         let digits = &run[..run.len().min(wanted)];
         let length = digits.iter().take_while(|digit| self.value(**digit).is_some()).count();
         if !open && length < wanted {
@@ -169,6 +172,20 @@ impl Coding {
         } else {
             Start::No
         }
+    }
+
+    /// Whether the first two bytes tell already that nothing was coded here. Most runs are words.
+    fn is_refused(self, run: &[u8]) -> bool {
+        let digits = 16_usize.div_ceil(self.bits() as usize);
+        let mut bytes = [0; 2];
+        let decoded = run.len() >= digits && self.decode_to(&run[..digits], &mut bytes) == 2;
+        decoded
+            && match bytes {
+                [0x1f, second] => second != 0x8b,
+                [0, second] => !is_plain(second),
+                [0xc2..=0xf4, second] => !(0x80..0xc0).contains(&second),
+                [first, second] => !is_plain(first) || (second != 0 && !is_plain(second) && second < 0xc2),
+            }
     }
 
     /// Whether text, or something compressed, can begin with a byte whose first bits these are.
@@ -228,19 +245,22 @@ fn base32(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~')
+}
+
 /// Whether bytes are the beginning of text in UTF-8 or UTF-16, or of something compressed.
 fn looks_decoded(bytes: &[u8]) -> bool {
     const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
-    let plain = |b: u8| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~');
     let zipped = || bytes.iter().zip(&GZIP).all(|(a, b)| a == b);
     let wide = |first: usize| {
-        bytes.iter().enumerate().all(|(at, b)| if at % 2 == first { plain(*b) } else { *b == 0 })
+        bytes.iter().enumerate().all(|(at, b)| if at % 2 == first { is_plain(*b) } else { *b == 0 })
     };
     let utf8 = || match str::from_utf8(bytes) {
-        Ok(text) => text.bytes().all(|b| plain(b) || b >= 0x80),
+        Ok(text) => text.bytes().all(|b| is_plain(b) || b >= 0x80),
         Err(error) => {
             error.error_len().is_none()
-                && bytes[..error.valid_up_to()].iter().all(|b| plain(*b) || *b >= 0x80)
+                && bytes[..error.valid_up_to()].iter().all(|b| is_plain(*b) || *b >= 0x80)
         }
     };
     utf8() || zipped() || wide(0) || wide(1)

@@ -358,6 +358,23 @@ pub(super) const UNKNOWN_INDEX: u16 = 5;
 const _: () = assert!(UNKNOWN_INDEX as usize == RULES.len());
 
 impl Runs {
+    /// The next offset before `to` at which one of the rules in `near` can begin, and which.
+    #[inline(never)]
+    pub(super) fn next(&self, data: &[u8], near: u32, from: usize, to: usize) -> Option<(usize, u32)> {
+        let mut before = from.checked_sub(1).map_or(b'\n', |at| data[at]);
+        for (at, &byte) in data.iter().enumerate().take(to).skip(from) {
+            let starts = self.starts[usize::from(byte)] & near & !self.follows[usize::from(before)];
+            before = byte;
+            if starts != 0 {
+                let starts = starts & data.get(at + 1).map_or(u32::MAX, |b| self.seconds[usize::from(*b)]);
+                if starts != 0 {
+                    return Some((at, starts));
+                }
+            }
+        }
+        None
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }

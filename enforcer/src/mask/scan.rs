@@ -171,19 +171,22 @@ impl Scan {
         out: &mut Vec<Found>,
     ) -> Result<(), MaskError> {
         let (plan, data) = (view.plan, view.data);
-        let mut before = from.checked_sub(1).map_or(b'\n', |at| data[at]);
+        let runs = &plan.runs;
         let mut pivots = Pivots::default();
-        for (at, &byte) in data.iter().enumerate().take(to).skip(from) {
-            let second = data.get(at + 1).map_or(u32::MAX, |b| plan.runs.seconds[usize::from(*b)]);
-            let starts = plan.runs.starts[usize::from(byte)] & second;
-            if starts & !plan.runs.follows[usize::from(before)] != 0 {
-                for (bit, (target, _)) in plan.runs.targets.iter().enumerate() {
-                    if starts >> bit & 1 == 1 && pivots.near(plan, data, bit, at) {
-                        self.begin(view, at, *target, out)?;
+        let mut at = from;
+        while at < to {
+            // Most rules have no pivot near, and so nothing begins for them up to `until`.
+            let (near, until) = pivots.near(plan, data, at);
+            let until = until.min(to);
+            while let Some((here, starts)) = runs.next(data, near, at, until) {
+                for (bit, (target, _)) in runs.targets.iter().enumerate() {
+                    if starts >> bit & 1 == 1 {
+                        self.begin(view, here, *target, out)?;
                     }
                 }
+                at = here + 1;
             }
-            before = byte;
+            at = until;
         }
         Ok(())
     }
@@ -406,21 +409,30 @@ struct Pivot {
 }
 
 impl Pivots {
-    /// Whether the run at an offset can be one that has its pivot.
-    fn near(&mut self, plan: &Plan, data: &[u8], bit: usize, at: usize) -> bool {
-        let (Some((_, Some(byte))), Some(slot)) = (plan.runs.targets.get(bit), self.0.get_mut(bit)) else {
-            return true;
-        };
-        let pivot = slot.get_or_insert_with(|| {
-            let inside = |b: &u8| plan.runs.follows[usize::from(*b)] >> bit & 1 == 1;
-            let tail = data.len() - data.iter().rev().take_while(|b| inside(b)).count();
-            Pivot { next: 0, tail }
-        });
-        if pivot.next <= at {
-            let found = memchr::memchr(*byte, &data[at..]);
-            pivot.next = found.map_or(usize::MAX, |offset| at + offset);
+    /// The rules of which a match can begin at an offset, a bit each, and up to where that holds.
+    fn near(&mut self, plan: &Plan, data: &[u8], at: usize) -> (u32, usize) {
+        let (mut near, mut until) = (u32::MAX, data.len());
+        for (bit, (_, pivot)) in plan.runs.targets.iter().enumerate() {
+            let (Some(byte), Some(slot)) = (pivot, self.0.get_mut(bit)) else { continue };
+            let pivot = slot.get_or_insert_with(|| {
+                let inside = |b: &u8| plan.runs.follows[usize::from(*b)] >> bit & 1 == 1;
+                let tail = data.len() - data.iter().rev().take_while(|b| inside(b)).count();
+                Pivot { next: 0, tail }
+            });
+            if pivot.next <= at {
+                let found = memchr::memchr(*byte, &data[at..]);
+                pivot.next = found.map_or(usize::MAX, |offset| at + offset);
+            }
+            let first = pivot.next.saturating_sub(PIVOT_MAX_BYTES).min(pivot.tail);
+            if at < first {
+                near &= !(1 << bit);
+                until = until.min(first);
+            } else if at < pivot.tail {
+                // Looked at again behind the pivot.
+                until = until.min(pivot.next.saturating_add(1)).min(pivot.tail);
+            }
         }
-        pivot.next.saturating_sub(at) <= PIVOT_MAX_BYTES || at >= pivot.tail
+        (near, until)
     }
 }
 

@@ -65,38 +65,70 @@ struct Vendor {
     count: u8,
 }
 
-/// The names of all vendors, by their first two bytes.
+/// The names of all vendors and the words for a credential.
 #[derive(Debug)]
 pub(super) struct Contexts {
     vendors: Vec<Vendor>,
-    by_start: Vec<Vec<u16>>,
-    /// With which three bytes vendors' names and words begin.
-    begins: [Triples; 2],
+    names: Names,
+    words: Names,
+    /// With which three bytes one of both begins.
+    begins: Triples,
 }
+
+/// How many sets of three letters or digits there are.
+const TRIPLES: usize = 36 * 36 * 36;
 
 /// A set of three letters or digits.
 #[derive(Debug)]
 struct Triples(Vec<u64>);
 
 impl Triples {
+    /// Whether a text holds one of them.
+    fn in_text(&self, text: &[u8]) -> bool {
+        let (mut first, mut second) = (0, 0);
+        // Of the last two bytes the rest is taken for zeros, as in `triple`.
+        text.iter().map(|b| code(*b)).chain([0, 0]).enumerate().any(|(at, third)| {
+            let index = (first * 36 + second) * 36 + third;
+            (first, second) = (second, third);
+            at >= 2 && self.0[index / 64] >> (index % 64) & 1 == 1
+        })
+    }
+}
+
+/// Names by their first three bytes.
+#[derive(Debug)]
+struct Names {
+    /// By three bytes, where their names begin in `sorted`.
+    heads: Vec<u16>,
+    /// Indices of the names; in their order where three bytes are the same.
+    sorted: Vec<u16>,
+}
+
+impl Names {
     fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        let mut set = vec![0; (36_usize * 36 * 36).div_ceil(64)];
-        for name in names {
+        let mut all: Vec<(usize, u16)> = Vec::new();
+        for (index, name) in (0..).zip(names) {
             let name = name.as_bytes();
+            let first = triple(name, 0);
             // Of a shorter name any byte may be the third.
-            let thirds = name.get(2).map_or(0..36, |b| code(*b)..code(*b) + 1);
-            for third in thirds {
-                let index = start(name, 0) * 36 + third;
-                set[index / 64] |= 1 << (index % 64);
-            }
+            let thirds = if name.len() > 2 { first..first + 1 } else { first..first + 36 };
+            all.extend(thirds.map(|triple| (triple, index)));
         }
-        Self(set)
+        all.sort_unstable();
+        let head = |triple| u16::try_from(all.partition_point(|(t, _)| *t < triple)).unwrap_or(u16::MAX);
+        Self { heads: (0..=TRIPLES).map(head).collect(), sorted: all.iter().map(|(_, index)| *index).collect() }
     }
 
-    /// Whether one of them can stand in a text at an offset.
-    fn may(&self, text: &[u8], at: usize) -> bool {
-        let index = start(text, at) * 36 + text.get(at + 2).map_or(0, |b| code(*b));
-        self.0[index / 64] >> (index % 64) & 1 == 1
+    /// Which of them can stand in a text at an offset.
+    fn at(&self, text: &[u8], at: usize) -> impl Iterator<Item = usize> {
+        let triple = triple(text, at);
+        let range = usize::from(self.heads[triple])..usize::from(self.heads[triple + 1]);
+        self.sorted[range].iter().map(|index| usize::from(*index))
+    }
+
+    /// The first three bytes of all of them.
+    fn begins(&self) -> impl Iterator<Item = usize> {
+        (0..TRIPLES).filter(|triple| self.heads[*triple] < self.heads[triple + 1])
     }
 }
 
@@ -228,15 +260,13 @@ impl Contexts {
             entry.names.split(' ').for_each(|name| add(name, Some(group)));
         }
         OPEN.split(' ').for_each(|name| add(name, None));
-        let mut by_start = vec![Vec::new(); 36 * 36];
-        for (index, vendor) in (0..).zip(&vendors) {
-            by_start[start(vendor.name.as_bytes(), 0)].push(index);
+        let names = Names::of(vendors.iter().map(|vendor| vendor.name));
+        let words = Names::of(WORDS.iter().map(|(word, _)| *word));
+        let mut begins = Triples(vec![0; TRIPLES.div_ceil(64)]);
+        for triple in names.begins().chain(words.begins()) {
+            begins.0[triple / 64] |= 1 << (triple % 64);
         }
-        let begins = [
-            Triples::of(vendors.iter().map(|vendor| vendor.name)),
-            Triples::of(WORDS.iter().map(|(word, _)| *word)),
-        ];
-        Self { vendors, by_start, begins }
+        Self { vendors, names, words, begins }
     }
 
     /// What part of a run is a secret. `before` are up to [`LOOK_BEHIND`] bytes before it,
@@ -250,17 +280,23 @@ impl Contexts {
             let from = from.max(run.iter().position(u8::is_ascii_digit).unwrap_or(0)).min(to);
             return Some(ContextHit { rule: 2 + form, from, to });
         }
-        let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
+        // A call, or the name of a type.
+        if after.first().is_some_and(|b| matches!(b, b'(' | b'{' | b'<')) {
+            return None;
+        }
         let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];
-        all[..before.len()].copy_from_slice(before);
-        for from in starts(run) {
-            all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
-            let label = Label::read(&all[..before.len() + from]);
-            let Some(label) = label else { continue };
-            let to = run.len() - dots(run);
-            if from >= to || after.first().is_some_and(|b| matches!(b, b'(' | b'{' | b'<')) {
-                continue;
-            }
+        let to = run.len() - dots(run);
+        for from in starts(run).filter(|from| *from < to) {
+            let label = match from {
+                0 => Label::read(before),
+                _ => {
+                    let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
+                    all[..before.len()].copy_from_slice(before);
+                    all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
+                    Label::read(&all[..before.len() + from])
+                }
+            };
+            let Some(label) = label.filter(|label| self.begins.in_text(label.text())) else { continue };
             if let Some(rule) = self.weigh(&label, &run[from..to]) {
                 return Some(ContextHit { rule, from, to });
             }
@@ -315,8 +351,9 @@ impl Contexts {
     fn word(&self, label: &Label) -> Option<Word> {
         let text = label.text();
         let mut best: Option<Word> = None;
-        for from in (0..text.len()).filter(|at| self.begins[1].may(text, *at)) {
-            for (word, strong) in WORDS {
+        for from in 0..text.len() {
+            for index in self.words.at(text, from) {
+                let (word, strong) = WORDS[index];
                 let to = from + word.len();
                 if text[from..].starts_with(word.as_bytes()) && best.is_none_or(|best| to > best.to) {
                     best = Some(Word { from, to, strong });
@@ -330,11 +367,8 @@ impl Contexts {
     fn vendor(&self, label: &Label) -> Option<(&Vendor, usize)> {
         let text = label.text();
         for at in (0..text.len().saturating_sub(1)).rev() {
-            if !self.begins[0].may(text, at) {
-                continue;
-            }
-            for &index in &self.by_start[start(text, at)] {
-                let vendor = &self.vendors[usize::from(index)];
+            for index in self.names.at(text, at) {
+                let vendor = &self.vendors[index];
                 let name = vendor.name.as_bytes();
                 if !text[at..].starts_with(name) {
                     continue;
@@ -399,23 +433,38 @@ fn starts(run: &[u8]) -> impl Iterator<Item = usize> + '_ {
 
 /// Whether a word for a credential ends here.
 fn credential_ends(text: &[u8]) -> bool {
-    ["key", "token", "secret", "access", "private", "fastforex", "refiner"].iter().any(|word| {
-        text.len() >= word.len() && text[text.len() - word.len()..].eq_ignore_ascii_case(word.as_bytes())
-    })
+    let word: &[u8] = match text.last().map(u8::to_ascii_lowercase) {
+        Some(b'y') => b"key",
+        Some(b'n') => b"token",
+        Some(b't') => b"secret",
+        Some(b's') => b"access",
+        Some(b'e') => b"private",
+        Some(b'x') => b"fastforex",
+        Some(b'r') => b"refiner",
+        _ => return false,
+    };
+    text.len() >= word.len() && text[text.len() - word.len()..].eq_ignore_ascii_case(word)
 }
 
-/// The index of what begins at an offset.
-fn start(text: &[u8], at: usize) -> usize {
-    code(text[at]) * 36 + text.get(at + 1).map_or(0, |b| code(*b))
+/// The number of the three bytes at an offset; what is not there counts as the first letter.
+fn triple(text: &[u8], at: usize) -> usize {
+    let code = |at: usize| text.get(at).map_or(0, |b| code(*b));
+    (code(at) * 36 + code(at + 1)) * 36 + code(at + 2)
 }
 
 /// The number of a small letter or a digit, below 36.
 fn code(byte: u8) -> usize {
-    match byte {
-        b'0'..=b'9' => usize::from(byte - b'0') + 26,
-        b'a'..=b'z' => usize::from(byte - b'a'),
-        _ => 0,
-    }
+    const CODES: [u8; 256] = {
+        let mut codes = [0; 256];
+        let mut index = 0;
+        while index < 36 {
+            let byte = if index < 26 { b'a' + index } else { b'0' + index - 26 };
+            codes[byte as usize] = index;
+            index += 1;
+        }
+        codes
+    };
+    usize::from(CODES[usize::from(byte)])
 }
 
 /// Whether a value without a vendor is a secret.
