@@ -116,7 +116,10 @@ impl Names {
         }
         all.sort_unstable();
         let head = |triple| u16::try_from(all.partition_point(|(t, _)| *t < triple)).unwrap_or(u16::MAX);
-        Self { heads: (0..=TRIPLES).map(head).collect(), sorted: all.iter().map(|(_, index)| *index).collect() }
+        Self {
+            heads: (0..=TRIPLES).map(head).collect(),
+            sorted: all.iter().map(|(_, index)| *index).collect(),
+        }
     }
 
     /// Which of them can stand in a text at an offset.
