@@ -64,7 +64,8 @@ impl Form {
     pub fn is_replaced_whole(&self) -> bool {
         let coded =
             IN_A_CODING.iter().any(|it| self.name.to_ascii_lowercase().contains(&it.to_ascii_lowercase()));
-        !coded && !self.name.starts_with("UTF-")
+        // Of the one with soft breaks an escape stands before it.
+        !coded && !self.name.starts_with("UTF-") && !self.name.ends_with("soft breaks")
     }
 
     /// Whether something of the secret, and be it a character, is to be seen before its
