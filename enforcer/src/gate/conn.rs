@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use crate::mask::{Findings, MaskedText, Masker};
+use crate::mask::{Findings, MaskedText, Masker, Selection, Strategy};
 use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
 use crate::protocol::http::canonical;
 use crate::protocol::http::request::RequestFacts;
@@ -213,11 +213,23 @@ impl Conn {
 
     /// Counts what was found in a message, and writes it down.
     pub fn findings(&self, statement: u32, direction: Direction, findings: &Findings) {
+        self.tell(Some(statement), direction, findings);
+    }
+
+    fn tell(&self, statement: Option<u32>, direction: Direction, findings: &Findings) {
         if !findings.is_empty() {
             self.found.add(direction, findings);
             let findings = self.subject.everything().told(findings);
-            self.note(&Event::Findings { statement: Some(statement), direction, findings });
+            self.note(&Event::Findings { statement, direction, findings });
         }
+    }
+
+    /// Whether policy does not let this name of a host be told to anybody, since data seems to
+    /// be sent in it. What is found is recorded.
+    pub fn carries_data(&self, statement: Option<u32>, name: &str, selection: &Selection) -> bool {
+        let Some((findings, strategy)) = selection.name_of_host(name) else { return false };
+        self.tell(statement, Direction::Request, &findings);
+        strategy != Strategy::Observe
     }
 
     /// Records why something failed. A recording that does not take this has

@@ -112,6 +112,7 @@ fn explained(reason: &str) -> Option<&'static str> {
             "a known secret stands in the path or the query: send it in a header or in the body"
         }
         "secret-in-name" => "a known secret stands in the host name, which is told to name servers",
+        "data-in-name" => "the host name looks as if data were sent in it, which policy does not let out",
         "length-invalid" => "the length of the body has to be given once, as a number",
         "body-over-inspect-limit" => "a rule has to see the whole body, and this one is too long for that",
         "coding-unsupported" | "body-unreadable" => {

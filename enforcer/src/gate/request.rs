@@ -145,8 +145,14 @@ impl<F: Forward> Steps<'_, F> {
         }
         // A name is a message to whoever serves the zone; behind TLS it was looked at
         // before anybody was asked for it.
-        if !facts.tls && conn.subject.reveals(&facts.host) {
-            let stop = Stop::denied(StatusCode::FORBIDDEN, "secret-in-name");
+        let selected = &decision.request_mask;
+        let reason = match facts.tls {
+            true => None,
+            false if conn.subject.reveals(&facts.host) => Some("secret-in-name"),
+            false => conn.carries_data(Some(self.statement), &facts.host, selected).then_some("data-in-name"),
+        };
+        if let Some(reason) = reason {
+            let stop = Stop::denied(StatusCode::FORBIDDEN, reason);
             return Err(self.refuse(&policy, stop).await);
         }
         if let Some(masker) = &request_masker {

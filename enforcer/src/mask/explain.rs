@@ -7,6 +7,7 @@ use super::{
     error::MaskError,
     filter::Target,
     masker::{Masker, Plan, by_surroundings},
+    names::{ENCODED, NAME_MAX_BYTES},
     rule::{self, Rule},
     selection::SET_ENTROPY,
     strategy::Strategy,
@@ -83,6 +84,8 @@ pub fn listed() -> Result<Vec<Listed>, MaskError> {
     };
     let mut all: Vec<Listed> = rule::builtin()?.iter().map(listed).collect();
     all.extend(by_surroundings().map(around));
+    let (rule, set, entity) = ENCODED;
+    all.push(Listed { longest: Some(NAME_MAX_BYTES), ..around((rule, set, entity)) });
     all.sort_by(|a, b| (&a.set, &a.entity, &a.rule).cmp(&(&b.set, &b.entity, &b.rule)));
     Ok(all)
 }

@@ -2,8 +2,19 @@
 
 use base64::Engine as _;
 
-use super::{check, types::Entity};
+use super::{
+    check,
+    findings::Findings,
+    selection::{SET_THREATS, Selection},
+    strategy::Strategy,
+    types::{Entity, Place},
+};
 
+/// The rule, its set and its entity.
+pub(super) const ENCODED: (&str, &str, &str) = ("encoded-hostname", SET_THREATS, "ENCODED_HOSTNAME");
+
+/// The longest name of a host (RFC 1035).
+pub(super) const NAME_MAX_BYTES: usize = 253;
 /// Shorter labels decode to text by chance.
 const HEX_MIN: usize = 12;
 const BASE32_MIN: usize = 16;
@@ -11,12 +22,23 @@ const BASE64_MIN: usize = 16;
 /// A label without a meaning of this length is no name of a server.
 const DENSE_MIN: usize = 40;
 
+impl Selection {
+    /// What is found in the name of a host, and what is to be done about it: a name cannot be
+    /// masked, so everything but [`Strategy::Observe`] denies it. `None` if nothing was selected
+    /// that finds something.
+    pub fn name_of_host(&self, host: &str) -> Option<(Findings, Strategy)> {
+        let entity = suspicious_name(host)?;
+        let strategy = self.of_detector(ENCODED.0, ENCODED.1, ENCODED.2)?;
+        Some((Findings::one(&entity, ENCODED.0, &Place::Host, None), strategy))
+    }
+}
+
 /// Whether a name looks as if data were sent in it, as `ENCODED_HOSTNAME`.
 pub fn suspicious_name(host: &str) -> Option<Entity> {
     // The last two labels are somebody's registered name.
     let labels: Vec<&str> = host.trim_end_matches('.').split('.').collect();
     let own = labels.len().saturating_sub(2);
-    labels[..own].iter().any(|label| carries(label.as_bytes())).then(|| Entity::new("ENCODED_HOSTNAME"))
+    labels[..own].iter().any(|label| carries(label.as_bytes())).then(|| Entity::new(ENCODED.2))
 }
 
 fn carries(label: &[u8]) -> bool {
@@ -107,5 +129,18 @@ mod tests {
         ] {
             assert!(suspicious_name(host).is_none(), "{host}");
         }
+    }
+
+    #[test]
+    fn policy_says_what_becomes_of_such_a_name() {
+        let name = "7365637265745f6b65793d31323334.exfil.example.com";
+        let selected = |names: &[&str]| Selection::parse(names).unwrap().name_of_host(name);
+        assert!(selected(&[]).is_none() && selected(&["all"]).is_none() && selected(&["secrets"]).is_none());
+        for names in [["threats"], ["ENCODED_HOSTNAME"], ["encoded-hostname"]] {
+            let (findings, strategy) = selected(&names).unwrap();
+            assert_eq!((findings.total(), strategy), (1, Strategy::Placeholder), "{names:?}");
+        }
+        let threats = Selection::parse(["threats"]).unwrap();
+        assert!(threats.name_of_host("api.github.com").is_none());
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{detectors, error::MaskError, masker::by_surroundings, part::Part, strategy::Strategy};
+use super::{
+    detectors, error::MaskError, masker::by_surroundings, names::ENCODED, part::Part, strategy::Strategy,
+};
 
 /// All built-in token formats and every registered exact value.
 pub const SET_SECRETS: &str = "secrets";
@@ -227,7 +229,8 @@ fn known(name: &str) -> bool {
 
 /// The names of all rules, with their sets and entities.
 pub(super) fn all_names() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-    detectors::all().map(|d| (&*d.rule, &*d.set, &*d.entity)).chain(by_surroundings())
+    let named = detectors::all().map(|d| (&*d.rule, &*d.set, &*d.entity));
+    named.chain(by_surroundings()).chain([ENCODED])
 }
 
 fn unknown(name: &str) -> MaskError {

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::drain::Watch;
 use crate::gate::{Conn, Opened, Subject};
+use crate::mask::suspicious_name;
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Stage};
 use crate::protocol::dns::{self, Kind, Question, Transport};
@@ -238,8 +239,16 @@ async fn ask(
         Feasibility::Never(decision) => Some(decision.reason.as_str()),
         // A name is a message to whoever serves the zone.
         Feasibility::Possible => {
-            let reveals = subject.reveals(&question.name) || subject.reveals(&question.asked());
-            reveals.then_some("secret-in-name")
+            let (name, asked) = (question.name.as_str(), question.asked());
+            if subject.reveals(name) || subject.reveals(&asked) {
+                Some("secret-in-name")
+            } else {
+                // In its own case, too: that of base64 means something.
+                let mut names = [name, asked.trim_end_matches('.')].into_iter();
+                let carries = |name| conn.carries_data(None, name, &policy.decide(&facts).request_mask);
+                let suspicious = names.find(|name| suspicious_name(name).is_some());
+                suspicious.is_some_and(carries).then_some("data-in-name")
+            }
         }
     };
     if let Some(reason) = denied {

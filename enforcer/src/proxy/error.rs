@@ -35,6 +35,8 @@ pub enum ProxyError {
     EncryptedHello,
     #[error("a known secret stands in the name that the client asks for")]
     SecretInName,
+    #[error("the name that the client asks for looks as if data were sent in it")]
+    DataInName,
     #[error("the workload was denied too often within a short time to be told why")]
     TooManyDenials,
     #[error("the client offers no application protocol that is understood")]
@@ -91,6 +93,7 @@ impl ProxyError {
             | E::NoSni
             | E::EncryptedHello
             | E::SecretInName
+            | E::DataInName
             | E::TooManyDenials
             | E::NoAlpn
             | E::ClientPinsRoots(_)
@@ -123,6 +126,7 @@ impl ProxyError {
                 | E::NoSni
                 | E::EncryptedHello
                 | E::SecretInName
+                | E::DataInName
                 | E::TooManyDenials
         )
     }
@@ -139,6 +143,7 @@ impl ProxyError {
             E::NoSni => "sni-missing",
             E::EncryptedHello => "encrypted-client-hello",
             E::SecretInName => "secret-in-name",
+            E::DataInName => "data-in-name",
             E::TooManyDenials => "too-many-denials",
             E::NoAlpn => "alpn-unsupported",
             E::ClientPinsRoots(_) => "client-pins-roots",

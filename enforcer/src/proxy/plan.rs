@@ -123,8 +123,8 @@ impl Planner<'_> {
             let denied = if named { denied } else { Stop { reason: "sni-missing", ..denied } };
             return Ok(Plan::Deny { host, offer, denied });
         }
-        if self.conn.subject.reveals(&host) {
-            let denied = Stop::denied(http::StatusCode::FORBIDDEN, "secret-in-name");
+        if let Some(reason) = self.named(&host, &decision) {
+            let denied = Stop::denied(http::StatusCode::FORBIDDEN, reason.reason());
             let recorded = self.conn.refused(None, &policy, &denied).await;
             recorded.map_err(Stop::log_unavailable)?;
             return Ok(Plan::Deny { host, offer, denied });
@@ -136,15 +136,22 @@ impl Planner<'_> {
         Ok(Plan::Terminate { host, offer, addresses: decision.addresses })
     }
 
+    /// Why this name must not be told to those who serve its zone.
+    fn named(&self, host: &str, decision: &Decision) -> Option<ProxyError> {
+        if self.conn.subject.reveals(host) {
+            return Some(ProxyError::SecretInName);
+        }
+        let carries = self.conn.carries_data(None, host, &decision.request_mask);
+        carries.then_some(ProxyError::DataInName)
+    }
+
     async fn passthrough(&self, hello: &Hello, host: Arc<str>, decision: Decision) -> Result<Plan, Stop> {
         // What is relayed unread goes to a name, and the name stands in the hello.
         let policy = self.gate.policies.current();
-        let unclear = match (&hello.sni, hello.ech) {
-            (Some(sni), _) if self.conn.subject.reveals(sni) => Some(ProxyError::SecretInName),
-            (None, _) => Some(ProxyError::NoSni),
+        let unclear = match &hello.sni {
+            None => Some(ProxyError::NoSni),
             // It may be noise (see `tls::hello`); here nobody could tell.
-            (Some(_), true) => Some(ProxyError::EncryptedHello),
-            (Some(_), false) => None,
+            Some(sni) => self.named(sni, &decision).or(hello.ech.then_some(ProxyError::EncryptedHello)),
         };
         if let Some(error) = unclear {
             let stop = Stop::denied(http::StatusCode::FORBIDDEN, error.reason());

@@ -2,12 +2,18 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::kit::client::{empty, text};
 use crate::kit::websocket::echoing;
 use crate::kit::{Kit, Options, SECRET, until};
+use crate::requests::ask;
 
 const EXACT: &str = "exact:DEPLOY_KEY";
 
@@ -91,4 +97,73 @@ async fn what_the_recording_does_not_keep_is_told_all_the_same() {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
     text(client.send(request.body(body).unwrap()).await.unwrap()).await;
     assert_eq!(found(&kit, "request", 1).await, [one(json!("body"), json!("beyond"))]);
+}
+
+/// `secret_key=1234` in hexadecimal digits.
+const ENCODED: &str = "7365637265745f6b65793d31323334";
+const NAMES: &str = r#"
+version: 1
+name: names
+rules:
+  - id: threats
+    when: {host: "**.open.test"}
+    mask: {request: [threats]}
+  - id: told
+    when: {host: "**.told.test"}
+    mask: {request: [{entity: ENCODED_HOSTNAME, strategy: observe}]}
+  - id: rest
+    when: {host: "**.test"}
+    addresses: [loopback]
+    allow: true
+"#;
+
+fn named(kit: &Kit) -> usize {
+    let finding =
+        json!({"entity": "ENCODED_HOSTNAME", "rule": "encoded-hostname", "count": 1, "place": "host"});
+    let events = kit.events("findings");
+    events.iter().filter(|event| event["findings"] == json!([finding])).count()
+}
+
+#[tokio::test]
+async fn a_name_in_which_data_is_sent_goes_where_policy_says() {
+    let kit = Kit::start(Options { policy: Some(NAMES), ..Options::default() }).await;
+    let name = format!("{ENCODED}.x.open.test");
+    let mut client = kit.h2(&name).await;
+    let response = client.send(kit.request(&name, "/").body(empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert!(text(response).await.contains("data-in-name"));
+    until("the finding is recorded", async || named(&kit) == 1).await;
+    assert_eq!(kit.resolved.load(Ordering::Relaxed), 0, "it was asked for");
+
+    let kit = Kit::start(Options { policy: Some(NAMES), plain: true, ..Options::default() }).await;
+    for (name, status, all) in [
+        (format!("{ENCODED}.x.open.test"), "403", 1),
+        // Only told, and where it is not selected not even that.
+        (format!("{ENCODED}.x.told.test"), "200", 2),
+        (format!("{ENCODED}.x.other.test"), "200", 2),
+        ("an-ordinary-name.x.open.test".to_owned(), "200", 2),
+    ] {
+        let port = kit.upstream.port();
+        let head = format!("GET /headers HTTP/1.1\r\nhost: {name}:{port}\r\nconnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(kit.proxy).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {answer}");
+        until("the finding is recorded", async || named(&kit) == all).await;
+    }
+
+    let kit = Kit::start(Options { policy: Some(NAMES), dns: true, ..Options::default() }).await;
+    let mut stream = TcpStream::connect(kit.proxy).await.unwrap();
+    let coded = "c2VjcmV0LWtleS0xMjM0NQ";
+    for (name, code, all) in [
+        (format!("{ENCODED}.x.open.test."), ResponseCode::NXDomain, 1),
+        (format!("{coded}.x.open.test."), ResponseCode::NXDomain, 2),
+        (format!("{ENCODED}.x.told.test."), ResponseCode::NoError, 3),
+        ("an-ordinary-name.x.open.test.".to_owned(), ResponseCode::NoError, 3),
+    ] {
+        let answer = ask(&mut stream, &name, RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, code, "{name}");
+        until("the finding is recorded", async || named(&kit) == all).await;
+    }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use enforcer::proxy::Limits;
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -190,8 +192,6 @@ async fn a_drain_closes_idle_connections_and_lets_others_finish() {
 
 #[tokio::test]
 async fn a_denied_name_is_asked_of_nobody() {
-    use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
-    use hickory_proto::rr::{Name, RecordType};
     let kit = Kit::start(Options { dns: true, ..Options::default() }).await;
     let mut stream = tokio::net::TcpStream::connect(kit.proxy).await.unwrap();
     for (name, kind, code, answers, resolved) in [
@@ -200,19 +200,24 @@ async fn a_denied_name_is_asked_of_nobody() {
         ("allowed.test.", RecordType::TXT, ResponseCode::NoError, 0, 0),
         ("allowed.test.", RecordType::A, ResponseCode::NoError, 1, 1),
     ] {
-        let mut query = Message::query();
-        query.metadata.op_code = OpCode::Query;
-        query.metadata.recursion_desired = true;
-        query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
-        let query = query.to_vec().unwrap();
-        stream.write_u16(u16::try_from(query.len()).unwrap()).await.unwrap();
-        stream.write_all(&query).await.unwrap();
-        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-        stream.read_exact(&mut answer).await.unwrap();
-        let answer = Message::from_vec(&answer).unwrap();
+        let answer = ask(&mut stream, name, kind).await;
         assert_eq!(answer.metadata.response_code, code, "{name} {kind}");
         assert_eq!(answer.answers.len(), answers, "{name} {kind}");
         assert_eq!(kit.resolved.load(Ordering::Relaxed), resolved, "{name} {kind}");
     }
     kit.recorded_text("\"event\":\"dns\"").await;
+}
+
+/// Asks over TCP.
+pub async fn ask(stream: &mut tokio::net::TcpStream, name: &str, kind: RecordType) -> Message {
+    let mut query = Message::query();
+    query.metadata.op_code = OpCode::Query;
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let query = query.to_vec().unwrap();
+    stream.write_u16(u16::try_from(query.len()).unwrap()).await.unwrap();
+    stream.write_all(&query).await.unwrap();
+    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
 }
