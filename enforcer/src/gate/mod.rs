@@ -123,18 +123,12 @@ pub struct WebSocketRelay {
     pub statement: u32,
     pub request: Option<crate::mask::Masker>,
     pub response: Option<crate::mask::Masker>,
+    /// What knows the known values of what masks each way.
+    pub known: [crate::mask::Masker; 2],
     /// Set if its messages are a model's API.
-    pub model: Option<MessageModel>,
+    pub model: Option<crate::protocol::llm::Answer>,
     /// Bytes of one message that are recorded.
     pub keep: usize,
-}
-
-/// A WebSocket whose messages are a model's API, with what knows the known values of what
-/// masks each way.
-pub struct MessageModel {
-    pub answer: crate::protocol::llm::Answer,
-    pub request: crate::mask::Masker,
-    pub response: crate::mask::Masker,
 }
 
 /// The side from which bytes of this direction come.

@@ -25,9 +25,7 @@ use super::deny::{Dialect, Kind};
 use super::held::Held;
 use super::look::Looked;
 use super::masking::Model;
-use super::{
-    Destination, Forward, Gate, MessageModel, Scope, Stop, WebSocketRelay, WireBody, headers, response,
-};
+use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
 
 /// Bytes of a refused request that are read after all; beyond, its stream is reset.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -408,16 +406,10 @@ impl<F: Forward> Steps<'_, F> {
         let recorded = conn.response_head(self.statement, parts.status, &parts.headers);
         recorded.and_then(|()| conn.flush()).map_err(Stop::log_unavailable)?;
         let exact = |selection| conn.subject.exact(selection).map_err(mask_unavailable);
-        let model = match llm::Answer::of_websocket(&allowed.facts.path) {
-            Some(answer) => Some(MessageModel {
-                answer,
-                request: exact(&allowed.decision.request_mask)?,
-                response: exact(&allowed.decision.response_mask)?,
-            }),
-            None => None,
-        };
+        let known = [exact(&allowed.decision.request_mask)?, exact(&allowed.decision.response_mask)?];
         let relay = WebSocketRelay {
-            model,
+            model: llm::Answer::of_websocket(&allowed.facts.path),
+            known,
             conn: Arc::clone(conn),
             statement: self.statement,
             request: allowed.request_masker.clone(),

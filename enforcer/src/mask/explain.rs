@@ -96,12 +96,17 @@ fn rounded(confidence: f32) -> f64 {
 }
 
 impl Masker {
+    /// The ranges of everything in a whole value that is to be masked, overlapping or not.
+    pub(super) fn ranges(&self, value: &[u8]) -> Result<Vec<(usize, usize, Target)>, MaskError> {
+        StreamMasker::new(self.plan(), Place::Other).ranges(value)
+    }
+
     /// Every match in a whole value, in the order of their beginnings. Matches may overlap.
     pub fn explain(&self, value: &[u8]) -> Result<Vec<Explained>, MaskError> {
         if self.is_noop() {
             return Ok(Vec::new());
         }
-        let ranges = StreamMasker::new(self.plan(), Place::Other).ranges(value)?;
+        let ranges = self.ranges(value)?;
         Ok(ranges.into_iter().map(|range| explained(&self.plan(), range)).collect())
     }
 }

@@ -10,6 +10,7 @@
 //! any error or finding.
 
 mod addresses;
+mod border;
 mod byteset;
 mod check;
 mod coded;
@@ -45,6 +46,7 @@ mod unknown;
 #[cfg(test)]
 mod vectors;
 
+pub use border::{Messages, Passed, SPLIT_MESSAGES_MAX, SPLIT_MIN_BYTES};
 pub use custom::{CUSTOM_FILE_MAX_BYTES, CUSTOM_MAX, CUSTOM_TEXTS_MAX, Custom, CustomError, CustomErrors};
 pub use error::MaskError;
 pub use exact::{EXACT_MAX_BYTES, EXACT_MIN_BYTES, ExactValue};

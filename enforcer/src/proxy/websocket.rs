@@ -14,8 +14,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::gate::{Conn, MessageModel, WebSocketRelay};
-use crate::mask::{Findings, MaskError, Masked, Masker, Place};
+use crate::gate::{Conn, WebSocketRelay};
+use crate::mask::{Findings, MaskError, Masked, Masker, Messages, Passed, Place};
 use crate::protocol::llm::{Answer, LlmRequest, LlmStream};
 use crate::session::{Direction, Event, Side};
 
@@ -41,29 +41,28 @@ pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketR
     let server = WebSocketStream::from_raw_socket(server, Role::Client, Some(config)).await;
     let (to_client, from_client) = client.split();
     let (to_server, from_server) = server.split();
-    let WebSocketRelay { conn, statement, request, response, model, keep } = relay;
+    let WebSocketRelay { conn, statement, request, response, known: [known, known_back], model, keep } =
+        relay;
     let everything = conn.subject.everything().clone();
-    let (asked, answered, recorded) = match model {
-        None => (Masking::Message, Masking::Message, Masking::Message),
-        Some(MessageModel { answer, request: known, response: known_back }) => {
+    let copy = || Masking::messages(&everything, conn.subject.known().clone());
+    let of = |masker: &Option<Masker>, known| match masker {
+        Some(masker) => Masking::messages(masker, known),
+        None => Masking::Message,
+    };
+    let (asked, copied, answered, recorded) = match model {
+        None => (of(&request, known), copy(), of(&response, known_back), copy()),
+        Some(answer) => {
             let of = |masker: &Option<Masker>, known| match masker {
                 Some(masker) => Masking::answer(answer, masker, known, true),
                 None => Masking::Message,
             };
             let copy = Masking::answer(answer, &everything, conn.subject.known().clone(), false);
-            (Masking::Request(known), of(&response, known_back), copy)
+            (Masking::Request(known), Masking::Message, of(&response, known_back), copy)
         }
     };
     let direction = Direction::Request;
-    let up = Way {
-        conn: &conn,
-        statement,
-        direction,
-        masker: request,
-        masking: asked,
-        recorded: Masking::Message,
-        keep,
-    };
+    let up =
+        Way { conn: &conn, statement, direction, masker: request, masking: asked, recorded: copied, keep };
     let direction = Direction::Response;
     let down = Way { conn: &conn, statement, direction, masker: response, masking: answered, recorded, keep };
     let mut up = Box::pin(up.pump(from_client, to_server));
@@ -92,6 +91,8 @@ struct Way<'a> {
 enum Masking {
     /// Each by itself.
     Message,
+    /// As one text.
+    Messages(Box<Messages>),
     /// Requests to a model, with what knows the known values.
     Request(Masker),
     /// Answers of a model, whose texts lie across messages.
@@ -103,13 +104,29 @@ impl Masking {
         Self::Answer(Box::new(LlmStream::new(answer, masker, known, strict)))
     }
 
-    /// What stands in place of a text message, and what was found in it.
+    fn messages(masker: &Masker, known: Masker) -> Self {
+        Self::Messages(Box::new(Messages::new(masker.clone(), known)))
+    }
+
+    /// What goes out now of a message and of those that have waited, and what was found in it.
+    fn data(&mut self, masker: &Masker, bytes: Bytes, binary: bool) -> Result<(Passed, Findings), Broken> {
+        match self {
+            Self::Messages(messages) => messages.push(bytes, binary).map_err(refused),
+            Self::Request(_) | Self::Answer(_) if !binary => {
+                let (parts, findings) = self.text(masker, bytes)?;
+                Ok((parts.into_iter().map(|part| (part, false)).collect(), findings))
+            }
+            Self::Message | Self::Request(_) | Self::Answer(_) => {
+                let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
+                Ok((vec![(masked, binary)], findings))
+            }
+        }
+    }
+
+    /// What stands in place of a text message of a model, and what was found in it.
     fn text(&mut self, masker: &Masker, bytes: Bytes) -> Result<(Vec<Masked>, Findings), Broken> {
         match self {
-            Self::Message => {
-                let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
-                Ok((vec![masked], findings))
-            }
+            Self::Message | Self::Messages(_) => Ok((Vec::new(), Findings::default())),
             Self::Request(known) => {
                 let mut request = LlmRequest::new(masker, known.clone());
                 let pushed = request.push(bytes).and_then(|begin| Ok(vec![begin, request.finish()?]));
@@ -178,11 +195,8 @@ impl Way<'_> {
     /// The messages that go on in place of this one; recorded before they do.
     fn message(&mut self, message: Message) -> Result<Vec<Message>, Broken> {
         Ok(match message {
-            Message::Text(text) => {
-                let parts = self.pass_text(Bytes::from(text))?;
-                parts.into_iter().map(|part| as_text(part).map(Message::Text)).collect::<Result<_, _>>()?
-            }
-            Message::Binary(bytes) => vec![Message::Binary(self.pass(bytes, true)?)],
+            Message::Text(text) => self.data(Bytes::from(text), false)?,
+            Message::Binary(bytes) => self.data(bytes, true)?,
             Message::Close(frame) => {
                 let mut messages = self.rest()?;
                 messages.push(Message::Close(frame.map(|frame| self.close(frame)).transpose()?));
@@ -197,58 +211,71 @@ impl Way<'_> {
 
     /// What was held back until the end.
     fn rest(&mut self) -> Result<Vec<Message>, Broken> {
-        let last = |masking: &mut Masking| match masking {
-            Masking::Answer(stream) => {
-                stream.last_messages().map_err(|error| Broken::plain(error.reason(), &error))
+        let last = |masking: &mut Masking| -> Result<(Passed, Findings), Broken> {
+            match masking {
+                Masking::Answer(stream) => {
+                    let parts = stream.last_messages();
+                    let parts = parts.map_err(|error| Broken::plain(error.reason(), &error))?;
+                    Ok((parts.into_iter().map(|part| (part, false)).collect(), Findings::default()))
+                }
+                Masking::Messages(messages) => messages.finish().map_err(refused),
+                Masking::Message | Masking::Request(_) => Ok((Vec::new(), Findings::default())),
             }
-            Masking::Message | Masking::Request(_) => Ok(Vec::new()),
         };
-        for part in last(&mut self.recorded)? {
-            self.record(part, false)?;
+        for (part, binary) in last(&mut self.recorded)?.0 {
+            self.record(part, binary)?;
         }
         if self.masker.is_none() {
             return Ok(Vec::new());
         }
-        let parts = last(&mut self.masking)?;
-        parts.into_iter().map(|part| as_text(part.into_bytes()).map(Message::Text)).collect()
+        let (parts, findings) = last(&mut self.masking)?;
+        self.conn.findings(self.statement, self.direction, &findings);
+        parts.into_iter().map(|(part, binary)| as_message(part.into_bytes(), binary)).collect()
     }
 
     fn close(&self, frame: CloseFrame) -> Result<CloseFrame, Broken> {
         if frame.reason.is_empty() {
             return Ok(frame);
         }
-        let reason = self.pass(Bytes::from(frame.reason), false)?;
+        let reason = self.pass(Bytes::from(frame.reason))?;
         let fits = reason.len() <= REASON_MAX_BYTES;
         let reason = if fits { as_text(reason)? } else { Utf8Bytes::default() };
         Ok(CloseFrame { code: frame.code, reason })
     }
 
-    /// A text message, which may be a part of a longer text.
-    fn pass_text(&mut self, bytes: Bytes) -> Result<Vec<Bytes>, Broken> {
+    /// A message, which may be a part of a longer text.
+    fn data(&mut self, bytes: Bytes, binary: bool) -> Result<Vec<Message>, Broken> {
         let bytes = self.parts(bytes)?;
         let everything = self.conn.subject.everything();
-        match self.recorded.text(everything, bytes.clone()) {
-            Ok((parts, _)) => {
-                for part in parts {
-                    self.record(part, false)?;
+        let found = match self.recorded.data(everything, bytes.clone(), binary) {
+            Ok((parts, found)) => {
+                for (part, binary) in parts {
+                    self.record(part, binary)?;
                 }
+                found
             }
             // The wire says for itself whether it may go on.
             Err(broken) => {
                 self.conn.error(crate::gate::side_of(self.direction), broken.reason, &broken.detail);
                 self.recorded = Masking::Message;
+                self.record(everything.mask(&bytes).0, binary)?;
+                Findings::default()
             }
-        }
-        let Some(masker) = &self.masker else { return Ok(vec![bytes]) };
-        let (parts, findings) = self.masking.text(masker, bytes)?;
+        };
+        let Some(masker) = &self.masker else {
+            self.conn.findings(self.statement, self.direction, &found.at(&Place::WebSocket));
+            return Ok(vec![as_message(bytes, binary)?]);
+        };
+        let (parts, mut findings) = self.masking.data(masker, bytes, binary)?;
+        findings.merge_unknown(&found);
         self.conn.findings(self.statement, self.direction, &findings.at(&Place::WebSocket));
-        Ok(parts.into_iter().map(Masked::into_bytes).collect())
+        parts.into_iter().map(|(part, binary)| as_message(part.into_bytes(), binary)).collect()
     }
 
-    /// Records what a message says, and gives what goes on of it.
-    fn pass(&self, bytes: Bytes, binary: bool) -> Result<Bytes, Broken> {
+    /// Records what a reason says, and gives what goes on of it.
+    fn pass(&self, bytes: Bytes) -> Result<Bytes, Broken> {
         let bytes = self.parts(bytes)?;
-        self.record(self.conn.subject.everything().mask(&bytes).0, binary)?;
+        self.record(self.conn.subject.everything().mask(&bytes).0, false)?;
         let Some(masker) = &self.masker else { return Ok(bytes) };
         let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
         self.conn.findings(self.statement, self.direction, &findings);
@@ -283,6 +310,10 @@ impl Way<'_> {
 
 fn refused(error: MaskError) -> Broken {
     Broken::plain("websocket", &error)
+}
+
+fn as_message(bytes: Bytes, binary: bool) -> Result<Message, Broken> {
+    if binary { Ok(Message::Binary(bytes)) } else { as_text(bytes).map(Message::Text) }
 }
 
 fn as_text(bytes: Bytes) -> Result<Utf8Bytes, Broken> {

@@ -74,3 +74,38 @@ async fn a_websocket_counts_as_a_connection_until_it_ends() {
     let served = async || kit.tls("masked.test", &[b"http/1.1"]).await.is_ok();
     until("the place is given back", served).await;
 }
+
+#[tokio::test]
+async fn a_secret_in_two_messages_goes_out_in_neither() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
+    let (first, second) = SECRET.split_at(20);
+    // The first message waits for the second.
+    socket.send(format!("a {first}").into()).await.unwrap();
+    socket.send(format!("{second} b").into()).await.unwrap();
+    for wanted in ["a [MASKED:DEPLOY_KEY]", " b"] {
+        assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), wanted);
+    }
+    // Of another kind and order, and one that was nothing.
+    for (sent, wanted) in [
+        (vec![Message::Binary(first.into()), second.into()], vec!["[MASKED:DEPLOY_KEY]", ""]),
+        (
+            vec![Message::from(&first[..5]), (&first[5..]).into(), " other".into()],
+            vec![&first[..5], &first[5..], " other"],
+        ),
+    ] {
+        let binary: Vec<bool> = sent.iter().map(Message::is_binary).collect();
+        for message in sent {
+            socket.send(message).await.unwrap();
+        }
+        for (wanted, binary) in wanted.into_iter().zip(binary) {
+            let back = socket.next().await.unwrap().unwrap();
+            assert_eq!((back.is_binary(), back.into_text().unwrap().as_str()), (binary, wanted));
+        }
+    }
+    // What waits at the end was nothing.
+    socket.send(first.into()).await.unwrap();
+    socket.close(None).await.unwrap();
+    let recorded = kit.recorded_text(&format!("\"text\":\"{first}\"")).await;
+    assert!(!recorded.contains(SECRET) && !recorded.contains(second), "{recorded}");
+}
