@@ -21,7 +21,7 @@ use crate::drain::Watch;
 use crate::gate::{Conn, Opened, Subject};
 use crate::mask::suspicious_name;
 use crate::net::sys::{self, FlowRecord};
-use crate::policy::{Fact, Facts, Feasibility, Stage};
+use crate::policy::{Fact, Facts, Feasibility, Policy, Stage};
 use crate::protocol::dns::{self, Kind, Question, Transport};
 use crate::session::{Event, Outcome, SessionKind};
 
@@ -212,6 +212,19 @@ impl DnsServer {
     }
 }
 
+/// Why a name must not be asked for: it is a message to whoever serves the zone.
+fn told(conn: &Conn, question: &Question, policy: &Policy, facts: &Facts<'_>) -> Option<&'static str> {
+    let (name, asked) = (question.name.as_str(), question.asked());
+    if conn.subject.reveals(name) || conn.subject.reveals(&asked) {
+        return Some("secret-in-name");
+    }
+    // In its own case, too: that of base64 means something.
+    let mut names = [name, asked.trim_end_matches('.')].into_iter();
+    let suspicious = names.find(|name| suspicious_name(name).is_some())?;
+    let carries = conn.carries_data(None, suspicious, &policy.decide(facts).request_mask);
+    carries.then_some("data-in-name")
+}
+
 /// Decides, records, asks, answers.
 async fn ask(
     shared: &Shared,
@@ -237,19 +250,7 @@ async fn ask(
     let policy = shared.gate.policies.current();
     let denied = match policy.feasible(&facts) {
         Feasibility::Never(decision) => Some(decision.reason.as_str()),
-        // A name is a message to whoever serves the zone.
-        Feasibility::Possible => {
-            let (name, asked) = (question.name.as_str(), question.asked());
-            if subject.reveals(name) || subject.reveals(&asked) {
-                Some("secret-in-name")
-            } else {
-                // In its own case, too: that of base64 means something.
-                let mut names = [name, asked.trim_end_matches('.')].into_iter();
-                let carries = |name| conn.carries_data(None, name, &policy.decide(&facts).request_mask);
-                let suspicious = names.find(|name| suspicious_name(name).is_some());
-                suspicious.is_some_and(carries).then_some("data-in-name")
-            }
-        }
+        Feasibility::Possible => told(conn, question, &policy, &facts),
     };
     if let Some(reason) = denied {
         conn.settle_denied(&question.name, reason);
