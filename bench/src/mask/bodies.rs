@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use enforcer::mask::{ExactValue, Masker, Selection};
-use enforcer::protocol::http::coding::{Coding, DECODED_MAX_BYTES, Decoder};
+use enforcer::protocol::http::coding::{Coding, Decoder, Limits};
 use enforcer::secret::Secret;
 use enforcer_tests::chance::Chance;
 use serde::Serialize;
@@ -81,7 +81,7 @@ fn through(masker: &Masker, body: &Body, kept: &mut usize, before: usize) -> Res
         }
         return Ok(out + stream.finish()?.len());
     }
-    let mut decoder = Decoder::new(&body.codings, DECODED_MAX_BYTES)?;
+    let mut decoder = Decoder::within(&body.codings, Limits::default())?;
     decoder.push(body.bytes.clone());
     decoder.finish();
     while let Some(piece) = decoder.next()? {

@@ -101,7 +101,7 @@ async fn start(
         recording,
         subjects: Subjects::default(),
         found: Arc::default(),
-        settings: Settings::default(),
+        settings: Settings { decoded: limits.decoded(), ..Settings::default() },
     };
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {

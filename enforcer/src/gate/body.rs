@@ -70,6 +70,9 @@ impl BodyError {
             BodyError::Idle => "body-idle",
             BodyError::Mask(MaskError::Denied { .. }) => "secret-in-body",
             BodyError::Mask(MaskError::Held { .. }) => "held",
+            BodyError::Coding(CodingError::TooDense { .. } | CodingError::TooLarge { .. }) => {
+                "decoded-over-limit"
+            }
             BodyError::Mask(_) | BodyError::Coding(_) => "body-unreadable",
             BodyError::Model(error) => error.reason(),
             BodyError::Message => "secret-in-message",
@@ -196,10 +199,11 @@ impl Carry<'_> {
         let mut hint = inner.size_hint();
         let readable = self.codings.is_some();
         let codings = self.codings.unwrap_or_default();
-        let limit = self.settings.decoded_bytes;
         let answer = self.model.as_ref().and_then(Model::answer);
         let mut tap = Tap::new(self.conn, self.statement, self.direction, self.settings, answer, self.form);
-        let decoder = (!codings.is_empty()).then(|| Decoder::new(&codings, limit)).transpose()?;
+        let decoder = (!codings.is_empty())
+            .then(|| Decoder::within(&codings, self.settings.decoded.clone()))
+            .transpose()?;
         let wire = match self.wire {
             Some(masker) => {
                 hint = SizeHint::default();

@@ -118,6 +118,9 @@ fn explained(reason: &str) -> Option<&'static str> {
         "coding-unsupported" | "body-unreadable" => {
             "the body cannot be read, so secrets in it cannot be found: send it in gzip, deflate, br, zstd or as it is"
         }
+        "decoded-over-limit" => {
+            "the body decodes to too much (`decoded_ratio` in [limits]): compress it less"
+        }
         "secret-in-body" => {
             "the request holds something that this host's policy does not let out: take it away"
         }

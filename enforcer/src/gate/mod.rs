@@ -65,8 +65,8 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Without a byte in a body that is not finished.
     pub body_idle: Duration,
-    /// Bytes that a decoded body may have.
-    pub decoded_bytes: u64,
+    /// How much a body may decode to.
+    pub decoded: coding::Limits,
 }
 
 impl Default for Settings {
@@ -74,7 +74,7 @@ impl Default for Settings {
         Self {
             body_bytes: 64 * 1024,
             body_idle: Duration::from_secs(600),
-            decoded_bytes: coding::DECODED_MAX_BYTES,
+            decoded: coding::Limits::default(),
         }
     }
 }

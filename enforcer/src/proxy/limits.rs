@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::http::coding;
+
 /// Limits of one proxy process. All of them have a default and can be set in
 /// the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,12 @@ pub struct Limits {
     pub pool_verified_ms: u64,
     /// Bytes of one WebSocket message.
     pub websocket_message_bytes: usize,
+    /// Bytes that a body may decode to, for each of its content codings.
+    pub decoded_bytes: u64,
+    /// Of these, bytes that are never too many for what came of it.
+    pub decoded_free_bytes: u64,
+    /// Beyond these, decoded bytes for each byte that came.
+    pub decoded_ratio: u64,
 }
 
 impl Default for Limits {
@@ -77,6 +85,9 @@ impl Default for Limits {
             pool_idle_timeout_ms: 60_000,
             pool_verified_ms: 300_000,
             websocket_message_bytes: 16 * 1024 * 1024,
+            decoded_bytes: coding::DECODED_MAX_BYTES,
+            decoded_free_bytes: coding::DECODED_FREE_BYTES,
+            decoded_ratio: coding::DECODED_RATIO,
         }
     }
 }
@@ -105,6 +116,14 @@ impl Limits {
     }
     pub fn pool_idle_timeout(&self) -> Duration {
         Duration::from_millis(self.pool_idle_timeout_ms)
+    }
+    /// How much a body may decode to.
+    pub fn decoded(&self) -> coding::Limits {
+        coding::Limits {
+            output_bytes: self.decoded_bytes,
+            free_bytes: self.decoded_free_bytes,
+            ratio: self.decoded_ratio,
+        }
     }
     pub fn pool_verified(&self) -> Duration {
         Duration::from_millis(self.pool_verified_ms)

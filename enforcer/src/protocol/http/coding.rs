@@ -30,6 +30,11 @@ pub use streams::{Decode, Encode, Limits, decode, encode};
 pub const STACKED_MAX: usize = 4;
 /// The most decoded bytes of one body, summed up for each coding, if nothing else is set: 1 GiB.
 pub const DECODED_MAX_BYTES: u64 = 1 << 30;
+/// So many decoded bytes are never too many for what came, if nothing else is set: 8 MiB.
+pub const DECODED_FREE_BYTES: u64 = 8 << 20;
+/// And beyond these, so many for each byte that came. Text comes to 5 to 20, and what is made
+/// to exhaust whoever decodes it to 1,000 (gzip) or 100,000 (two codings).
+pub const DECODED_RATIO: u64 = 24;
 /// The largest zstd window, as a power of two: 8 MiB (RFC 9659).
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// How many bytes a decoder gives at a time.
@@ -104,10 +109,20 @@ pub enum CodingError {
         coding: &'static str,
     },
     /// The body decodes to more than the limit.
-    #[error("the body decodes to more than {limit} bytes")]
+    #[error("the body decodes to more than {limit} bytes (`decoded_bytes` in [limits])")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The body decodes to too much for what came.
+    #[error(
+        "the body decodes to more than {free} bytes and {ratio} times what came of it: if it is meant to, the operator can raise `decoded_ratio` or `decoded_free_bytes` in [limits]"
+    )]
+    TooDense {
+        /// Bytes that are never too many.
+        free: u64,
+        /// Decoded bytes for each that came.
+        ratio: u64,
     },
     /// An encoder failed; the body cannot be sent on.
     #[error("the body could not be encoded as {coding}")]

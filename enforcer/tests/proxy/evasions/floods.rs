@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use enforcer::proxy::Limits;
 use http_body_util::BodyExt;
 use nix::time::ClockId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -106,8 +107,21 @@ async fn held_bodies_of_a_workload_have_one_budget() {
 }
 
 #[tokio::test]
-async fn a_body_that_becomes_large_does_not_stop_the_others() {
+async fn a_body_that_becomes_too_large_for_what_came_ends() {
     let kit = Kit::start(Options::default()).await;
+    let mut client = kit.h1("masked.test").await;
+    let request = kit.request("masked.test", "/bomb").header("accept-encoding", "gzip");
+    let request = request.body(empty()).unwrap();
+    let reading = async { client.send(request).await?.into_body().collect().await };
+    assert!(reading.await.is_err(), "it was passed on as if it was whole");
+    kit.recorded_text("decoded-over-limit").await;
+}
+
+#[tokio::test]
+async fn a_body_that_becomes_large_does_not_stop_the_others() {
+    // The operator lets it become as large as it likes.
+    let limits = Limits { decoded_ratio: 10_000, ..Limits::default() };
+    let kit = Kit::start(Options { limits, ..Options::default() }).await;
     let mut bomb = kit.h1("masked.test").await;
     // Everything here shares one thread: what it works between two turns of another task is what
     // that task waits, on a machine of its own. The upstream has made its answer by the second time.

@@ -85,7 +85,7 @@ pub async fn serve(around: Around) -> Serving {
             recording,
             subjects,
             found: Arc::clone(&found),
-            settings: Settings::default(),
+            settings: Settings { decoded: limits.decoded(), ..Settings::default() },
         },
         pool: pool::Pool::new(Arc::clone(&limits)),
         limits,

@@ -9,7 +9,7 @@ use compression_codecs::{
     zstd::params::DParameter,
 };
 
-use super::{Coding, CodingError, PIECE_BYTES, STACKED_MAX, ZSTD_WINDOW_LOG_MAX};
+use super::{Coding, CodingError, Limits, PIECE_BYTES, STACKED_MAX, ZSTD_WINDOW_LOG_MAX};
 
 /// Decodes a body; without codings it passes the chunks through.
 #[derive(Debug)]
@@ -18,6 +18,9 @@ pub struct Decoder {
     stages: Vec<Stage>,
     input: VecDeque<Bytes>,
     ended: bool,
+    limits: Limits,
+    /// Bytes of the body so far.
+    came: u64,
 }
 
 /// What came out of a stage.
@@ -53,15 +56,21 @@ impl Decoder {
     /// For a body with these codings, as [`super::parse_codings`] gives them; `limit` is in
     /// decoded bytes, for each of the codings.
     pub fn new(codings: &[Coding], limit: u64) -> Result<Self, CodingError> {
+        Self::within(codings, Limits { output_bytes: limit, free_bytes: limit, ratio: 0 })
+    }
+
+    /// The same, and what is decoded stands in a proportion to what came.
+    pub fn within(codings: &[Coding], limits: Limits) -> Result<Self, CodingError> {
         if codings.len() > STACKED_MAX {
             return Err(CodingError::TooMany { limit: STACKED_MAX });
         }
-        let stages = codings.iter().rev().map(|&coding| Stage::new(coding, limit)).collect();
-        Ok(Self { stages, input: VecDeque::new(), ended: false })
+        let stages = codings.iter().rev().map(|&coding| Stage::new(coding, limits.output_bytes)).collect();
+        Ok(Self { stages, input: VecDeque::new(), ended: false, limits, came: 0 })
     }
 
     /// Takes a chunk of the body; [`Decoder::next`] then gives what is in it.
     pub fn push(&mut self, chunk: Bytes) {
+        self.came += chunk.len() as u64;
         if !chunk.is_empty() {
             self.input.push_back(chunk);
         }
@@ -75,7 +84,14 @@ impl Decoder {
     /// The next piece, or none: then a chunk is needed, or, behind `finish`, the body is whole.
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at the first none")]
     pub fn next(&mut self) -> Result<Option<Bytes>, CodingError> {
-        match pull(&mut self.stages, &mut self.input, self.ended)? {
+        let pulled = pull(&mut self.stages, &mut self.input, self.ended)?;
+        // A piece more or less of one coding makes no difference: it is what is asked for that
+        // takes time.
+        let most = self.limits.most(self.came);
+        if self.stages.iter().any(|stage| stage.produced > most) {
+            return Err(CodingError::TooDense { free: self.limits.free_bytes, ratio: self.limits.ratio });
+        }
+        match pulled {
             Pull::Piece(piece) => Ok(Some(piece)),
             Pull::Wait | Pull::End => Ok(None),
         }

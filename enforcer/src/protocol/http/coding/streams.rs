@@ -8,18 +8,29 @@ use std::{
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::{Coding, CodingError, DECODED_MAX_BYTES, Decoder, Encoder};
+use super::{Coding, CodingError, DECODED_FREE_BYTES, DECODED_MAX_BYTES, DECODED_RATIO, Decoder, Encoder};
 
 /// How much a body may become.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Decoded bytes, for each of the stacked codings.
     pub output_bytes: u64,
+    /// Decoded bytes that are never too many for what came.
+    pub free_bytes: u64,
+    /// Beyond these, decoded bytes for each byte of the body that came so far.
+    pub ratio: u64,
+}
+
+impl Limits {
+    /// How much may be decoded, in each of the codings, of so many bytes.
+    pub(super) fn most(&self, came: u64) -> u64 {
+        self.ratio.saturating_mul(came).saturating_add(self.free_bytes)
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { output_bytes: DECODED_MAX_BYTES }
+        Self { output_bytes: DECODED_MAX_BYTES, free_bytes: DECODED_FREE_BYTES, ratio: DECODED_RATIO }
     }
 }
 
@@ -77,7 +88,7 @@ where
         let this = &mut *self;
         loop {
             let next = match &mut this.state {
-                Decoding::New(codings, limits) => match Decoder::new(codings, limits.output_bytes) {
+                Decoding::New(codings, limits) => match Decoder::within(codings, limits.clone()) {
                     Ok(decoder) => {
                         this.state = Decoding::Open(decoder);
                         continue;

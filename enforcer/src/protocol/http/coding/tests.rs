@@ -124,6 +124,44 @@ fn the_output_is_limited_at_every_stage() {
 }
 
 #[test]
+fn what_is_decoded_stands_in_a_proportion_to_what_came() {
+    let text = vec![b'x'; 1 << 20];
+    let through = |codings: &[Coding], coded: &[u8], limits: Limits| -> Result<usize, CodingError> {
+        let mut decoder = Decoder::within(codings, limits)?;
+        let mut len = 0;
+        for part in coded.chunks(100) {
+            decoder.push(Bytes::copy_from_slice(part));
+            while let Some(piece) = decoder.next()? {
+                len += piece.len();
+            }
+        }
+        decoder.finish();
+        while let Some(piece) = decoder.next()? {
+            len += piece.len();
+        }
+        Ok(len)
+    };
+    for codings in [&[Coding::Gzip][..], &[Coding::Zstd], &[Coding::Gzip, Coding::Gzip]] {
+        let coded = encoded(codings, &text);
+        // Decoded bytes, at the most, that are not free; the last byte may bring all of them.
+        let free = |free: u64, ratio: u64| Limits { output_bytes: 1 << 30, free_bytes: free, ratio };
+        assert_eq!(through(codings, &coded, free(1 << 20, 0)), Ok(1 << 20), "{codings:?}");
+        let error = through(codings, &coded, free((1 << 20) - 1, 0)).unwrap_err();
+        assert_eq!(error, CodingError::TooDense { free: (1 << 20) - 1, ratio: 0 });
+        let ratio = (1 << 20) / coded.len() as u64;
+        assert_eq!(through(codings, &coded, free(1 << 18, 4 * ratio)), Ok(1 << 20), "{codings:?}");
+        let error = through(codings, &coded, free(1 << 18, ratio / 4)).unwrap_err();
+        assert_eq!(error, CodingError::TooDense { free: 1 << 18, ratio: ratio / 4 });
+    }
+    // What text comes to is far from the limit.
+    let text: String =
+        (0..60_000).map(|n| format!("2026-01-01T00:00:{n} worker {} is done\n", n % 7)).collect();
+    let limits = || Limits { free_bytes: 64 * 1024, ..Limits::default() };
+    let coded = encoded(&[Coding::Gzip], text.as_bytes());
+    assert_eq!(through(&[Coding::Gzip], &coded, limits()), Ok(text.len()));
+}
+
+#[test]
 fn a_zstd_window_is_limited() {
     use compression_codecs::{EncodeV2 as _, ZstdEncoder, core::util, zstd::params::CParameter};
     for (log, fine) in [(ZSTD_WINDOW_LOG_MAX, true), (ZSTD_WINDOW_LOG_MAX + 1, false)] {
