@@ -93,7 +93,8 @@ pub fn once(what: &str, from: &Path, folder: &Path, make: impl FnOnce(&Path) -> 
     Ok(fs::write(stamp, wanted)?)
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether a program is in the path.
+pub fn is_there(program: &str) -> bool {
     let script = format!("command -v {program}");
     Command::new("sh")
         .args(["-c", &script])

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::run::{root, run};
-use crate::setup;
+use crate::{clients, setup};
 
 const PACKAGES: &str = "bench/corpus/packages.txt";
 /// What registries say of these; that changes, so it has no hash.
@@ -17,18 +17,19 @@ const ANSWERS: &[(&str, &str)] = &[
     ("npm-webpack", "https://registry.npmjs.org/webpack"),
     ("npm-vue", "https://registry.npmjs.org/vue"),
     ("pypi-django", "https://pypi.org/pypi/Django/json"),
-    ("pypi-botocore", "https://pypi.org/pypi/botocore/1.35.87/json"),
+    ("pypi-botocore", "https://pypi.org/pypi/botocore/json"),
 ];
 /// Logs of this machine.
 const LOGS: &[&str] = &["/var/log/dpkg.log", "/var/log/apt/history.log", "/var/log/apt/term.log"];
 
 /// Downloads and unpacks what is missing; the folder with a folder for each package.
 pub fn gather() -> Result<PathBuf> {
-    setup::packages(&[
-        ("npm", "downloads packages"),
-        ("python3-venv", "downloads packages"),
-        ("curl", "asks registries"),
-    ])?;
+    let mut wanted = vec![("python3-venv", "downloads packages"), ("curl", "asks registries")];
+    // It may come from elsewhere, as Node does.
+    if !clients::is_there("npm") {
+        wanted.push(("npm", "downloads packages"));
+    }
+    setup::packages(&wanted)?;
     let folder = root().join("target/corpus");
     let (archives, files) = (folder.join("archives"), folder.join("files"));
     fs::create_dir_all(&archives)?;

@@ -28,6 +28,8 @@ pub enum Check {
     /// A password with at least three kinds of characters, one of them neither letter nor digit
     /// or not at the end.
     Strong,
+    /// A password that is no name of a field or an order (`newpassword`, `enteryourpassword`).
+    Phrase,
     /// None of the keys that their issuer has published in its samples.
     Unpublished,
     /// The check digit of payment cards.
@@ -66,6 +68,7 @@ impl Check {
             "scrambled" => Self::Scrambled,
             "password" => Self::Password,
             "strong" => Self::Strong,
+            "phrase" => Self::Phrase,
             "luhn" => Self::Luhn,
             "mod97" => Self::Mod97,
             "basic" => Self::Basic,
@@ -99,6 +102,7 @@ impl Check {
             Self::Scrambled => scrambled(value),
             Self::Password => password(value),
             Self::Strong => strong(value),
+            Self::Phrase => password(value) && !orders(value),
             Self::Unpublished => !published(value),
             Self::Luhn => luhn(value),
             Self::Mod97 => iban(value),
@@ -170,7 +174,10 @@ pub(super) fn scrambled(value: &[u8]) -> bool {
 
 /// No variable, call, path or placeholder.
 fn password(value: &[u8]) -> bool {
-    const WORDS: [&[u8]; 16] = [
+    const WORDS: [&[u8]; 19] = [
+        b"anonymous",
+        b"userid",
+        b"username",
         b"password",
         b"passwd",
         b"pass",
@@ -192,6 +199,15 @@ fn password(value: &[u8]) -> bool {
     let odd = value.iter().any(|b| matches!(b, b'(' | b'[' | b'{' | b'}' | b'<' | b'>'));
     let variable = matches!(value.first(), Some(b'$' | b'%' | b'#' | b'@' | b'&' | b'*'));
     !odd && !variable && entropy(value) > 1.5 && !WORDS.iter().any(|word| lower == *word) && real(value)
+}
+
+/// Begins as names of fields and texts in forms do.
+fn orders(value: &[u8]) -> bool {
+    const BEGINNINGS: [&str; 14] = [
+        "change", "confirm", "current", "enter", "example", "forgot", "input", "new", "old", "pass",
+        "repeat", "reset", "user", "your",
+    ];
+    BEGINNINGS.iter().any(|word| value.starts_with(word.as_bytes()))
 }
 
 /// Several kinds of characters, as rules for passwords want them.

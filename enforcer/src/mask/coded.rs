@@ -80,7 +80,7 @@ impl Coding {
     }
 
     /// What a digit stands for.
-    fn value(self, digit: u8) -> Option<u8> {
+    pub(super) fn value(self, digit: u8) -> Option<u8> {
         static VALUES: [[u8; 256]; 3] = [values(Coding::Base64), values(Coding::Hex), values(Coding::Base32)];
         let value = VALUES[self as usize][usize::from(digit)];
         (value != NO_DIGIT).then_some(value)
@@ -279,6 +279,8 @@ pub(super) struct Coded {
     /// Where it begins, and where the next digit is looked for.
     from: u64,
     at: u64,
+    /// Up to where all that is at hand from the beginning on are digits.
+    reach: u64,
     /// Digits of the line so far.
     line: u64,
     /// Decoded bytes from the last decided group on, and their position.
@@ -296,9 +298,11 @@ enum Kind {
 }
 
 impl Coded {
+    /// One that begins at a position, and of which so many digits are at hand.
     pub(super) fn new(
         coding: Coding,
         position: u64,
+        digits: usize,
         depth: u8,
         budget: &mut Budget,
     ) -> Result<Self, MaskError> {
@@ -310,6 +314,7 @@ impl Coded {
             group: Vec::new(),
             from: position,
             at: position,
+            reach: position + digits as u64,
             line: 0,
             bytes: Vec::new(),
             base: 0,
@@ -343,8 +348,10 @@ impl Coded {
 
     /// Whether this one decodes a group that begins at a position.
     pub(super) fn covers(&self, coding: Coding, position: u64) -> bool {
-        let group = || self.digits.back(position).is_some_and(|at| at % self.coding.group().0 as u64 == 0);
-        coding == self.coding && position >= self.from && position < self.at && group()
+        let size = self.coding.group().0 as u64;
+        let group = || self.digits.back(position).is_some_and(|at| at % size == 0);
+        let ahead = || position < self.reach && (position - self.from).is_multiple_of(size);
+        coding == self.coding && position >= self.from && if position < self.at { group() } else { ahead() }
     }
 
     /// Decodes what is new. Gives up to which position of the normal form it is decided, or

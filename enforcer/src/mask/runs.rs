@@ -118,7 +118,7 @@ impl Runs {
         while let Some(run) = next(view, from, reach) {
             reach = 0;
             let at = self.at;
-            if let Some(hold) = self.context(view, run, out)? {
+            if let Some(hold) = self.context(view, run, depth, out)? {
                 decided = decided.min(view.base + hold as u64);
             }
             if let Some(hold) = self.coded(view, run, depth, budget)? {
@@ -161,6 +161,7 @@ impl Runs {
         &mut self,
         view: &View<'_>,
         run: Run,
+        depth: u8,
         out: &mut Vec<Found>,
     ) -> Result<Option<usize>, MaskError> {
         let Some(contexts) = &view.plan.contexts else { return Ok(None) };
@@ -195,7 +196,9 @@ impl Runs {
             let target = Target::Context(u32::from(hit.rule));
             out.push(view.found(position(hit.from), position(hit.to), target)?);
         }
-        if entropy && looks_like_credential(before, &data[run.start..run.end], after) {
+        // All that a coding holds is judged where the coding stands, with its name.
+        let alone = depth > 0 && view.base + run.start as u64 == 0 && view.last && run.end == data.len();
+        if entropy && !alone && looks_like_credential(before, &data[run.start..run.end], after) {
             let target = Target::Context(u32::from(UNKNOWN_INDEX));
             let [from, to] = [run.start, run.end].map(|at| view.base + at as u64);
             out.push(view.found(from, to, target)?);
@@ -239,7 +242,10 @@ impl Runs {
                         self.looked = position;
                         return Ok(Some((at + coding.free_digits()).min(run.end)));
                     }
-                    Start::Yes => self.coded.push(Coded::new(coding, position, depth, budget)?),
+                    Start::Yes => {
+                        let digits = data[at..run.end].iter().take_while(|b| coding.value(**b).is_some());
+                        self.coded.push(Coded::new(coding, position, digits.count(), depth, budget)?);
+                    }
                 }
             }
         }

@@ -16,6 +16,8 @@ pub const SET_FINANCIAL: &str = "financial";
 pub const SET_NATIONAL: &str = "national";
 /// Orders to a model and commands that hide what they do. Only if named.
 pub const SET_THREATS: &str = "threats";
+/// Names of accounts, and of customers at a vendor. Only if named.
+pub const SET_ACCOUNTS: &str = "accounts";
 /// Every registered exact value, and no pattern.
 pub const SET_EXACT: &str = "exact";
 /// What looks like a credential, but nothing knows it; off unless it is named.
@@ -25,8 +27,17 @@ const EXACT_PREFIX: &str = "exact:";
 /// Everything there is, but for what has to be named.
 const ALL: &str = "all";
 /// The names of all sets.
-const SETS: [&str; 8] =
-    [ALL, SET_SECRETS, SET_PII, SET_EXACT, SET_FINANCIAL, SET_NATIONAL, SET_THREATS, SET_ENTROPY];
+const SETS: [&str; 9] = [
+    ALL,
+    SET_SECRETS,
+    SET_PII,
+    SET_EXACT,
+    SET_FINANCIAL,
+    SET_NATIONAL,
+    SET_THREATS,
+    SET_ACCOUNTS,
+    SET_ENTROPY,
+];
 
 /// What is to be masked. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,7 +152,7 @@ impl Selection {
 
     /// What is done with what a detector finds; `None` if it is off.
     pub(super) fn of_detector(&self, rule: &str, set: &str, entity: &str) -> Option<Strategy> {
-        if [SET_THREATS, SET_NATIONAL, SET_ENTROPY].contains(&set) {
+        if [SET_THREATS, SET_NATIONAL, SET_ACCOUNTS, SET_ENTROPY].contains(&set) {
             // What may well stand in honest texts is looked for only where it is asked for.
             return match self {
                 Self::All => None,

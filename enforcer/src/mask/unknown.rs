@@ -15,7 +15,7 @@ pub(super) const UNKNOWN_MAX_BYTES: usize = 200;
 /// Letters of one case in a row that machines hardly write.
 const WORD_LETTERS: usize = 6;
 /// What stands before digests: names of their functions, and of fields of lock files.
-const DIGESTS: [&[u8]; 12] = [
+const DIGESTS: [&[u8]; 15] = [
     b"sha1",
     b"sha256",
     b"sha384",
@@ -28,43 +28,116 @@ const DIGESTS: [&[u8]; 12] = [
     b"checksum",
     b"digest",
     b"nonce",
+    b"dnskey",
+    b"fingerprint",
+    b"|1|",
 ];
 
 /// Whether a run between `before` and `after` looks like a credential.
 pub(super) fn looks_like_credential(before: &[u8], run: &[u8], after: &[u8]) -> bool {
-    if !(UNKNOWN_MIN_BYTES..=UNKNOWN_MAX_BYTES).contains(&run.len()) || is_called(after) {
+    if !(UNKNOWN_MIN_BYTES..=UNKNOWN_MAX_BYTES).contains(&run.len()) || is_called(before, after) {
         return false;
     }
-    let near = &before[before.len().saturating_sub(24)..];
+    let named = before.trim_ascii_end();
+    let named = named.strip_suffix(b"\"").unwrap_or(named).trim_ascii_end();
+    let near = &named[named.len().saturating_sub(24)..];
     let around = [near, run].concat().to_ascii_lowercase();
     let is_digest = DIGESTS.iter().any(|name| memchr::memmem::find(&around, name).is_some());
-    if is_digest || is_wrapped(before, run, after) {
+    if is_digest || is_wrapped(before, run, after) || is_identifier(before) || is_coded_text(run) {
+        return false;
+    }
+    // Public keys of SSH, and symbols of Rust and C++.
+    if [&b"AAAA"[..], b"_R", b"_ZN"].iter().any(|beginning| run.starts_with(beginning)) {
         return false;
     }
     // `name=value`, or parts of a path or a name of a file, each by itself.
     run.split(|b| matches!(b, b'=' | b'.' | b'~')).any(is_random)
 }
 
-/// A name of something that is called, or of a field.
-fn is_called(after: &[u8]) -> bool {
-    after.first().is_some_and(|b| matches!(b, b'(' | b'[' | b'<' | b'{'))
+/// Behind the name of an id, of a place, or of where a list goes on. Who has the id of a session
+/// is in it.
+fn is_identifier(before: &[u8]) -> bool {
+    const NAMES: [&[u8]; 7] =
+        [b"etag", b"location", b"marker", b"nexttoken", b"continuationtoken", b"cursor", b"pagetoken"];
+    let operator = |b: &u8| matches!(b, b' ' | b'\t' | b'"' | b'\'' | b'\\' | b':' | b'=');
+    let end = before.len() - before.iter().rev().take_while(|b| operator(b)).count();
+    if !before[end..].iter().any(|b| matches!(b, b':' | b'=')) {
+        return false;
+    }
+    let part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let name = &before[end - before[..end].iter().rev().take_while(|b| part(b)).count()..end];
+    let lower: Vec<u8> =
+        name.iter().filter(|b| b.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
+    let is_id = match name {
+        [.., b'I', b'd'] | [.., b'_' | b'-', b'i' | b'I', b'd' | b'D'] | [b'i' | b'I', b'd' | b'D'] => true,
+        [.., last, b'I', b'D'] => last.is_ascii_lowercase(),
+        _ => false,
+    };
+    (is_id && !lower.ends_with(b"sessionid") && !lower.ends_with(b"sid"))
+        || NAMES.iter().any(|no| lower.ends_with(no))
+}
+
+/// All of a text is a single token. Of one in a coding that is looked at where the coding is, since
+/// its name stands there.
+fn is_one_token(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_alphanumeric() || b"+/-_=.~".contains(b))
+}
+
+/// Text in base64: what is in it is looked at by itself.
+fn is_coded_text(run: &[u8]) -> bool {
+    use base64::Engine as _;
+    let digits: Vec<u8> = run
+        .iter()
+        .filter(|b| **b != b'=')
+        .map(|b| match b {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => *other,
+        })
+        .collect();
+    let whole = &digits[..digits.len() - usize::from(digits.len() % 4 == 1)];
+    let forgiving = base64::engine::GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true),
+    );
+    forgiving.decode(whole).is_ok_and(|text| {
+        !is_one_token(&text) && text.iter().all(|b| matches!(b, b' '..=b'~' | b'\n' | b'\r' | b'\t'))
+    })
+}
+
+/// A name of something that is called, or of a field; or in the midst of marks.
+fn is_called(before: &[u8], after: &[u8]) -> bool {
+    if matches!(before.last(), Some(b'{' | b'^')) {
+        return true;
+    }
+    after.first().is_some_and(|b| matches!(b, b'(' | b'[' | b'<' | b'{' | b'!' | b'^' | b'#' | b'$'))
 }
 
 /// Lines of coded data: alone on its line, and as wide as tools wrap it, or behind such a line.
 fn is_wrapped(before: &[u8], run: &[u8], after: &[u8]) -> bool {
-    let alone = after.first().is_none_or(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\'' | b'\\' | b'-'));
+    let alone = after.first().is_none_or(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\'' | b'\\' | b'-' | b' '));
     if !alone {
         return false;
     }
-    let lines: Vec<&[u8]> =
-        before.split(|b| matches!(b, b'\n' | b'\r')).filter(|l| !l.trim_ascii().is_empty()).collect();
-    let wide = |line: &[u8]| {
-        let line = line.trim_ascii().strip_suffix(b"\\n\"").unwrap_or(line).trim_ascii();
-        line.len() >= 56 && line.iter().all(|b| b.is_ascii_alphanumeric() || b"+/-_=\"'\\,".contains(b))
+    // What stands on its own line before it, and the line above.
+    let begin = before.iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    let lead = before[begin..].trim_ascii();
+    let above = before[..begin].split(|b| matches!(b, b'\n' | b'\r')).rfind(|l| !l.trim_ascii().is_empty());
+    let comment = |line: &[u8]| {
+        line.iter().take_while(|b| matches!(b, b'/' | b'!' | b'#' | b'*' | b' ' | b'\t')).count()
     };
-    let begins_line = before.last().is_none_or(|b| matches!(b, b'\n' | b'\r' | b' ' | b'"' | b'\'' | b'\t'));
-    let bare = before.last().is_none_or(|b| matches!(b, b'\n' | b'\r' | b' ' | b'\t'));
-    begins_line && ((bare && (60..=76).contains(&run.len())) || lines.last().is_some_and(|line| wide(line)))
+    let is_comment = !lead.is_empty() && comment(lead) == lead.len();
+    let quoted = lead.len() <= 4 && lead.last().is_some_and(|b| matches!(b, b'"' | b'\''));
+    let least = if is_comment { UNKNOWN_MIN_BYTES.max(run.len()) } else { 56 };
+    let wide = |line: &[u8]| {
+        let line = &line[if is_comment { comment(line) } else { 0 }..];
+        // Something can be named before the first line.
+        let line = line.trim_ascii().rsplit(|b| *b == b' ').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\\n\"").unwrap_or(line).trim_ascii();
+        line.len() >= least && line.iter().all(|b| b.is_ascii_alphanumeric() || b"+/-_=\"'\\,".contains(b))
+    };
+    (lead.is_empty() && (60..=76).contains(&run.len()) && !after.starts_with(b" "))
+        || ((lead.is_empty() || is_comment || quoted) && above.is_some_and(wide))
 }
 
 /// Whether a part of a run is like what machines make.
@@ -82,7 +155,12 @@ fn is_random(part: &[u8]) -> bool {
         return false;
     }
     let mixed = upper >= 3;
-    if (!mixed && part.len() < 28) || has_word(part) || is_named(part) || is_sequence(part) {
+    if (!mixed && part.len() < 28)
+        || is_drawing(part)
+        || has_word(part)
+        || is_named(part)
+        || is_sequence(part)
+    {
         return false;
     }
     let class = |b: u8| match b {
@@ -105,7 +183,12 @@ fn has_word(part: &[u8]) -> bool {
     stretch(u8::is_ascii_lowercase) > most || stretch(u8::is_ascii_uppercase) > most
 }
 
-/// Words written together, `LikeThis` or `like_that`: more than half of it is in them. In
+/// The path of a drawing in SVG: commands of one letter, and numbers.
+fn is_drawing(part: &[u8]) -> bool {
+    part.iter().all(|b| b.is_ascii_digit() || b"-MmZzLlHhVvCcSsQqTtAa".contains(b))
+}
+
+/// Words written together, `LikeThis` or `like_that`: about half of it is in them. In
 /// what is random it is about a quarter.
 fn is_named(part: &[u8]) -> bool {
     let (mut inside, mut at) = (0, 0);
@@ -117,7 +200,7 @@ fn is_named(part: &[u8]) -> bool {
         }
         at += (small + capital).max(1);
     }
-    inside * 2 > part.len()
+    inside * 2 + 2 > part.len()
 }
 
 /// Alphabets and counters: what follows is what comes next.

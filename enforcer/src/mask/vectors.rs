@@ -73,8 +73,8 @@ fn own() -> Vec<Case> {
     cases
 }
 
-fn masker() -> Masker {
-    Masker::new(&Selection::parse(["secrets"]).unwrap(), &[]).unwrap()
+fn masker(sets: &[&str]) -> Masker {
+    Masker::new(&Selection::parse(sets).unwrap(), &[]).unwrap()
 }
 
 /// What was found, with the rule.
@@ -112,34 +112,71 @@ fn through_gzip(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
+/// How much was found of what should be, and of what should not.
+#[derive(Default)]
+struct Score {
+    tp: usize,
+    missed: usize,
+    fp: usize,
+    wrong: usize,
+}
+
+impl Score {
+    /// Adds the cases; what one rule must not find can be what another must.
+    fn of(masker: &Masker, cases: &[Case], all: &BTreeSet<&String>) -> Self {
+        let mut score = Self::default();
+        for case in cases {
+            for text in case.tp.iter().flatten() {
+                score.tp += 1;
+                if found(masker, text.as_bytes()).is_empty() || !in_all_clothes(masker, text, score.tp) {
+                    score.missed += 1;
+                    println!("missed {}: {text:.200}", case.rule);
+                }
+            }
+            for text in case.fp.iter().flatten().filter(|t| !all.contains(t)) {
+                score.fp += 1;
+                let found = found(masker, text.as_bytes());
+                // An address is one, wherever it stands.
+                if found.iter().any(|(rule, _)| rule != "email") {
+                    score.wrong += 1;
+                    println!("wrong {}: {found:?} in {text:.200}", case.rule);
+                }
+            }
+        }
+        score
+    }
+
+    fn is_within(&self, what: &str, missed: usize, wrong: usize) {
+        let Self { tp, missed: not_found, fp, wrong: hit } = self;
+        println!("{what}: {not_found} of {tp} missed, {hit} of {fp} wrong");
+        assert!(not_found * 1000 <= tp * missed, "{what}: {not_found} of {tp} missed");
+        assert!(hit * 1000 <= fp * wrong, "{what}: {hit} of {fp} wrong");
+    }
+}
+
+/// Names of accounts and hosts of customers are among the examples, and e-mail addresses; they are
+/// no secrets, and have sets of their own.
 #[test]
 fn secrets_are_found_and_little_else() {
-    let masker = masker();
-    let files = ["gitleaks-vectors.jsonl", "kingfisher-vectors.jsonl"];
-    let cases: Vec<Case> = files.iter().filter_map(|name| load(name)).flatten().chain(own()).collect();
-    let all: BTreeSet<&String> = cases.iter().flat_map(|c| c.tp.iter().flatten()).collect();
-    let (mut tp, mut missed, mut fp, mut wrong) = (0, 0, 0, 0);
-    for case in &cases {
-        for text in case.tp.iter().flatten() {
-            tp += 1;
-            if found(&masker, text.as_bytes()).is_empty() || !in_all_clothes(&masker, text, tp) {
-                missed += 1;
-                println!("missed {}: {text:.200}", case.rule);
-            }
+    let own = own();
+    let [gitleaks, kingfisher] =
+        ["gitleaks-vectors.jsonl", "kingfisher-vectors.jsonl"].map(|name| load(name).unwrap_or_default());
+    let files = || gitleaks.iter().chain(&kingfisher);
+    let all: BTreeSet<&String> = files().chain(&own).flat_map(|c| c.tp.iter().flatten()).collect();
+    // In thousandths: what may be missed, and what may be wrong.
+    for (sets, most) in [(&["secrets"][..], [0, 15, 65]), (&["secrets", "pii", "accounts"], [0, 15, 30])] {
+        let masker = masker(sets);
+        let mut wrong = Score::default();
+        for ((what, cases), most) in
+            [("own", &own), ("gitleaks", &gitleaks), ("kingfisher", &kingfisher)].into_iter().zip(most)
+        {
+            let score = Score::of(&masker, cases, &all);
+            score.is_within(&format!("{sets:?}, {what}"), most, 1000);
+            wrong.fp += score.fp;
+            wrong.wrong += score.wrong;
         }
-        // What one rule must not find can be what another must.
-        for text in case.fp.iter().flatten().filter(|t| !all.contains(t)) {
-            fp += 1;
-            let found = found(&masker, text.as_bytes());
-            if !found.is_empty() {
-                wrong += 1;
-                println!("wrong {}: {found:?} in {text:.200}", case.rule);
-            }
-        }
+        wrong.is_within(&format!("{sets:?}"), 0, 20);
     }
-    println!("{missed} of {tp} missed, {wrong} of {fp} wrong");
-    assert!(missed * 100 <= tp * 3, "{missed} of {tp} missed");
-    assert!(wrong * 100 <= fp * 2, "{wrong} of {fp} wrong");
 }
 
 /// Files of a folder, and of those in it.
@@ -160,7 +197,7 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
 fn what_packages_are_made_of_is_left_alone() {
     let folder = std::env::var_os("ENFORCER_BENIGN").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask"));
-    let masker = masker();
+    let masker = masker(&["secrets"]);
     let mut all = Vec::new();
     files(&folder, &mut all);
     let (mut bytes, mut hits) = (0, 0);

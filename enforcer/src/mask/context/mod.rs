@@ -238,6 +238,20 @@ const PUBLIC: [&str; 16] = [
     "idempotency",
 ];
 
+/// What before `token` says that it only tells where to go on, or which request it was.
+const CURSORS: [&str; 10] = [
+    "next",
+    "page",
+    "pagination",
+    "continuation",
+    "change",
+    "sync",
+    "clientrequest",
+    "clientidempotency",
+    "lifecycleaction",
+    "purchase",
+];
+
 impl Contexts {
     /// The tables, made once in the life of the process.
     pub(super) fn get() -> &'static Self {
@@ -335,6 +349,9 @@ impl Contexts {
     /// The rule by which a value behind a label is a secret.
     fn weigh(&self, label: &Label, value: &[u8]) -> Option<u16> {
         let word = self.word(label);
+        if word.is_some_and(|word| of_site(label, word)) {
+            return None;
+        }
         if let Some((vendor, end)) = self.vendor(label) {
             let word = word.filter(|w| w.to > end || w.strong);
             if self.of_vendor(*vendor, word.is_some(), label.join, value) {
@@ -404,6 +421,7 @@ impl Contexts {
         let mixed = value::mixed(value);
         if fits
             && (word || (join == Join::Operator && (mixed || !vendor.common)) || (!vendor.common && mixed))
+            && (word || !constant(value))
         {
             return true;
         }
@@ -470,6 +488,18 @@ fn code(byte: u8) -> usize {
     usize::from(CODES[usize::from(byte)])
 }
 
+/// Whether it is the key of a site, which stands in each of its pages.
+fn of_site(label: &Label, word: Word) -> bool {
+    label.text()[..word.from].ends_with(b"site")
+}
+
+/// Whether it is a token of pages or of requests.
+fn goes_on(label: &Label, word: Word) -> bool {
+    let before = &label.text()[..word.from];
+    label.text()[word.from..].starts_with(b"token")
+        && CURSORS.iter().any(|no| before.ends_with(no.as_bytes()) && label.begins(before.len() - no.len()))
+}
+
 /// Whether a value without a vendor is a secret.
 fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
     let hex = value::hex(value);
@@ -486,14 +516,14 @@ fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
     if NOT_VALUES.iter().any(|no| behind.starts_with(no.as_bytes())) {
         return false;
     }
-    if PUBLIC.iter().any(|no| before.ends_with(no.as_bytes())) {
+    if PUBLIC.iter().any(|no| before.ends_with(no.as_bytes())) || goes_on(label, word) {
         return false;
     }
     if !value::real(value) || wordy(value) {
         return false;
     }
     if value::uuid(value) {
-        return behind.is_empty();
+        return behind.is_empty() && !before.ends_with(b"client");
     }
     let bits = match value.len() {
         _ if !hex => 3.5,
@@ -501,6 +531,11 @@ fn generic(label: &Label, word: Word, value: &[u8]) -> bool {
         _ => 3.0,
     };
     value::random(value, bits) || value::dense(value)
+}
+
+/// Whether a value is the name of a constant.
+fn constant(value: &[u8]) -> bool {
+    value.contains(&b'_') && value.iter().all(|b| b.is_ascii_uppercase() || *b == b'_')
 }
 
 /// Whether a value reads like names, a path or a call.

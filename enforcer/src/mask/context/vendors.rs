@@ -36,7 +36,7 @@ pub(super) const OPEN: &str = "ably abuseipdb accuweather adzuna agora airbrake 
     contentstack convertapi copyscape coresignal crowdin currencycloud currencyscoop customerio \
     datadog debounce deepai deepseek delighted digitalocean docusign doppler dotdigital dwolla \
     dynatrace easypost edamam edenai elasticemail etherscan eventbrite faceplusplus fibery flowroute \
-    flutterwave flyio formbucket freshdesk fullstory geocodio getgeoapi giphy github gitlab \
+    flutterwave flyio freshdesk fullstory geocodio getgeoapi giphy github gitlab \
     gocardless graphcms graphhopper groq happyscribe helpcrunch helpscout hubspot huggingface \
     hypertrack infracost infura intercom intrinio ip2location ipapi ipinfodb ipqualityscore jotform \
     kaleyra keenio klipfolio langchain langfuse larksuite liveagent locationiq logdna loggly \
@@ -130,7 +130,7 @@ pub(super) static GROUPS: &[Group] = &[
     group(Form::Alnum, 46, 46, "nuget"),
     group(Form::Alnum, 48, 48, "clockify foursquare restpack technicalanalysisapi"),
     group(Form::Alnum, 50, 50, "dronahq vyte"),
-    group(Form::Alnum, 52, 52, "azure dyspatch"),
+    group(Form::Alnum, 52, 52, "ado azure azuredevops dyspatch vsts"),
     group(Form::Alnum, 60, 60, "dareboost serphouse sportsmonk tly webscraper"),
     group(Form::Alnum, 62, 62, "planyo"),
     group(
@@ -193,6 +193,7 @@ pub(super) static GROUPS: &[Group] = &[
     group(Form::Word, 111, 113, "budibase"),
     group(Form::Word, 128, 128, "dynalist"),
     group(Form::Token, 20, 20, "fxmarket"),
+    group(Form::Token, 20, 400, "formbucket"),
     group(Form::Token, 21, 21, "databox"),
     group(Form::Token, 28, 28, "cloverly"),
     group(Form::Token, 32, 32, "discord newyorktimes nytimes"),

@@ -23,7 +23,7 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["bedrock-api-key-", "YmVkcm9jay5hbWF6b25hd3MuY29t", M20]]),
     token("aws-mws-token", "AWS_MWS_TOKEN", r"amzn\.mws\.[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
         .yes(&[&["amzn.mws.", U36]]),
-    secret("azure-storage-key", "AZURE_STORAGE_KEY", r"(?i:AccountKey)[ \t]{0,2}=[ \t]{0,2}(?<secret>[A-Za-z0-9+/]{80,90}={0,2})")
+    secret("azure-storage-key", "AZURE_STORAGE_KEY", r"(?i:AccountKey)[ \t]{0,2}=[ \t]{0,2}(?<secret>[A-Za-z0-9+/]{40,90}={0,2})")
         .yes(&[&["AccountKey", "=", M20, M20, M20, M20, "abcdef=="]]),
     secret("azure-shared-access-key", "AZURE_SHARED_ACCESS_KEY", "(?i:SharedAccess(?:Key|Signature)|SharedSecretValue)=(?<secret>[A-Za-z0-9+/]{43}=)")
         .yes(&[&["SharedAccessKey", "=", M20, M20, "abc="]]),
@@ -43,6 +43,10 @@ pub(super) static CLOUD: &[Detector] = &[
         .yes(&[&["ya29", ".a0", M20]]),
     token("google-refresh-token", "GOOGLE_OAUTH_TOKEN", "1//0[A-Za-z0-9_-]{40,120}")
         .yes(&[&["1//0e", M20, M20]]),
+    secret("recaptcha-secret", "RECAPTCHA_SECRET", r#"(?i:recaptcha)[ _.-]?(?i:v[23][_.-]?)?(?i:secret|private|api)[ _-]?(?i:key)?["']?[ \t]{0,3}(?:=>|[:=])[ \t]{0,3}["']?(?<secret>6L[A-Za-z0-9_-]{38})"#)
+        .not_before(ByteSet::WORD)
+        .yes(&[&["RECAPTCHA_SECRET_KEY=6L", "cabcdefAAAA", M20, "abcdefg"]])
+        .no(&[&["recaptcha_site_key=6L", "cabcdefAAAA", M20, "abcdefg"]]),
     marked("google-client-secret", "GOOGLE_CLIENT_SECRET", "GOCSPX-[A-Za-z0-9_-]{28}")
         .yes(&[&["GOCSPX", "-", M20, "abcdefgh"]]),
     secret("google-oauth-client", "GOOGLE_CLIENT_SECRET", r#"\.apps\.googleusercontent\.com["'; ,\n\r\t]{1,6}(?:const )?[A-Za-z_ ]{0,16}(?i:secret)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?(?<secret>[A-Za-z0-9_-]{24})"#)

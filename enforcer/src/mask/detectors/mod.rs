@@ -5,6 +5,7 @@
 //! beginning would otherwise open a match at each, and each would be followed to its end. The
 //! order matters only for the name on a placeholder, if two begin at one place.
 
+mod accounts;
 mod chat;
 mod cloud;
 mod financial;
@@ -57,6 +58,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Detector> {
         financial::FINANCIAL,
         threats::THREATS,
         national::NATIONAL,
+        accounts::ACCOUNTS,
     ]
     .into_iter()
     .flatten()

@@ -12,6 +12,21 @@ pub(super) static PASSWORDS: &[Detector] = &[
     .check(Check::Real)
     .yes(&[&["Server=db;User Id=sa;Password", "=hunter2;"]])
         .no(&[&["x;password=${DB_PASSWORD};"]]),
+    secret("connection-password-first", "CONNECTION_PASSWORD", r#""(?i:password|pwd) ?=(?<secret>[^\s;"'{}<>().]{3,128});"#)
+        .check(Check::Real)
+        .yes(&[&["\"User ID=sa; \" & \"Password ", "=hunter2;Initial Catalog=x\""]])
+        .no(&[&["\"password=%s;\""], &["\"pwd=#{pwd};\""]]),
+    secret("user-and-password",
+        "PASSWORD",
+        r#"(?i:user(?:_?name)?)["']?[ \t]{0,3}(?::=|=>|[:=])[ \t]{0,3}["'][^"'\n]{1,40}["'](?:[,;]?(?:[ \t]{1,4}(?:#|//)[^\n]{0,40}|\r)?\n[ \t]{0,16}|[,;][ \t]{1,4})["'$]?(?i:(?:db_?)?pass(?:word)?)["']?[ \t]{0,3}(?::=|=>|[:=])[ \t]{0,3}["'](?<secret>[^"'\n]{5,64})["']"#,
+    )
+    .check(Check::Password)
+    .yes(&[&["user = 'jane'  # admin\npassword = '", "open sesame", "'"], &["$user = \"x1\"; $password = \"", "goodspec", "\";"]])
+        .no(&[&["user = 'user'\npassword = 'password'"], &["username: 'x', password: '${PASSWORD}'"]]),
+    secret("quoted-passphrase", "PASSWORD", r#"(?i:passw(?:or)?d|passphrase)["']?\]?[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}["'](?<secret>[a-z0-9]{12,64})["']"#)
+        .check(Check::Phrase)
+        .yes(&[&["AdminPassword = \"", "justsomelongwords", "\""]])
+        .no(&[&["password: \"currentpassword\""]]),
     secret("psexec-password", "PASSWORD", r"(?i:psexec)[^\n]{0,50}-u[ ]{1,4}[^\s]{1,64}[ ]{1,4}-p[ ]{1,4}(?<secret>[^\s]{3,64})")
         .check(Check::Password)
         .yes(&[&["PSEXEC \\\\10.0.0.1 -u Administrator -p ", "dev_admin CMD"]]),
