@@ -112,8 +112,7 @@ impl Runs {
         let mut decided = view.end();
         let mut from = view.offset(self.at);
         self.at = view.end();
-        let known = self.coded.len();
-        let mut over = self.decode(view, 0, budget, &mut decided, out)?;
+        let over = self.decode(view, 0, budget, &mut decided, out)?;
         let mut reach = view.offset(std::mem::replace(&mut self.known, view.end()));
         while let Some(run) = next(view, from, reach) {
             reach = 0;
@@ -121,6 +120,7 @@ impl Runs {
             if let Some(hold) = self.context(view, run, depth, out)? {
                 decided = decided.min(view.base + hold as u64);
             }
+            let known = self.coded.len();
             if let Some(hold) = self.coded(view, run, depth, budget)? {
                 decided = decided.min(view.base + hold as u64);
                 self.at = self.at.min(self.looked);
@@ -128,9 +128,12 @@ impl Runs {
             if self.at < at {
                 self.known = view.base + run.end as u64;
             }
+            // What ends with its run is open no more when the next one comes.
+            for index in self.decode(view, known, budget, &mut decided, out)?.into_iter().rev() {
+                self.coded.remove(index).close(budget);
+            }
             from = run.end;
         }
-        over.extend(self.decode(view, known, budget, &mut decided, out)?);
         for index in over.into_iter().rev() {
             self.coded.remove(index).close(budget);
         }
@@ -197,7 +200,9 @@ impl Runs {
             out.push(view.found(position(hit.from), position(hit.to), target)?);
         }
         // All that a coding holds is judged where the coding stands, with its name.
-        let alone = depth > 0 && view.base + run.start as u64 == 0 && view.last && run.end == data.len();
+        let text = |b: &u8| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+        let ends = data.get(run.end).map_or(view.last, |b| !text(b));
+        let alone = depth > 0 && view.base + run.start as u64 == 0 && ends;
         if entropy && !alone && looks_like_credential(before, &data[run.start..run.end], after) {
             let target = Target::Context(u32::from(UNKNOWN_INDEX));
             let [from, to] = [run.start, run.end].map(|at| view.base + at as u64);

@@ -294,6 +294,23 @@ fn digits_of_both_alphabets_in_one_run_hide_nothing() {
 }
 
 #[test]
+fn much_that_is_coded_is_not_much_that_is_open() {
+    use base64::Engine as _;
+    let code = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    // One long run in which text could begin behind every slash, and many short ones.
+    let long = code(&"привет, мир; ?????? это текст ".repeat(200));
+    let short: String =
+        (0..300).map(|i| format!("\"{}\", ", code(&format!("some text, number {i}")))).collect();
+    assert!(long.matches('/').count() > 2 * LEVELS_MAX);
+    for text in [format!("<{long}>"), format!("[{short}]")] {
+        let mut stream = all().stream();
+        let mut out = stream.push(text.clone().into()).unwrap().as_bytes().to_vec();
+        out.extend_from_slice(stream.finish().unwrap().as_bytes());
+        assert_eq!(out, text.as_bytes());
+    }
+}
+
+#[test]
 fn escapes_in_one_another_are_undone_up_to_a_limit_and_end_the_stream_behind_it() {
     let nested = |times: usize| {
         (0..times).fold("obviously-fake-value/1".to_owned(), |text, time| {

@@ -105,9 +105,11 @@ fn is_coded_text(run: &[u8]) -> bool {
     })
 }
 
-/// A name of something that is called, or of a field; or in the midst of marks.
+/// A name of something that is called, or of a field; a part of a name of AWS, or in the midst of marks.
 fn is_called(before: &[u8], after: &[u8]) -> bool {
-    if matches!(before.last(), Some(b'{' | b'^')) {
+    let word = before.rsplit(|b| matches!(b, b' ' | b'"' | b'\'' | b'\n')).next().unwrap_or_default();
+    let is_open = before.ends_with(b"`") && !after.starts_with(b"`");
+    if matches!(before.last(), Some(b'{' | b'^')) || is_open || word.starts_with(b"arn:") {
         return true;
     }
     after.first().is_some_and(|b| matches!(b, b'(' | b'[' | b'<' | b'{' | b'!' | b'^' | b'#' | b'$'))
@@ -128,7 +130,13 @@ fn is_wrapped(before: &[u8], run: &[u8], after: &[u8]) -> bool {
     };
     let is_comment = !lead.is_empty() && comment(lead) == lead.len();
     let quoted = lead.len() <= 4 && lead.last().is_some_and(|b| matches!(b, b'"' | b'\''));
-    let least = if is_comment { UNKNOWN_MIN_BYTES.max(run.len()) } else { 56 };
+    let least = if is_comment {
+        UNKNOWN_MIN_BYTES.max(run.len())
+    } else if quoted {
+        48
+    } else {
+        56
+    };
     let wide = |line: &[u8]| {
         let line = &line[if is_comment { comment(line) } else { 0 }..];
         // Something can be named before the first line.
