@@ -15,7 +15,7 @@ pub(super) const UNKNOWN_MAX_BYTES: usize = 200;
 /// Letters of one case in a row that machines hardly write.
 const WORD_LETTERS: usize = 6;
 /// What stands before digests: names of their functions, and of fields of lock files.
-const DIGESTS: [&[u8]; 15] = [
+const DIGESTS: [&[u8]; 14] = [
     b"sha1",
     b"sha256",
     b"sha384",
@@ -30,7 +30,6 @@ const DIGESTS: [&[u8]; 15] = [
     b"nonce",
     b"dnskey",
     b"fingerprint",
-    b"|1|",
 ];
 
 /// Whether a run between `before` and `after` looks like a credential.
@@ -105,11 +104,15 @@ fn is_coded_text(run: &[u8]) -> bool {
     })
 }
 
-/// A name of something that is called, or of a field; a part of a name of AWS, or in the midst of marks.
+/// A name of something that is called, or of a field; a part of a name of AWS or of a hashed host, or in the midst of marks.
 fn is_called(before: &[u8], after: &[u8]) -> bool {
     let word = before.rsplit(|b| matches!(b, b' ' | b'"' | b'\'' | b'\n')).next().unwrap_or_default();
     let is_open = before.ends_with(b"`") && !after.starts_with(b"`");
-    if matches!(before.last(), Some(b'{' | b'^')) || is_open || word.starts_with(b"arn:") {
+    if matches!(before.last(), Some(b'{' | b'^'))
+        || is_open
+        || word.starts_with(b"arn:")
+        || word.starts_with(b"|1|")
+    {
         return true;
     }
     after.first().is_some_and(|b| matches!(b, b'(' | b'[' | b'<' | b'{' | b'!' | b'^' | b'#' | b'$'))
@@ -117,7 +120,8 @@ fn is_called(before: &[u8], after: &[u8]) -> bool {
 
 /// Lines of coded data: alone on its line, and as wide as tools wrap it, or behind such a line.
 fn is_wrapped(before: &[u8], run: &[u8], after: &[u8]) -> bool {
-    let alone = after.first().is_none_or(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\'' | b'\\' | b'-' | b' '));
+    let alone =
+        after.first().is_none_or(|b| matches!(b, b'\r' | b'\n' | b'"' | b'\'' | b'\\' | b'-' | b' ' | b'}'));
     if !alone {
         return false;
     }
@@ -133,7 +137,7 @@ fn is_wrapped(before: &[u8], run: &[u8], after: &[u8]) -> bool {
     let least = if is_comment {
         UNKNOWN_MIN_BYTES.max(run.len())
     } else if quoted {
-        48
+        44
     } else {
         56
     };
@@ -262,6 +266,17 @@ mod tests {
             assert!(!is(text), "{text}");
         }
         let token = ["q7Gz2XmW9sKp", "4Lr8TvYbN3cD"].concat();
+        for before in ["\"VersionId\": \"", "etag=", "next_token: ", "arn:aws:x:y:1:z/", "x = {", "|1|abc=|"]
+        {
+            assert!(!looks_like_credential(before.as_bytes(), token.as_bytes(), b"\""), "{before}");
+        }
+        for before in ["\"sessionId\": \"", "valid=", "PHPSESSID: ", "x: "] {
+            assert!(looks_like_credential(before.as_bytes(), token.as_bytes(), b"\""), "{before}");
+        }
+        assert!(!is("eyJuYW1lIjogIm5vdGhpbmcgc2VjcmV0IiwgIm4iOiAxMn0"), "text in base64");
+        assert!(!is("12.9V12H4zm5-6v2h14V7zm0M9h3v-1H5.2L7"), "a drawing");
+        let above = format!("    b\"{}\"\n    b\"", token.repeat(2));
+        assert!(!looks_like_credential(above.as_bytes(), token.as_bytes(), b"\" "), "in quoted lines");
         assert!(!looks_like_credential(b"data:image/png;base64,", token.as_bytes(), b"\""));
         assert!(!looks_like_credential(b"integrity: ", token.as_bytes(), b"\n"));
         assert!(!looks_like_credential(b"x = ", token.as_bytes(), b"("));
