@@ -82,7 +82,8 @@ fn in_chunks(masker: &Masker, text: &[u8], cuts: impl IntoIterator<Item = usize>
     let mut from = 0;
     for cut in cuts.into_iter().chain([text.len()]) {
         let chunk = Bytes::copy_from_slice(&text[from..cut]);
-        out.extend_from_slice(stream.push(chunk).unwrap().as_bytes());
+        let pushed = stream.push(chunk).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(text)));
+        out.extend_from_slice(pushed.as_bytes());
         from = cut;
     }
     out.extend_from_slice(stream.finish().unwrap().as_bytes());
