@@ -6,6 +6,7 @@ pub mod chance;
 pub mod fake;
 pub mod forms;
 pub mod frame;
+pub mod fuzz;
 pub mod kernel;
 pub mod llm;
 pub mod netns;

@@ -63,9 +63,11 @@ impl ExactValue {
         interrupted(value, &mut forms);
         let wide = wide_forms(value);
         if !value.is_ascii() {
-            for bytes in wide.iter().chain(&quoted_printable(value)) {
-                normal_forms(bytes, &mut forms);
-            }
+            wide.iter().for_each(|bytes| normal_forms(bytes, &mut forms));
+        }
+        // Of quoted-printable only characters that one can see are undone.
+        if value.iter().any(|b| !matches!(b, b' '..=b'~')) {
+            quoted_printable(value).iter().for_each(|bytes| normal_forms(bytes, &mut forms));
         }
         for bytes in wide.iter().take(2).chain([value]) {
             for alignment in 0..3 {
@@ -143,7 +145,7 @@ fn normal_forms(value: &[u8], forms: &mut Forms) {
 fn interrupted(value: &[u8], forms: &mut Forms) {
     let mut whole = Normal::default();
     Normaliser::default().push(value, true, &mut whole);
-    let units = whole.escapes().filter(|unit| value[unit.raw].is_ascii_graphic());
+    let units = whole.escapes().filter(|unit| value[unit.raw].is_ascii());
     for at in units.flat_map(|unit| unit.raw + 1..unit.raw + unit.raw_len).take(INTERRUPTED_MAX) {
         let (mut normaliser, mut form) = (Normaliser::default(), Normal::default());
         for part in [&value[..at], &value[at..]] {

@@ -21,6 +21,8 @@ mod error;
 mod exact;
 mod explain;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod findings;
 mod ids;
 pub mod json;

@@ -15,6 +15,8 @@
 //!
 //! A backspace stays as it is: to undo it, the last byte of every chunk would have to wait.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod check;
 mod escape;
 mod find;
 mod fold;
@@ -228,7 +230,7 @@ impl Run<'_> {
 impl Normal {
     /// Where the unit begins that gave the normal byte at `norm`; for the end of the normal
     /// form, the end of what was taken.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn raw(&self, norm: usize) -> usize {
         if norm >= self.bytes.len() {
             return self.taken;
@@ -243,7 +245,7 @@ impl Normal {
 
     /// Where the unit ends that gave the normal byte before `norm`. It is before `raw(norm)`
     /// where something was left out between the two.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn raw_end(&self, norm: usize) -> usize {
         let Some(byte) = norm.min(self.bytes.len()).checked_sub(1) else { return 0 };
         let before = self.escapes.partition_point(|e| e.norm <= byte);

@@ -219,8 +219,9 @@ impl StreamMasker {
                 self.count(entity, plan.name(found.target), Some(found.start));
                 continue;
             }
-            // Before `base` all is out: what begins there has to go on from what was masked.
-            let goes_on = self.masked_from <= found.start && base <= self.masked_to;
+            // Before `base` all is out. What begins there goes on from what was masked: a value that
+            // is masked while it comes, to its end mark, is found anew each time that it grows.
+            let goes_on = (self.masked_from..self.masked_to).contains(&found.start);
             if found.start < base && !goes_on {
                 let error = MaskError::TooLate { entity: entity.clone() };
                 self.failed = Some(error.clone());

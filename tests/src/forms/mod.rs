@@ -70,8 +70,15 @@ impl Form {
 
     /// Whether something of the secret, and be it a character, is to be seen before its
     /// placeholder, in what came of a body that begins with `before`.
-    pub fn shows_beginning(&self, output: &[u8], before: &[u8]) -> bool {
-        let behind = output.strip_prefix(before).filter(|_| self.is_replaced_whole());
+    ///
+    /// A secret that itself begins with something that nobody sees, or with an escape of it, is
+    /// found from behind that: nothing can be said of its first bytes.
+    pub fn shows_beginning(&self, output: &[u8], before: &[u8], secret: &[u8]) -> bool {
+        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'%' | b'&' | b'=');
+        if !self.is_replaced_whole() || !secret.first().is_some_and(plain) {
+            return false;
+        }
+        let behind = output.strip_prefix(before);
         behind.is_some_and(|it| !it.is_empty() && !it.starts_with(b"[MASKED:"))
     }
 

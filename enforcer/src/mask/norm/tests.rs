@@ -1,62 +1,7 @@
 use proptest::prelude::*;
 
+use super::check::{pieces, whole};
 use super::*;
-
-/// The normal form of text that is pushed in pieces, and whether it may hold escapes again.
-fn pieces(raw: &[u8], cuts: &[usize]) -> Vec<u8> {
-    let mut state = Normaliser::default();
-    let mut bytes = Vec::new();
-    let mut waiting = Vec::new();
-    let mut at = 0;
-    for cut in cuts.iter().copied().chain([raw.len()]) {
-        waiting.extend_from_slice(&raw[at..cut]);
-        at = cut;
-        let last = cut == raw.len();
-        if !last && state.is_plain(&waiting) {
-            bytes.append(&mut waiting);
-            continue;
-        }
-        let mut out = Normal::default();
-        let taken = state.push(&waiting, last, &mut out);
-        check(&waiting[..taken], &out);
-        waiting.drain(..taken);
-        assert!(waiting.len() <= ESCAPE_MAX_BYTES + BODY_MAX, "{} bytes wait", waiting.len());
-        assert!(!last || waiting.is_empty());
-        bytes.extend_from_slice(&out.bytes);
-    }
-    bytes
-}
-
-fn whole(raw: &[u8]) -> Normal {
-    let mut out = Normal::default();
-    assert_eq!(Normaliser::default().push(raw, true, &mut out), raw.len());
-    check(raw, &out);
-    out
-}
-
-/// The units and the bytes between them are all of what was taken, in order.
-fn check(raw: &[u8], out: &Normal) {
-    let (mut norm, mut at) = (0, 0);
-    for escape in out.escapes() {
-        let between = escape.raw - at;
-        assert_eq!(out.bytes[norm..norm + between], raw[at..escape.raw]);
-        assert_eq!(escape.norm, norm + between);
-        assert!(escape.raw_len > 0 && escape.raw_len <= ESCAPE_MAX_BYTES);
-        assert!(escape.norm_len <= escape.raw_len);
-        norm = escape.norm + escape.norm_len;
-        at = escape.raw + escape.raw_len;
-        for inside in escape.norm..norm {
-            assert_eq!((out.raw(inside), out.raw_end(inside + 1)), (escape.raw, at));
-        }
-    }
-    assert_eq!(out.bytes[norm..], raw[at..]);
-    assert_eq!((out.raw(out.bytes.len()), out.raw_end(0)), (raw.len(), 0));
-    for i in 0..out.bytes.len() {
-        let (from, to) = (out.raw(i), out.raw_end(i + 1));
-        assert!(from < to && to <= out.raw(i + 1).max(to) && out.raw(i + 1) <= raw.len());
-        assert!(out.raw_end(i) <= from || out.raw_end(i) == to, "one unit gave both, or they are apart");
-    }
-}
 
 fn normal(raw: impl AsRef<[u8]>) -> String {
     String::from_utf8_lossy(&whole(raw.as_ref()).bytes).into_owned()
@@ -125,10 +70,10 @@ fn no_cut_makes_a_difference() {
     for raw in texts {
         let expected = whole(raw).bytes;
         for cut in 0..=raw.len() {
-            assert_eq!(pieces(raw, &[cut]), expected, "{} cut at {cut}", raw.escape_ascii());
+            assert_eq!(pieces(raw, &[cut]).0, expected, "{} cut at {cut}", raw.escape_ascii());
         }
         let every: Vec<usize> = (0..raw.len()).collect();
-        assert_eq!(pieces(raw, &every), expected, "{}", raw.escape_ascii());
+        assert_eq!(pieces(raw, &every).0, expected, "{}", raw.escape_ascii());
     }
 }
 
@@ -251,13 +196,8 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_chunking_equals_the_whole(raw in soup(), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
-        let expected = whole(&raw).bytes;
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(raw.len() + 1)).collect();
-        cuts.sort_unstable();
-        prop_assert_eq!(&pieces(&raw, &cuts), &expected);
-        let every: Vec<usize> = (0..raw.len()).collect();
-        prop_assert_eq!(&pieces(&raw, &every), &expected);
+    fn any_chunking_equals_the_whole(raw in soup(), cuts in any::<[u8; check::CUTS]>()) {
+        check::the_normal_form_is_the_same_for_any_cut(&[&cuts[..], &raw].concat());
     }
 
     #[test]
