@@ -179,10 +179,8 @@ impl Level {
         decided = decided.min(self.scan.advance(&view, out)?);
         decided = decided.min(self.runs.advance(&view, self.depth, budget, out)?);
         debug_assert!(out[first..].iter().all(|found| found.start <= found.end));
-        // Something can begin inside of an escape that gave nothing, which ends where it begins;
-        // and what is masked while it comes goes on behind one.
-        let open = !self.inside.is_empty() || self.scan.is_open() || self.again.is_some();
-        let all = decided == view.end() && !open;
+        // Something can begin inside of an escape that gave nothing, which ends where it begins.
+        let all = decided == view.end() && self.inside.is_empty();
         let input = if all { self.taken } else { self.map.end(decided).min(self.taken) };
         // What gave nothing and was decided stays so when something begins behind it.
         self.decided_input = self.decided_input.max(input);

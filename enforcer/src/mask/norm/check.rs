@@ -15,7 +15,9 @@ pub(in crate::mask) fn the_normal_form_is_the_same_for_any_cut(data: &[u8]) {
     for cuts in [cuts, (0..raw.len()).collect()] {
         let (bytes, map) = pieces(raw, &cuts);
         assert_eq!(bytes.escape_ascii().to_string(), expected.bytes.escape_ascii().to_string());
-        for at in 0..=bytes.len() {
+        // Inside of a unit that gives several bytes nobody asks.
+        let borders = |at: &usize| *at == 0 || expected.raw(*at) != expected.raw(*at - 1);
+        for at in (0..=bytes.len()).filter(borders) {
             let back = (map.start(at as u64), map.end(at as u64));
             assert_eq!(back, (expected.raw(at) as u64, expected.raw_end(at) as u64), "byte {at}");
         }
