@@ -35,8 +35,6 @@ pub(super) enum Target {
 struct Entry {
     hash: u32,
     window: u32,
-    /// The byte of the beginning that is not in the window: its last, or its first.
-    other: u8,
     /// How many bytes before the window the match begins: 0 or 1.
     back: u8,
     target: Target,
@@ -72,8 +70,8 @@ impl Filter {
         for (beginning, target) in beginnings {
             let [a, b, c, d, e] = beginning.map(|byte| u32::from(fold(byte)));
             let first = a | b << 8 | c << 16 | d << 24;
-            entries.push((first, fold(beginning[4]), 0, *target));
-            entries.push((b | c << 8 | d << 16 | e << 24, fold(beginning[0]), 1, *target));
+            entries.push((first, 0, *target));
+            entries.push((b | c << 8 | d << 16 | e << 24, 1, *target));
             ones[(a >> 6) as usize] |= 1 << (a & 63);
             let two = first & 0xffff;
             twos[(two >> 6) as usize] |= 1 << (two & 63);
@@ -99,10 +97,10 @@ impl Filter {
             threes,
             fours,
         };
-        for (window, other, back, target) in entries {
+        for (window, back, target) in entries {
             let hash = hash(window, shift);
             filter.bits[(hash >> 6) as usize] |= 1 << (hash & 63);
-            filter.entries.push(Entry { hash, window, other, back, target });
+            filter.entries.push(Entry { hash, window, back, target });
         }
         filter.entries.sort_unstable();
         let mut index = 0;
@@ -141,13 +139,7 @@ impl Filter {
             &self.entries[from..to]
         });
         let window = window.unwrap_or_default();
-        // What is not there yet, or is not known any more, may be anything.
-        let behind = hay.get(at + WINDOW).map(|byte| fold(*byte));
-        let before = at.checked_sub(1).and_then(|at| hay.get(at)).map(|byte| fold(*byte));
-        let entries = found.iter().filter(move |entry| {
-            let other = if entry.back == 0 { behind } else { before };
-            entry.window == window && other.is_none_or(|byte| byte == entry.other)
-        });
+        let entries = found.iter().filter(move |entry| entry.window == window);
         entries.map(|entry| (usize::from(entry.back), entry.target))
     }
 
