@@ -137,8 +137,6 @@ fn no_stream_keeps_more_than_its_limit() {
     let expected = [
         r#""-----BEGIN PRIVATE KEY-----\n" ... in base64"#,
         r#""-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n" ... in base64"#,
-        r#""dGV4dCB0ZXh0/" ... in UTF-16"#,
-        r#""dGV4dCB0ZXh0/" ... in base64"#,
         "a key without an end in base64 in base64",
     ];
     assert_eq!(ended, expected);

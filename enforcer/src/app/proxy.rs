@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::gate::{Gate, Settings, Subjects};
+use crate::gate::{Gate, Subjects};
 use crate::mask::{Custom, ExactValue, SurrogateKey};
 use crate::net::ipc::Channel;
 use crate::net::sys;
@@ -101,7 +101,7 @@ async fn start(
         recording,
         subjects: Subjects::default(),
         found: Arc::default(),
-        settings: Settings { decoded: limits.decoded(), ..Settings::default() },
+        settings: limits.settings(),
     };
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {

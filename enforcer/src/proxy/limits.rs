@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Settings;
 use crate::protocol::http::coding;
 
 /// Limits of one proxy process. All of them have a default and can be set in
@@ -108,8 +109,17 @@ impl Limits {
     pub fn response_timeout(&self) -> Duration {
         Duration::from_millis(self.response_timeout_ms)
     }
-    pub fn body_idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.body_idle_timeout_ms)
+    /// The limits that the gate keeps.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            body_idle: Duration::from_millis(self.body_idle_timeout_ms),
+            decoded: coding::Limits {
+                output_bytes: self.decoded_bytes,
+                free_bytes: self.decoded_free_bytes,
+                ratio: self.decoded_ratio,
+            },
+            ..Settings::default()
+        }
     }
     pub fn relay_idle_timeout(&self) -> Duration {
         Duration::from_millis(self.relay_idle_timeout_ms)
@@ -117,15 +127,29 @@ impl Limits {
     pub fn pool_idle_timeout(&self) -> Duration {
         Duration::from_millis(self.pool_idle_timeout_ms)
     }
-    /// How much a body may decode to.
-    pub fn decoded(&self) -> coding::Limits {
-        coding::Limits {
-            output_bytes: self.decoded_bytes,
-            free_bytes: self.decoded_free_bytes,
-            ratio: self.decoded_ratio,
-        }
-    }
     pub fn pool_verified(&self) -> Duration {
         Duration::from_millis(self.pool_verified_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_configured_reaches_the_gate() {
+        let limits = Limits {
+            body_idle_timeout_ms: 1,
+            decoded_bytes: 2,
+            decoded_free_bytes: 3,
+            decoded_ratio: 4,
+            ..Limits::default()
+        };
+        let settings = limits.settings();
+        assert_eq!(settings.body_idle, Duration::from_millis(1));
+        let decoded = settings.decoded;
+        assert_eq!((decoded.output_bytes, decoded.free_bytes, decoded.ratio), (2, 3, 4));
+        let (ours, gates) = (Limits::default().settings(), Settings::default());
+        assert_eq!(ours.body_idle, gates.body_idle);
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use enforcer::drain::Drain;
-use enforcer::gate::{Found, Gate, Settings, Subject, Subjects};
+use enforcer::gate::{Found, Gate, Subject, Subjects};
 use enforcer::mask::{ExactValue, SURROGATE_KEY_BYTES, SurrogateKey};
 use enforcer::net::OrigDst;
 use enforcer::net::sys::FlowRecord;
@@ -80,13 +80,7 @@ pub async fn serve(around: Around) -> Serving {
     let limits = Arc::new(around.limits);
     let found = Arc::new(Found::default());
     let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
-        gate: Gate {
-            policies,
-            recording,
-            subjects,
-            found: Arc::clone(&found),
-            settings: Settings { decoded: limits.decoded(), ..Settings::default() },
-        },
+        gate: Gate { policies, recording, subjects, found: Arc::clone(&found), settings: limits.settings() },
         pool: pool::Pool::new(Arc::clone(&limits)),
         limits,
         admission: admission::Admission::default(),
