@@ -18,6 +18,7 @@ const MAX_TEXT: usize = 900;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     PermissionDenied = 7,
+    ResourceExhausted = 8,
     Unavailable = 14,
 }
 

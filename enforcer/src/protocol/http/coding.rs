@@ -11,6 +11,7 @@
 //! What does not decode to its end is an error; nothing of it passes unread. [`decode`] and
 //! [`encode`] are the same over streams of chunks.
 
+pub mod aws;
 mod decode;
 mod encode;
 mod streams;

@@ -11,7 +11,12 @@ use super::{LlmError, eventstream};
 pub fn of(framing: Framing, dialect: Option<Dialect>, error: &LlmError) -> Bytes {
     let reason = error.reason();
     let why = format!("the egress enforcer of this host ends this answer: {error} ({reason})");
-    let (event, value) = event(dialect, reason, &why);
+    ends(framing, dialect, reason, &why)
+}
+
+/// The same for another reason.
+pub fn ends(framing: Framing, dialect: Option<Dialect>, reason: &str, why: &str) -> Bytes {
+    let (event, value) = event(dialect, reason, why);
     match framing {
         Framing::Sse => match event {
             Some(name) => format!("event: {name}\ndata: {value}\n\n").into(),
@@ -31,6 +36,42 @@ pub fn of(framing: Framing, dialect: Option<Dialect>, error: &LlmError) -> Bytes
             eventstream::write(&headers, payload.as_bytes()).unwrap_or_default()
         }
     }
+}
+
+/// The body of a refusal, for the client of such an API.
+pub fn refusal(dialect: Dialect, reason: &str, why: &str) -> Value {
+    event(Some(dialect), reason, why).1
+}
+
+/// The same for a client that may come again later, in the words of the API for that.
+pub fn limited(dialect: Dialect, reason: &str, why: &str) -> Value {
+    let mut value = refusal(dialect, reason, why);
+    let (kind, status) = match dialect {
+        Dialect::Anthropic | Dialect::Converse => ("rate_limit_error", None),
+        Dialect::Chat | Dialect::Responses => ("rate_limit_exceeded", None),
+        Dialect::Gemini => ("", Some("RESOURCE_EXHAUSTED")),
+        Dialect::Ollama => return value,
+    };
+    match status {
+        Some(status) => {
+            value["error"]["code"] = 429.into();
+            value["error"]["status"] = status.into();
+        }
+        None => value["error"]["type"] = kind.into(),
+    }
+    if dialect == Dialect::Responses {
+        value["status"] = 429.into();
+    }
+    value
+}
+
+/// An error of such an API, as an event of a stream that has begun.
+pub fn error_event(dialect: Dialect, error: &Value) -> Bytes {
+    let name = match dialect {
+        Dialect::Anthropic | Dialect::Converse | Dialect::Responses => "event: error\n",
+        Dialect::Chat | Dialect::Gemini | Dialect::Ollama => "",
+    };
+    format!("{name}data: {error}\n\n").into()
 }
 
 fn event(dialect: Option<Dialect>, reason: &str, why: &str) -> (Option<&'static str>, Value) {

@@ -55,7 +55,8 @@ impl<'a> Doc<'a> {
         if u32::try_from(text.len()).is_err() {
             return Err(JsonError::TooMuch);
         }
-        let mut reader = Reader { text, at: 0, values: Vec::with_capacity(32), open: Vec::with_capacity(8) };
+        let mut reader =
+            Reader { text, at: 0, values: Vec::with_capacity(32), open: Vec::with_capacity(8), first: false };
         reader.read()?;
         Ok(Self { text, values: reader.values })
     }
@@ -146,6 +147,8 @@ struct Reader<'a> {
     at: usize,
     values: Vec<Value>,
     open: Vec<Node>,
+    /// A bracket was opened, and nothing was read since.
+    first: bool,
 }
 
 impl Reader<'_> {
@@ -156,7 +159,7 @@ impl Reader<'_> {
             self.space();
             let object = self.values[inside].kind == Kind::Object;
             let close = if object { b'}' } else { b']' };
-            let first = self.is_first(inside);
+            let first = std::mem::take(&mut self.first);
             if self.peek() == Some(close) {
                 self.at += 1;
                 self.values[inside].end = self.here();
@@ -173,12 +176,6 @@ impl Reader<'_> {
         }
         self.space();
         if self.at == self.text.len() { Ok(()) } else { Err(JsonError::Invalid) }
-    }
-
-    /// Whether nothing but space stands between the bracket and here.
-    fn is_first(&self, inside: Node) -> bool {
-        let start = self.values[inside].start as usize + 1;
-        self.text[start..self.at].iter().all(u8::is_ascii_whitespace)
     }
 
     fn member(&mut self) -> Result<(u32, u32), JsonError> {
@@ -200,6 +197,7 @@ impl Reader<'_> {
                 }
                 let node = self.note(kind, start, start, key)?;
                 self.open.push(node);
+                self.first = true;
             }
             b'"' => {
                 let (start, end) = self.string()?;

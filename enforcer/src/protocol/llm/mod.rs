@@ -12,25 +12,43 @@
 //! in an event of its own before the one that ends the channel. There is no timer.
 
 mod binary;
+mod calls;
 mod channel;
+mod code;
 mod eventstream;
 mod events;
+mod fences;
 mod farewell;
 mod framing;
 mod json;
+mod keep;
+mod keys;
 mod list;
+mod models;
 mod request;
 mod shape;
 mod sse;
 mod stream;
+mod strict;
 mod template;
+mod usage;
 #[cfg(test)]
 mod tests;
 
 pub use channel::{CALL_MAX_BYTES, CHANNELS_MAX, ToolCall};
-pub use framing::{Answer, Framing, asks_model, says_whole};
+pub use code::CODES_MAX;
+pub use farewell::{ends, error_event, limited, refusal};
+pub use fences::CODE_MAX_BYTES;
+pub use framing::{
+    Answer, Framing, api, asks_for_events, asks_model, built_as, is_value, may_call, of_model, says_json,
+    says_whole, speaks, speaks_grpc, speaks_messages,
+};
+pub use keep::{CALLS_MAX, Call, CallError, CallStream, Item, KEPT_MAX_BYTES, Step, whole_calls};
+pub use models::{MODEL_MAX_BYTES, MODELS_MAX, models, of_address};
 pub use request::LlmRequest;
+pub use shape::Dialect;
 pub use stream::LlmStream;
+pub use usage::Usage;
 
 use crate::mask::MaskError;
 

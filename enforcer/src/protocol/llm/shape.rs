@@ -22,6 +22,22 @@ pub enum Dialect {
     Ollama,
 }
 
+impl Dialect {
+    /// As policy names them.
+    pub const PROVIDERS: [&'static str; 5] = ["openai", "anthropic", "gemini", "bedrock", "ollama"];
+
+    /// Whose API it is, as policy names it. Others speak it, too.
+    pub fn provider(self) -> &'static str {
+        match self {
+            Dialect::Chat | Dialect::Responses => "openai",
+            Dialect::Anthropic => "anthropic",
+            Dialect::Gemini => "gemini",
+            Dialect::Converse => "bedrock",
+            Dialect::Ollama => "ollama",
+        }
+    }
+}
+
 /// What a channel carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carries {

@@ -2,5 +2,8 @@
 //! whole text would give.
 
 mod answers;
+mod code;
+mod keep;
+mod kept;
 mod kit;
 mod requests;
