@@ -17,7 +17,7 @@ use super::{
     findings::{Finding, Findings},
     masker::Masker,
     strategy::{Replacement, Strategy},
-    types::{Masked, Place},
+    types::{Entity, Masked, Place},
 };
 
 /// Bytes of a known value that a message may end in without waiting for the next.
@@ -37,6 +37,8 @@ pub struct Messages {
     /// The end of what went out, as it came.
     sent: Vec<u8>,
     waiting: Vec<(Bytes, bool)>,
+    /// Bytes at the beginning of what waits that belong to what was masked in a message before.
+    covered: usize,
 }
 
 /// Messages as they go out, each with the mark that it came with.
@@ -53,16 +55,16 @@ struct Split {
 impl Messages {
     /// `known` finds of `masker` the known values.
     pub fn new(masker: Masker, known: Masker) -> Self {
-        Self { masker, known, sent: Vec::new(), waiting: Vec::new() }
+        Self { masker, known, sent: Vec::new(), waiting: Vec::new(), covered: 0 }
     }
 
     /// Takes the next message with any mark, and gives those that may go out now. After an
-    /// error none may follow.
+    /// error none may follow before [`Messages::give_up`].
     pub fn push(&mut self, message: Bytes, mark: bool) -> Result<(Passed, Findings), MaskError> {
-        if self.waiting.len() >= SPLIT_MESSAGES_MAX {
+        self.waiting.push((message, mark));
+        if self.waiting.len() > SPLIT_MESSAGES_MAX {
             return Err(MaskError::TooManyOpen { limit: SPLIT_MESSAGES_MAX });
         }
-        self.waiting.push((message, mark));
         let waits = self.waits()?;
         self.release(self.waiting.len() - waits)
     }
@@ -70,6 +72,15 @@ impl Messages {
     /// No message follows: those that have waited.
     pub fn finish(&mut self) -> Result<(Passed, Findings), MaskError> {
         self.release(self.waiting.len())
+    }
+
+    /// Something in place of each message that waits, of which nothing is shown: behind an error
+    /// it is not known what is in them. What follows begins anew.
+    pub fn give_up(&mut self) -> Passed {
+        self.sent.clear();
+        self.covered = 0;
+        let hidden = || Masked::new(Entity::new("UNMASKABLE").placeholder().into());
+        self.waiting.drain(..).map(|(_, mark)| (hidden(), mark)).collect()
     }
 
     /// How many of the last messages have to wait.
@@ -105,10 +116,12 @@ impl Messages {
         let splits = self.splits()?;
         let mut passed = Vec::with_capacity(count);
         let (first, mut begin) = (self.sent.len(), self.sent.len());
-        for (message, mark) in self.waiting.drain(..count) {
+        let covered = if self.covered > 0 { first + self.covered } else { 0 };
+        // An error does not leave messages out of what `give_up` replaces.
+        for (message, mark) in self.waiting.iter().take(count) {
             let end = begin + message.len();
             let mut out = Vec::new();
-            let mut at = begin;
+            let mut at = covered.clamp(begin, end);
             for split in splits.iter().filter(|split| split.from < end && split.to > begin) {
                 let (from, to) = (split.from.clamp(at, end), split.to.clamp(at, end));
                 if from > at {
@@ -121,19 +134,23 @@ impl Messages {
                 at = to;
             }
             if at == begin {
-                let (masked, found) = self.masker.whole(&message, Place::WebSocket)?;
+                let (masked, found) = self.masker.whole(message, Place::WebSocket)?;
                 findings.merge(&found);
-                passed.push((masked, mark));
+                passed.push((masked, *mark));
             } else {
                 out.push(piece(&self.masker, &message[at - begin..], &mut findings)?);
-                passed.push((Masked::join(out), mark));
+                passed.push((Masked::join(out), *mark));
             }
-            self.sent.extend_from_slice(&message);
+            self.sent.extend_from_slice(message);
             begin = end;
         }
-        // What was masked once is not found again.
-        let done = splits.iter().map(|split| split.to.min(begin)).max().unwrap_or_default();
-        self.sent.drain(..done.max(self.sent.len().saturating_sub(SENT_BYTES)));
+        self.waiting.drain(..count);
+        // What was masked once is not found again; what of it stands in messages that still wait
+        // goes with it.
+        let to = splits.iter().filter(|split| split.from < begin).map(|split| split.to).max();
+        let done = to.unwrap_or_default().max(covered);
+        self.covered = done.saturating_sub(begin);
+        self.sent.drain(..done.min(begin).max(self.sent.len().saturating_sub(SENT_BYTES)));
         Ok((passed, findings))
     }
 
@@ -242,6 +259,32 @@ mod tests {
         assert_eq!(texts(messages.push(" other".into(), false).unwrap().0), [&SECRET[..20], " other"]);
         assert!(messages.push(SECRET[..20].to_owned().into(), true).unwrap().0.is_empty());
         assert_eq!(texts(messages.finish().unwrap().0), [&SECRET[..20]]);
+    }
+
+    #[test]
+    fn what_ends_in_a_message_that_waits_for_another_value_is_masked_there() {
+        let (first, second) = SECRET.split_at(20);
+        for (between, begun) in [("", 10), (" and ", 10), (" and ", 30)] {
+            let mut messages = messages("exact", Strategy::Placeholder);
+            assert!(messages.push(format!("a {first}").into(), false).unwrap().0.is_empty());
+            let middle = format!("{second}{between}{}", &SECRET[..begun]);
+            let mut all = texts(messages.push(middle.into(), false).unwrap().0);
+            assert_eq!(all, ["a [MASKED:DEPLOY]"], "the next one waits for itself");
+            all.extend(texts(messages.push(format!("{} b", &SECRET[begun..]).into(), false).unwrap().0));
+            let wanted = ["a [MASKED:DEPLOY]".into(), format!("{between}[MASKED:DEPLOY]"), " b".into()];
+            assert_eq!(all, wanted);
+        }
+    }
+
+    #[test]
+    fn of_what_cannot_be_decided_nothing_is_shown_and_nothing_left_out() {
+        let mut messages = messages("exact", Strategy::Deny);
+        assert!(messages.push(SECRET[..20].to_owned().into(), false).unwrap().0.is_empty());
+        assert!(messages.push(SECRET[20..].to_owned().into(), true).is_err());
+        let given = messages.give_up();
+        assert_eq!(given.iter().map(|(_, mark)| *mark).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(texts(given), ["[MASKED:UNMASKABLE]", "[MASKED:UNMASKABLE]"]);
+        assert_eq!(texts(messages.push("other".into(), false).unwrap().0), ["other"]);
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Check {
     }
 }
 
-/// Whether a value is no placeholder: people write one byte over and over, or say what belongs there.
+/// Whether a value is text and no placeholder: people write one byte over and over, or say what
+/// belongs there, and noise is hardly ever UTF-8.
 pub(super) fn real(value: &[u8]) -> bool {
     const WORDS: [&[u8]; 12] = [
         b"xxxx",
@@ -136,7 +137,9 @@ pub(super) fn real(value: &[u8]) -> bool {
         b"redacted",
     ];
     let lower = value.to_ascii_lowercase();
-    entropy(value) >= 2.0 && !WORDS.iter().any(|word| memchr::memmem::find(&lower, word).is_some())
+    str::from_utf8(value).is_ok()
+        && entropy(value) >= 2.0
+        && !WORDS.iter().any(|word| memchr::memmem::find(&lower, word).is_some())
 }
 
 /// The share of distinct bytes and digits that random tokens have and words have not.

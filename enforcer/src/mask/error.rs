@@ -69,8 +69,11 @@ pub enum MaskError {
         /// What knew it.
         rule: Arc<str>,
     },
-    /// A person has to agree to what holds this, and there is no way yet to ask one.
-    #[error("{entity} was found, and policy holds what has it; nobody can be asked yet, so it is denied")]
+    /// A person has to agree to what has this, and where it is masked nobody can be asked.
+    #[error(
+        "{entity} was found, and the strategy `hold` denies what has it; people are asked by a rule with `hold` \
+         whose `cel` looks at `findings`"
+    )]
     Held {
         /// What was found.
         entity: Entity,

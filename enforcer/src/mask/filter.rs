@@ -18,6 +18,8 @@ const BITS: std::ops::RangeInclusive<u32> = 19..=23;
 const BITS_PER_WINDOW: usize = 16;
 /// Entries are found by the first so many bits of their hash.
 const HEAD_BITS: u32 = 16;
+/// Set where a beginning's number stands with its second window.
+const SECOND: u64 = 1 << 31;
 
 /// What to verify at a hit: an index into the masker's rules and literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,9 +33,8 @@ pub(super) enum Target {
 }
 
 /// One window of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
-    hash: u32,
     window: u32,
     /// How many bytes before the window the match begins: 0 or 1.
     back: u8,
@@ -64,53 +65,47 @@ pub(super) fn fold(byte: u8) -> u8 {
 impl Filter {
     /// Builds the filter from beginnings and what they stand for.
     pub(super) fn new(beginnings: &[([u8; BEGINNING], Target)]) -> Self {
-        let mut entries = Vec::with_capacity(2 * beginnings.len());
-        let (mut threes, mut fours) = (Vec::new(), Vec::new());
+        // Numbers are sorted and not entries: the built-in rules alone give a hundred thousand.
+        let mut keys = Vec::with_capacity(2 * beginnings.len());
+        let mut fours = Vec::with_capacity(beginnings.len());
         let (mut ones, mut twos) = ([0_u64; 4], vec![0_u64; 65536 / 64]);
-        for (beginning, target) in beginnings {
+        for (index, (beginning, _)) in (0_u64..).zip(beginnings) {
             let [a, b, c, d, e] = beginning.map(|byte| u32::from(fold(byte)));
             let first = a | b << 8 | c << 16 | d << 24;
-            entries.push((first, 0, *target));
-            entries.push((b | c << 8 | d << 16 | e << 24, 1, *target));
+            keys.push(u64::from(spread(first)) << 32 | index);
+            keys.push(u64::from(spread(b | c << 8 | d << 16 | e << 24)) << 32 | SECOND | index);
             ones[(a >> 6) as usize] |= 1 << (a & 63);
             let two = first & 0xffff;
             twos[(two >> 6) as usize] |= 1 << (two & 63);
-            threes.push(first & 0xff_ffff);
             fours.push(first);
         }
-        for list in [&mut threes, &mut fours] {
-            list.sort_unstable();
-            list.dedup();
+        keys.sort_unstable();
+        fours.sort_unstable();
+        fours.dedup();
+        let mut threes: Vec<_> = fours.iter().map(|four| four & 0xff_ffff).collect();
+        threes.sort_unstable();
+        threes.dedup();
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            let (beginning, target) = &beginnings[(key & (SECOND - 1)) as usize];
+            let back = u8::from(key & SECOND != 0);
+            let [a, b, c, d, e] = beginning.map(fold);
+            let window = u32::from_le_bytes(if back == 0 { [a, b, c, d] } else { [b, c, d, e] });
+            entries.push(Entry { window, back, target: *target });
         }
-        entries.sort_unstable();
         entries.dedup();
         let wanted = (entries.len() * BITS_PER_WINDOW).next_power_of_two().trailing_zeros();
         let bits_log = wanted.clamp(*BITS.start(), *BITS.end());
         let shift = 32 - bits_log;
-        let mut filter = Self {
-            shift,
-            bits: vec![0; 1 << (bits_log - 6)],
-            heads: Vec::with_capacity((1 << HEAD_BITS) + 1),
-            entries: Vec::with_capacity(entries.len()),
-            ones,
-            twos,
-            threes,
-            fours,
-        };
-        for (window, back, target) in entries {
-            let hash = hash(window, shift);
-            filter.bits[(hash >> 6) as usize] |= 1 << (hash & 63);
-            filter.entries.push(Entry { hash, window, back, target });
+        let mut bits = vec![0; 1 << (bits_log - 6)];
+        let mut heads = Vec::with_capacity((1 << HEAD_BITS) + 1);
+        for (index, entry) in (0_u32..).zip(&entries) {
+            let hash = spread(entry.window) >> shift;
+            bits[(hash >> 6) as usize] |= 1 << (hash & 63);
+            heads.resize(heads.len().max(head(entry.window) + 1), index);
         }
-        filter.entries.sort_unstable();
-        let mut index = 0;
-        for head in 0..=(1_u32 << HEAD_BITS) {
-            while filter.entries.get(index).is_some_and(|entry| entry.hash >> (bits_log - HEAD_BITS) < head) {
-                index += 1;
-            }
-            filter.heads.push(u32::try_from(index).unwrap_or(u32::MAX));
-        }
-        filter
+        heads.resize((1 << HEAD_BITS) + 1, u32::try_from(entries.len()).unwrap_or(u32::MAX));
+        Self { shift, bits, heads, entries, ones, twos, threes, fours }
     }
 
     /// Whether there is nothing to look for.
@@ -134,7 +129,7 @@ impl Filter {
         let window = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>);
         let window = window.map(|window| u32::from_le_bytes(*window) | FOLD);
         let found = window.map_or(&[][..], |window| {
-            let head = (hash(window, self.shift) >> (32 - self.shift - HEAD_BITS)) as usize;
+            let head = head(window);
             let (from, to) = (self.heads[head] as usize, self.heads[head + 1] as usize);
             &self.entries[from..to]
         });
@@ -161,14 +156,19 @@ impl Filter {
     }
 }
 
-fn hash(folded: u32, shift: u32) -> u32 {
-    folded.wrapping_mul(0x9e37_79b1) >> shift
+/// Of two windows never the same; its first bits are the hash.
+fn spread(folded: u32) -> u32 {
+    folded.wrapping_mul(0x9e37_79b1)
+}
+
+fn head(folded: u32) -> usize {
+    (spread(folded) >> (32 - HEAD_BITS)) as usize
 }
 
 /// Four windows a step, at every second position.
 fn next_in<const SHIFT: u32>(bits: &[u64], hay: &[u8], from: usize) -> Option<usize> {
     let known = |folded: u32| -> u64 {
-        let hash = folded.wrapping_mul(0x9e37_79b1) >> SHIFT;
+        let hash = spread(folded) >> SHIFT;
         bits.get((hash >> 6) as usize).map_or(0, |word| word >> (hash & 63) & 1)
     };
     let low = |wide: u64, byte: u32| -> u32 { u32::try_from(wide >> (8 * byte) & 0xffff_ffff).unwrap_or(0) };

@@ -52,6 +52,16 @@ impl Part {
         matches!(self, Self::Form(_) | Self::Json(_))
     }
 
+    /// Whether it is a cookie.
+    pub fn is_cookie(&self) -> bool {
+        matches!(self, Self::Cookie(_))
+    }
+
+    /// Whether it is a field in which cookies stand.
+    pub fn has_cookies(&self) -> bool {
+        matches!(self, Self::Header(name) if name == "cookie" || name == "set-cookie")
+    }
+
     /// The entity under which the value of this part is masked: `X_API_KEY`, `PASSWORD`.
     pub fn entity(&self) -> super::Entity {
         let name = match self {

@@ -33,6 +33,8 @@ pub(super) struct Parts {
     always: Vec<(Part, Strategy)>,
     /// What at least one rule leaves alone, with what the others mask in it.
     exempt: Vec<(Part, Masker)>,
+    /// What is masked by itself, with what others look for in it and treat more strictly.
+    beside: Vec<(Part, Masker)>,
     key: Option<SurrogateKey>,
 }
 
@@ -42,12 +44,18 @@ impl Parts {
         exact: &[ExactValue],
         key: Option<&SurrogateKey>,
     ) -> Result<Self, MaskError> {
-        let always = selection.parts().into_iter().map(|(part, strategy)| (part.clone(), strategy)).collect();
-        let exempt = selection
-            .exempt()
-            .into_iter()
-            .map(|(part, others)| Ok((part.clone(), Masker::keyed(&others, exact, key.cloned())?)));
-        Ok(Self { always, exempt: exempt.collect::<Result<_, MaskError>>()?, key: key.cloned() })
+        let always: Vec<(Part, Strategy)> =
+            selection.parts().into_iter().map(|(part, strategy)| (part.clone(), strategy)).collect();
+        let masker = |(part, others): (&Part, Selection)| {
+            Ok((part.clone(), Masker::keyed(&others, exact, key.cloned())?))
+        };
+        let beside = always
+            .iter()
+            .filter_map(|(part, strategy)| Some((part, selection.stricter_beside(part, *strategy)?)))
+            .map(masker)
+            .collect::<Result<_, MaskError>>()?;
+        let exempt = selection.exempt().into_iter().map(masker).collect::<Result<_, MaskError>>()?;
+        Ok(Self { always, exempt, beside, key: key.cloned() })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,7 +70,8 @@ impl Parts {
         self.exempt.iter().find(|(part, _)| is(part)).map(|(_, masker)| masker)
     }
 
-    /// What stands in place of the whole value of a part.
+    /// What stands in place of the whole value of a part. An error if another rule lets nothing go
+    /// out with what is in it; what another rule would mask more strictly is a placeholder.
     fn replaced(
         &self,
         part: &Part,
@@ -70,6 +79,17 @@ impl Parts {
         value: &[u8],
     ) -> Result<(Vec<u8>, Entity), MaskError> {
         let entity = part.entity();
+        let mut strategy = strategy;
+        if let Some((_, others)) = self.beside.iter().find(|(other, _)| other == part) {
+            // In queries and forms a plus is a space.
+            let spaced: Vec<u8> = value.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+            for text in [value, &spaced] {
+                let (_, found) = others.whole(text, Place::Other)?;
+                if !found.is_empty() {
+                    strategy = strategy.max(Strategy::Placeholder);
+                }
+            }
+        }
         let replaced = strategy.replacement(&entity, value, 0, self.key.as_ref());
         let text = match replaced.map_err(|error| error.by(|| SELECT.into()))? {
             Replacement::Text(text) => text,
@@ -157,15 +177,13 @@ impl Masker {
             let findings = Findings::one(&entity, SELECT, &place(), None);
             return Ok((Masked::new(text.into()), findings));
         }
-        if let Some(others) = plan.parts.exempt(this) {
-            return others.whole(value, place());
-        }
+        let masker = plan.parts.exempt(this).unwrap_or(self);
         let pieces = match name.to_ascii_lowercase().as_str() {
             "cookie" => Pieces::Cookies,
             "set-cookie" => Pieces::SetCookie,
-            _ => return self.whole(value, place()),
+            _ => return masker.whole(value, place()),
         };
-        self.pieces(pieces, value, &place())
+        masker.pieces(pieces, value, &place())
     }
 
     /// Masks a query, by what policy says of its parameters.

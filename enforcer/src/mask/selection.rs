@@ -39,6 +39,9 @@ const SETS: [&str; 9] = [
     SET_ENTROPY,
 ];
 
+/// What may well stand in honest texts is looked for only where it is asked for.
+const BEYOND: [&str; 4] = [SET_THREATS, SET_NATIONAL, SET_ACCOUNTS, SET_ENTROPY];
+
 /// What is to be masked. The default is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selection {
@@ -57,6 +60,8 @@ pub enum Selection {
 pub struct Layer {
     names: BTreeMap<String, Strategy>,
     parts: BTreeMap<Part, Strategy>,
+    /// Whether a name stands among them for what `all` is not: what has to be named.
+    beyond: bool,
 }
 
 impl Layer {
@@ -67,6 +72,7 @@ impl Layer {
         }
         let slot = self.names.entry(name.to_owned()).or_insert(strategy);
         *slot = strategy.max(*slot);
+        self.beyond |= is_beyond(name);
         Ok(())
     }
 
@@ -84,8 +90,14 @@ impl Layer {
         self.names.is_empty() && self.parts.is_empty()
     }
 
-    fn is_mild(&self) -> bool {
-        self.parts.is_empty() && self.names.values().all(|s| *s <= Strategy::Placeholder)
+    /// Whether it asks for nothing that placeholders for `all` are not.
+    fn is_within_all(&self) -> bool {
+        self.parts.is_empty() && !self.beyond && self.names.values().all(|s| *s <= Strategy::Placeholder)
+    }
+
+    /// The same without what it says of parts.
+    fn of_names(&self) -> Self {
+        Self { names: self.names.clone(), parts: BTreeMap::new(), beyond: self.beyond }
     }
 }
 
@@ -101,6 +113,13 @@ impl From<Layer> for Selection {
 }
 
 impl Selection {
+    /// Everything there is to be found, also what has to be named, each by itself: what is only
+    /// told hides nothing that it overlaps with.
+    pub fn observing_all() -> Self {
+        let names = SETS.iter().map(|set| ((*set).to_owned(), Strategy::Observe)).collect();
+        Self::Entities(BTreeSet::from([Layer { names, beyond: true, ..Layer::default() }]))
+    }
+
     /// Checks the names against what there is. `all` is everything; no name is nothing.
     pub fn parse<I, S>(names: I) -> Result<Self, MaskError>
     where
@@ -111,7 +130,7 @@ impl Selection {
         for name in names {
             layer.name(name.as_ref(), Strategy::Placeholder)?;
         }
-        Ok(if layer.names.contains_key(ALL) { Self::All } else { layer.into() })
+        Ok(if layer.names.contains_key(ALL) && !layer.beyond { Self::All } else { layer.into() })
     }
 
     /// Both together.
@@ -119,14 +138,14 @@ impl Selection {
     pub fn union(self, other: &Self) -> Self {
         let everything = || {
             let names = BTreeMap::from([(ALL.to_owned(), Strategy::Placeholder)]);
-            Layer { names, parts: BTreeMap::new() }
+            Layer { names, ..Layer::default() }
         };
         match (self, other) {
             (Self::All, Self::All) => Self::All,
             (mine, Self::None) => mine,
             (Self::None, theirs) => theirs.clone(),
-            (Self::All, Self::Entities(layers)) if layers.iter().all(Layer::is_mild) => Self::All,
-            (Self::Entities(layers), Self::All) if layers.iter().all(Layer::is_mild) => Self::All,
+            (Self::All, Self::Entities(layers)) if layers.iter().all(Layer::is_within_all) => Self::All,
+            (Self::Entities(layers), Self::All) if layers.iter().all(Layer::is_within_all) => Self::All,
             (Self::All, Self::Entities(layers)) => {
                 Self::Entities(layers.iter().cloned().chain([everything()]).collect())
             }
@@ -152,8 +171,7 @@ impl Selection {
 
     /// What is done with what a detector finds; `None` if it is off.
     pub(super) fn of_detector(&self, rule: &str, set: &str, entity: &str) -> Option<Strategy> {
-        if [SET_THREATS, SET_NATIONAL, SET_ACCOUNTS, SET_ENTROPY].contains(&set) {
-            // What may well stand in honest texts is looked for only where it is asked for.
+        if BEYOND.contains(&set) {
             return match self {
                 Self::All => None,
                 _ => self.strictest(&[rule, entity, set]),
@@ -185,13 +203,13 @@ impl Selection {
             let set = layer.first(&[SET_EXACT, SET_SECRETS, ALL]);
             names.retain(|name, _| ![SET_PII, SET_SECRETS, ALL].contains(&name.as_str()));
             names.extend(set.map(|strategy| (SET_EXACT.to_owned(), strategy)));
-            Layer { names, parts: BTreeMap::new() }
+            Layer { names, ..Layer::default() }
         };
         match self {
             Self::None => Self::None,
             Self::All => Self::Entities(BTreeSet::from([Layer {
                 names: BTreeMap::from([(SET_EXACT.to_owned(), Strategy::Placeholder)]),
-                parts: BTreeMap::new(),
+                ..Layer::default()
             }])),
             Self::Entities(layers) => Self::Entities(layers.iter().map(part).collect()),
         }
@@ -205,6 +223,13 @@ impl Selection {
             let slot = parts.entry(part).or_insert(strategy);
             *slot = strategy.max(*slot);
         }
+        // Of a cookie that is masked by itself nothing stays where all of them are masked together.
+        let cookies = parts.iter().filter(|(part, _)| part.is_cookie()).map(|(_, strategy)| *strategy).max();
+        for (_, strategy) in parts.iter_mut().filter(|(part, _)| part.has_cookies()) {
+            if cookies.is_some_and(|cookies| cookies > *strategy) {
+                *strategy = (*strategy).max(Strategy::Placeholder);
+            }
+        }
         parts
     }
 
@@ -216,11 +241,32 @@ impl Selection {
         exempt
             .map(|(part, _)| {
                 let others = layers.iter().filter(|l| l.parts.get(part) != Some(&Strategy::Observe));
-                let names = |layer: &Layer| Layer { names: layer.names.clone(), ..Layer::default() };
-                let others: BTreeSet<Layer> = others.map(names).filter(|layer| !layer.is_empty()).collect();
-                (part, if others.is_empty() { Self::None } else { Self::Entities(others) })
+                // Who leaves the field alone says nothing of the cookies that others name in it.
+                let cookies = |layer: &Layer| {
+                    let named = layer.parts.iter().filter(|(other, strategy)| {
+                        part.has_cookies() && other.is_cookie() && **strategy != Strategy::Observe
+                    });
+                    named.map(|(other, strategy)| (other.clone(), *strategy)).collect()
+                };
+                let kept = |layer: &Layer| Layer { parts: cookies(layer), ..layer.of_names() };
+                (part, Self::of_layers(others.map(kept)))
             })
             .collect()
+    }
+
+    /// What rules that do not name this part ask for, if any of it is stricter than what is done with
+    /// the part: that is to be seen in it all the same.
+    pub fn stricter_beside(&self, part: &Part, strategy: Strategy) -> Option<Self> {
+        let Self::Entities(layers) = self else { return None };
+        let beside = layers.iter().filter(|layer| !layer.parts.contains_key(part));
+        let stricter = |layer: &&Layer| layer.names.values().any(|other| *other > strategy);
+        let beside = Self::of_layers(beside.filter(stricter).map(Layer::of_names));
+        (!beside.is_none()).then_some(beside)
+    }
+
+    fn of_layers(layers: impl Iterator<Item = Layer>) -> Self {
+        let layers: BTreeSet<Layer> = layers.filter(|layer| !layer.is_empty()).collect();
+        if layers.is_empty() { Self::None } else { Self::Entities(layers) }
     }
 
     fn said_of_parts(&self) -> impl Iterator<Item = (&Part, Strategy)> {
@@ -236,6 +282,12 @@ fn known(name: &str) -> bool {
     SETS.contains(&name)
         || name.strip_prefix(EXACT_PREFIX).is_some_and(|rest| !rest.is_empty())
         || all_names().any(|(rule, set, entity)| [rule, set, entity].contains(&name))
+}
+
+/// Whether a set, an entity or a rule has to be named by itself.
+fn is_beyond(name: &str) -> bool {
+    BEYOND.contains(&name)
+        || all_names().any(|(rule, set, entity)| BEYOND.contains(&set) && [rule, entity].contains(&name))
 }
 
 /// The names of all rules, with their sets and entities.
@@ -290,6 +342,30 @@ mod tests {
         assert_eq!(pii.clone().union(&Selection::None), pii);
         assert_eq!(Selection::None.union(&pii), pii);
         assert_eq!(pii.union(&Selection::All), Selection::All);
+    }
+
+    /// In whatever order: what has to be named is not in `all`.
+    #[test]
+    fn everything_takes_nothing_away() {
+        let names: Vec<_> = all_names().collect();
+        let mut any: Vec<&str> =
+            names.iter().flat_map(|(rule, set, entity)| [*rule, *set, *entity]).collect();
+        any.extend(SETS);
+        any.retain(|name| !name.is_empty());
+        any.sort_unstable();
+        any.dedup();
+        for name in any {
+            let mine = layer(&[(name, Strategy::Placeholder)]);
+            for both in [mine.clone().union(&Selection::All), Selection::All.union(&mine)] {
+                for (rule, set, entity) in &names {
+                    let (alone, together) =
+                        (mine.of_detector(rule, set, entity), both.of_detector(rule, set, entity));
+                    assert!(together >= alone, "{name}: {rule} {set} {entity}: {alone:?} {together:?}");
+                }
+            }
+        }
+        let parsed = Selection::parse(["all", SET_NATIONAL]).unwrap();
+        assert!(parsed.of_detector("", SET_NATIONAL, "").is_some() && parsed.of_exact("X").is_some());
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub enum Strategy {
     Placeholder,
     /// Nothing.
     Drop,
-    /// A person has to agree; until there is a way to ask one, it is denied.
+    /// It is denied, since nobody can be asked where it is masked: a rule with `hold` that looks at
+    /// `findings` asks people before that.
     Hold,
     /// The message does not go out.
     Deny,

@@ -432,3 +432,34 @@ fn a_private_key_goes_on_behind_what_nobody_sees() {
         assert!(!String::from_utf8_lossy(&out).contains("MI"), "{}", out.escape_ascii());
     }
 }
+
+/// What is compressed looks like this, and who unpacks it would see that a byte was changed.
+#[test]
+fn noise_behind_what_a_password_stands_behind_is_none() {
+    const HEADS: [&str; 6] = ["-u a", "--user a:", ";pwd=", "://u:", "password: \"", "-u ':"];
+    const EACH: usize = 4000;
+    let masker = Masker::new(&Selection::parse([SET_SECRETS]).unwrap(), &[]).unwrap();
+    let mut state = 1_u64;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    };
+    for head in HEADS {
+        let mut text = Vec::new();
+        for _ in 0..EACH {
+            text.extend_from_slice(head.as_bytes());
+            (0..6).for_each(|_| text.extend(noise()));
+        }
+        let (_, findings) = masker.mask(&text);
+        assert!(findings.total() < 40, "{head}: {} of {EACH}", findings.total());
+    }
+    let dumped =
+        [b"\0\x01curl -u admin:h0pk1ns~21s\x02\xff\xfe".as_slice(), b"://me:hunter2@host\0\xff"].concat();
+    let (masked, _) = masker.mask(&dumped);
+    assert_eq!(
+        masked.as_bytes(),
+        b"\0\x01curl -u admin:[MASKED:COMMAND_PASSWORD]\x02\xff\xfe://me:[MASKED:URL_PASSWORD]@host\0\xff"
+    );
+}

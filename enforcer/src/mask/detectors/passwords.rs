@@ -1,4 +1,5 @@
-//! Passwords, which have no format, where they stand as such.
+//! Passwords, which have no format, where they stand as such. None has a control character in it: a
+//! text ends there, and the bytes of what is compressed have them everywhere.
 
 use super::secret;
 use crate::mask::{check::Check, rule::Detector};
@@ -7,12 +8,12 @@ use crate::mask::{check::Check, rule::Detector};
 pub(super) static PASSWORDS: &[Detector] = &[
     secret("connection-password",
         "CONNECTION_PASSWORD",
-        r#";[ ]?(?i:password|pwd) ?=(?<secret>[^\s;"'{}<>().]{3,128})"#,
+        r#";[ ]?(?i:password|pwd) ?=(?<secret>[^\s[:cntrl:];"'{}<>().]{3,128})"#,
     )
     .check(Check::Real)
     .yes(&[&["Server=db;User Id=sa;Password", "=hunter2;"]])
         .no(&[&["x;password=${DB_PASSWORD};"]]),
-    secret("connection-password-first", "CONNECTION_PASSWORD", r#""(?i:password|pwd) ?=(?<secret>[^\s;"'{}<>().]{3,128});"#)
+    secret("connection-password-first", "CONNECTION_PASSWORD", r#""(?i:password|pwd) ?=(?<secret>[^\s[:cntrl:];"'{}<>().]{3,128});"#)
         .check(Check::Real)
         .yes(&[&["\"User ID=sa; \" & \"Password ", "=hunter2;Initial Catalog=x\""]])
         .no(&[&["\"password=%s;\""], &["\"pwd=#{pwd};\""]]),
@@ -27,10 +28,10 @@ pub(super) static PASSWORDS: &[Detector] = &[
         .check(Check::Phrase)
         .yes(&[&["AdminPassword = \"", "justsomelongwords", "\""]])
         .no(&[&["password: \"currentpassword\""]]),
-    secret("psexec-password", "PASSWORD", r"(?i:psexec)[^\n]{0,50}-u[ ]{1,4}[^\s]{1,64}[ ]{1,4}-p[ ]{1,4}(?<secret>[^\s]{3,64})")
+    secret("psexec-password", "PASSWORD", r"(?i:psexec)[^\n]{0,50}-u[ ]{1,4}[^\s[:cntrl:]]{1,64}[ ]{1,4}-p[ ]{1,4}(?<secret>[^\s[:cntrl:]]{3,64})")
         .check(Check::Password)
         .yes(&[&["PSEXEC \\\\10.0.0.1 -u Administrator -p ", "dev_admin CMD"]]),
-    secret("react-password", "PASSWORD", r#"REACT_APP_[A-Z0-9_]{0,60}PASS(?:WORD)?[ ]{0,2}=[ ]{0,2}["']?(?<secret>[^\s"'$#]{6,128})"#)
+    secret("react-password", "PASSWORD", r#"REACT_APP_[A-Z0-9_]{0,60}PASS(?:WORD)?[ ]{0,2}=[ ]{0,2}["']?(?<secret>[^\s[:cntrl:]"'$#]{6,128})"#)
         .check(Check::Password)
         .yes(&[&["REACT_APP_AUTH_PASSWORD=", "whiteduke"]]),
     secret("nuget-password", "PASSWORD", r#"(?i:<add key="(?:ClearText)?Password" value=)"(?<secret>[^"%$]{8,128})""#)
@@ -39,14 +40,14 @@ pub(super) static PASSWORDS: &[Detector] = &[
     secret("django-key", "DJANGO_SECRET_KEY", r#"DJANGO[A-Z_]{0,8}SECRET_KEY["'),= ]{1,8}["'](?<secret>[A-Za-z0-9*!$@#&_%^()=+-]{40,60})["']"#)
         .check(Check::Entropy(4.0))
         .yes(&[&["DJANGO_SECRET_KEY = '", "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8s9t0u1v2w3x4y5z", "'"]]),
-    secret("quoted-password", "PASSWORD", r#"(?i:passw(?:or)?d|passphrase)["']?\]?[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}["'](?<secret>[^"'\s<>{}]{5,64})["']"#)
+    secret("quoted-password", "PASSWORD", r#"(?i:passw(?:or)?d|passphrase)["']?\]?[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}["'](?<secret>[^"'\s[:cntrl:]<>{}]{5,64})["']"#)
         .check(Check::Strong)
         .yes(&[&["password: \"", "hunter2!x", "\""]])
         .no(&[&["password: \"password\""], &["password = '${PASSWORD}'"], &["password: 'enter it'"]]),
-    secret("command-line-password", "COMMAND_PASSWORD", r#"-u ["'][^\s:"']{0,2}:(?<secret>[^\s"':]{6,80})["']"#)
+    secret("command-line-password", "COMMAND_PASSWORD", r#"-u ["'][^\s[:cntrl:]:"']{0,2}:(?<secret>[^\s[:cntrl:]"':]{6,80})["']"#)
         .check(Check::Strong)
         .yes(&[&["curl -u \":", "h0pk1ns~21s", "\" https://host"]]),
-    secret("command-line-user", "COMMAND_PASSWORD", r#"(?:-u|--user) ["' ]?[A-Za-z0-9@._{}:-][^\s:"']{0,80}["']?:["']?(?<secret>[^\s"']{3,80})"#)
+    secret("command-line-user", "COMMAND_PASSWORD", r#"(?:-u|--user) ["' ]?[A-Za-z0-9@._{}:-][^\s[:cntrl:]:"']{0,80}["']?:["']?(?<secret>[^\s[:cntrl:]"']{3,80})"#)
         .check(Check::Strong)
         .yes(&[&["curl -u admin:", "h0pk1ns~21s", " https://host"]])
         .no(&[&["curl -u user:password https://host"], &["curl -u \"$1:$2\" x"], &["docker run -u 1000:1000 x"]]),

@@ -44,7 +44,7 @@ pub(super) static WEB: &[Detector] = &[
         .check(Check::Scrambled)
         .yes(&[&["Authorization: Token ", M20], &["-H 'Authorization:  ", M20, "'"]])
         .no(&[&["authorization: some-ordinary-words-here"]]),
-    secret("url-password", "URL_PASSWORD", r#"://[A-Za-z0-9._~%!$&'()*+,;=-]{0,128}:(?<secret>[^\s/@"'<>\\]{1,256})@"#)
+    secret("url-password", "URL_PASSWORD", r#"://[A-Za-z0-9._~%!$&'()*+,;=-]{0,128}:(?<secret>[^\s[:cntrl:]/@"'<>\\]{1,256})@"#)
         .check(Check::Password)
         .yes(&[&["https://me:", "hunter2", "@host/"]])
         .no(&[&["https://host:8080/a@b"], &["https://user@host/"], &["https://user:${PASSWORD}@host/"]]),

@@ -15,6 +15,69 @@ fn masker(names: &[&str], parts: &[(&str, &str, Strategy)]) -> Masker {
     Masker::keyed(&layer.into(), &exact, Some(key)).unwrap()
 }
 
+/// The names and the parts of one rule.
+type Said<'a> = (&'a [(&'a str, Strategy)], &'a [(&'a str, &'a str, Strategy)]);
+
+fn together(rules: &[Said<'_>]) -> Masker {
+    let mut all = Selection::None;
+    for (names, parts) in rules {
+        let mut layer = Layer::default();
+        for (name, strategy) in *names {
+            layer.name(name, *strategy).unwrap();
+        }
+        for (kind, name, strategy) in *parts {
+            layer.part(Part::parse(kind, name).unwrap(), *strategy);
+        }
+        all = all.union(&layer.into());
+    }
+    let exact = [ExactValue::new("DEPLOY", &SecretBytes::from("obviously fake")).unwrap()];
+    Masker::keyed(&all, &exact, None).unwrap()
+}
+
+/// However one rule treats a part, what another says of what stands in it is done.
+#[test]
+fn no_rule_about_a_part_opens_what_another_closes() {
+    use Strategy::{Deny, Drop, KeepLast4, Observe, Placeholder};
+    let cookie = "a=1; session=s3ss10n; b=obviously fake";
+    for way in ["cookie", "set-cookie"] {
+        let masker = together(&[(&[], &[("cookie", "session", Drop)]), (&[], &[("header", way, Observe)])]);
+        assert_eq!(header(&masker, way, "session=s3ss10n"), "session=");
+        let masker = together(&[(&[], &[("cookie", "session", Drop)]), (&[], &[("header", way, KeepLast4)])]);
+        assert!(!header(&masker, way, "session=s3ss10n").contains("s10n"));
+    }
+    let masker = together(&[(&[("exact", Placeholder)], &[]), (&[], &[("header", "cookie", Observe)])]);
+    assert_eq!(header(&masker, "cookie", cookie), "a=1; session=s3ss10n; b=[MASKED:DEPLOY]");
+    // What denies, and what is stricter than the last four letters.
+    for (strategy, denies) in [(Deny, true), (Placeholder, false), (Observe, false)] {
+        let parts: [(&str, &str); 5] = [
+            ("header", "authorization"),
+            ("cookie", "session"),
+            ("query", "key"),
+            ("form", "key"),
+            ("json", "$.key"),
+        ];
+        let named = parts.map(|(kind, name)| (kind, name, KeepLast4));
+        let masker = together(&[(&[("exact", strategy)], &[]), (&[], &named)]);
+        let of_body = |kind: &str, text: &str| body(&masker, kind, text).ok();
+        let text =
+            |masked: Result<(Masked, Findings), MaskError>| Some(masked.ok()?.0.to_text().into_owned());
+        let secret = [
+            text(masker.header("authorization", b"obviously fake")),
+            text(masker.header("cookie", b"session=obviously fake")),
+            masker.query("key=obviously%20fake").ok().map(|(masked, _)| masked.as_str().to_owned()),
+            of_body("application/x-www-form-urlencoded", "key=obviously+fake"),
+            of_body("application/json", r#"{"key": "obviously fake"}"#),
+        ];
+        for said in &secret {
+            assert_eq!(said.is_none(), denies, "{strategy:?} {secret:?}");
+            let kept = said.as_ref().is_some_and(|said| said.contains("fake"));
+            assert_eq!(kept, strategy == Observe, "{strategy:?} {secret:?}");
+        }
+        // And what is none is masked as it was.
+        assert!(header(&masker, "authorization", "something else").contains("else"));
+    }
+}
+
 fn header(masker: &Masker, name: &str, value: &str) -> String {
     masker.header(name, value.as_bytes()).unwrap().0.to_text().into_owned()
 }

@@ -154,7 +154,7 @@ fn a_match_becomes_what_its_strategy_says() {
 
 #[test]
 fn what_is_denied_ends_the_stream_and_stays_ended() {
-    for (strategy, reason) in [(Strategy::Deny, "denies"), (Strategy::Hold, "nobody can be asked")] {
+    for (strategy, reason) in [(Strategy::Deny, "denies"), (Strategy::Hold, "by a rule with `hold`")] {
         let mut stream = with(&[("pii", Strategy::Observe), ("exact", strategy)]).stream();
         let text = "me@example.org obviously-fake-value/1 and more";
         let error = stream.push(Bytes::from_static(text.as_bytes())).unwrap_err();
