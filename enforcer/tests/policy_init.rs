@@ -32,7 +32,7 @@ fn what_is_written_loads_passes_its_tests_and_is_not_overwritten_unasked() {
     let out = enforcer(&["policy", "check", "--dir", folder]);
     assert!(String::from_utf8_lossy(&out.stdout).starts_with("2 rules"), "{out:?}");
     let out = enforcer(&["policy", "test", "--dir", folder]);
-    assert_eq!(String::from_utf8_lossy(&out.stdout), "4 passed, 0 failed\n");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "4 passed, 0 failed\n2 of 2 rules matched in a test\n");
 
     fs::write(root.join("etc/pip.conf"), "").unwrap();
     let before = fs::read(&file).unwrap();

@@ -25,6 +25,12 @@ pub enum CidrError {
 }
 
 impl Cidr {
+    /// The address, if there is only one.
+    pub(super) fn only(&self) -> Option<IpAddr> {
+        let whole = if self.address.is_ipv4() { 32 } else { 128 };
+        (self.prefix == whole).then_some(self.address)
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {

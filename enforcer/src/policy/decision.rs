@@ -8,27 +8,42 @@ use std::sync::Arc;
 use crate::mask::Selection;
 
 use super::cidr::Cidr;
+use super::facts::Awaits;
+use super::limit::Limited;
+use super::meter::Over;
+use super::requirement::Requirement;
+use super::rule::Rule;
 
 /// Bytes of a body that the class `inspect` may hold before anything goes out.
 pub const INSPECT_CAP_BYTES: u64 = 16 * 1024 * 1024;
 
-/// `<policy name>/<rule id>`.
+/// `<policy name>/<rule id>`, with the name of its layer before it (`<layer>:`) if that is not
+/// the host's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct RuleId(Arc<str>);
 
 impl RuleId {
-    pub(super) fn new(policy: &str, rule: &str) -> Self {
-        Self(format!("{policy}/{rule}").into())
+    /// Of the host's layer, or of the one below it that is named.
+    pub(super) fn new(layer: Option<&str>, policy: &str, rule: &str) -> Self {
+        Self(match layer {
+            None => format!("{policy}/{rule}").into(),
+            Some(layer) => format!("{layer}:{policy}/{rule}").into(),
+        })
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The layer that it is of, if that is not the host's: no other part of it has a colon.
+    pub fn layer(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(layer, _)| layer)
+    }
+
     /// The id as it stands in the file, without the policy's name.
     pub fn local(&self) -> &str {
-        self.0.split_once('/').map_or(&self.0, |(_, rule)| rule)
+        self.0.rsplit_once('/').map_or(&self.0, |(_, rule)| rule)
     }
 }
 
@@ -64,6 +79,8 @@ impl fmt::Display for PolicyHash {
 pub enum Verdict {
     Allow,
     Deny,
+    /// It waits until people have agreed.
+    Hold,
     /// The TLS connection is relayed unread to the verified SNI host.
     Passthrough,
 }
@@ -73,6 +90,7 @@ impl Verdict {
         match self {
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",
+            Verdict::Hold => "hold",
             Verdict::Passthrough => "passthrough",
         }
     }
@@ -91,6 +109,15 @@ pub enum Reason {
     PolicyAllow,
     PolicyPassthrough,
     PolicyDeny,
+    PolicyHold,
+    /// Different rules hold it for the methods that a server may read.
+    HeldByTwo,
+    /// There was more of it than its rule allows.
+    LimitExceeded,
+    /// A limit cannot be counted, since there are too many counters.
+    TooManyCounters,
+    /// A rule leaves it to a layer below, which does not decide it.
+    NotDecidedBelow,
     /// No rule decided.
     PolicyDefaultDeny,
     /// A rule needed a fact that is not known.
@@ -107,6 +134,11 @@ impl Reason {
             Reason::PolicyAllow => "policy-allow",
             Reason::PolicyPassthrough => "policy-passthrough",
             Reason::PolicyDeny => "policy-deny",
+            Reason::PolicyHold => "policy-hold",
+            Reason::HeldByTwo => "held-by-two-rules",
+            Reason::LimitExceeded => "limit-exceeded",
+            Reason::TooManyCounters => "too-many-counters",
+            Reason::NotDecidedBelow => "not-decided-below",
             Reason::PolicyDefaultDeny => "policy-default-deny",
             Reason::MissingFact => "missing-fact",
             Reason::InvalidFact => "invalid-fact",
@@ -206,7 +238,7 @@ impl FromIterator<AddressRule> for AddressRules {
     }
 }
 
-/// What enforce mode would have answered.
+/// What enforce mode would have answered, which is a denial or a hold.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct WouldDeny {
     pub rule: Option<RuleId>,
@@ -218,6 +250,8 @@ pub struct WouldDeny {
 pub struct Decision {
     pub verdict: Verdict,
     pub rule: Option<RuleId>,
+    /// Who that rule belongs to.
+    pub owner: Option<Arc<str>>,
     pub reason: Reason,
     pub message: Option<Arc<str>>,
     pub request_mask: Selection,
@@ -226,17 +260,62 @@ pub struct Decision {
     pub body: BodyClass,
     pub durability: Durability,
     pub addresses: AddressRules,
+    /// Whether rules may match tool calls in the answer.
+    pub tools: bool,
+    /// The same of the blocks of code in it.
+    pub code: bool,
+    /// What of the body is not known, and rules on the way to this would have had to know.
+    pub awaits: Awaits,
+    /// Who has to agree; set if the verdict is to hold.
+    pub hold: Option<Arc<Requirement>>,
     /// Set when audit mode turned a deny into an allow.
     pub audit: Option<WouldDeny>,
+    /// How much of it there may be, by the rules that allow it.
+    pub limits: Vec<Limited>,
+    /// Set if it is denied since there was too much of it.
+    pub over: Option<Box<Over>>,
 }
 
 impl Decision {
+    /// The rule that it is of.
+    pub(super) fn by(&mut self, rule: &Rule) {
+        self.rule = Some(rule.id.clone());
+        self.owner.clone_from(&rule.owner);
+    }
+
+    /// The same, under the limits of another rule, too, that allows it in another reading.
+    #[must_use]
+    pub fn limited_by(mut self, other: Vec<Limited>) -> Self {
+        for limited in other {
+            if !self.limits.contains(&limited) {
+                self.limits.push(limited);
+            }
+        }
+        self
+    }
+
+    /// The same, but that it has to wait as the other one says.
+    #[must_use]
+    pub fn held_by(self, other: Self) -> Self {
+        let Self { verdict, rule, owner, reason, message, body, durability, hold, .. } = other;
+        Self { verdict, rule, owner, reason, message, body, durability, hold, ..self }
+    }
+
+    /// Denied: another rule holds it as well, and those who are asked by the one are not asked by
+    /// the other.
+    #[must_use]
+    pub fn held_by_two(self) -> Self {
+        let Self { rule, owner, .. } = self;
+        Self { rule, owner, ..Self::bare(Verdict::Deny, Reason::HeldByTwo) }
+    }
+
     /// A verdict without any adding effect. A denial is on disk before it is
     /// answered, whatever the rules say.
     pub(super) fn bare(verdict: Verdict, reason: Reason) -> Self {
         Self {
             verdict,
             rule: None,
+            owner: None,
             reason,
             message: None,
             request_mask: Selection::None,
@@ -244,11 +323,17 @@ impl Decision {
             observe: false,
             body: BodyClass::Stream,
             durability: match verdict {
-                Verdict::Deny => Durability::Fsync,
+                Verdict::Deny | Verdict::Hold => Durability::Fsync,
                 Verdict::Allow | Verdict::Passthrough => Durability::PageCache,
             },
             addresses: AddressRules::default(),
+            tools: false,
+            code: false,
+            awaits: Awaits::default(),
+            hold: None,
             audit: None,
+            limits: Vec::new(),
+            over: None,
         }
     }
 }

@@ -57,6 +57,16 @@ pub struct HostGlob {
     pattern: HostPattern,
 }
 
+/// What one can look a glob up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key<'a> {
+    Exact(&'a str),
+    /// With its dot; some label stands before it.
+    Suffix(&'a str),
+    Address(IpAddr),
+    Network,
+}
+
 /// A host fact in the form that globs match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host<'a> {
@@ -122,6 +132,14 @@ impl HostGlob {
         }
         let start = if suffix.len() == lower.len() { 0 } else { lower.len() - suffix.len() - 1 };
         Ok(Self { pattern: wild(lower[start..].into()), text: lower.as_str().into() })
+    }
+
+    pub(super) fn key(&self) -> Key<'_> {
+        match &self.pattern {
+            HostPattern::Exact(name) => Key::Exact(name),
+            HostPattern::OneLabel(suffix) | HostPattern::Labels(suffix) => Key::Suffix(suffix),
+            HostPattern::Network(cidr) => cidr.only().map_or(Key::Network, Key::Address),
+        }
     }
 
     pub fn matches(&self, host: Host<'_>) -> bool {

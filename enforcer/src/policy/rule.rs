@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::mask::Selection;
+use crate::protocol::llm::Item;
 
+use super::cel::Expression;
 use super::decision::{AddressRules, Durability, Reason, RuleId, WouldDeny};
-use super::facts::{Fact, Facts, Protocol, Stage};
+use super::facts::{Awaits, Fact, Facts, Protocol, Stage};
 use super::file::Mode;
-use super::glob::{Host, HostGlob, TextGlob, undelimited};
+use super::glob::{HostGlob, TextGlob};
+use super::identity;
+use super::known::Known;
+use super::layers::Delegation;
+use super::limit::{Limit, Limited};
+use super::requirement::Requirement;
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -26,12 +33,22 @@ impl From<bool> for Tri {
     }
 }
 
-/// An effect that decides. A later one, `hold`, will stand here.
+/// An effect that decides.
 #[derive(Debug, Clone)]
 pub(super) enum Deciding {
     Allow,
     Deny(Arc<str>),
     Passthrough,
+    Hold(Arc<Hold>),
+    /// A layer below decides.
+    Delegate(Delegation),
+}
+
+/// Who has to agree, and what they and the job are told.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub message: Option<Arc<str>>,
+    pub requirement: Arc<Requirement>,
 }
 
 /// Effects that add, and never decide.
@@ -45,6 +62,18 @@ pub(super) struct Adding {
     pub addresses: AddressRules,
 }
 
+impl Adding {
+    /// Whether it has any effect.
+    pub fn is_any(&self) -> bool {
+        !self.request_mask.is_none()
+            || !self.response_mask.is_none()
+            || self.observe
+            || self.inspect
+            || self.durability == Durability::Fsync
+            || !self.addresses.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Conditions {
     pub name: Vec<TextGlob>,
@@ -55,21 +84,88 @@ pub(super) struct Conditions {
     pub protocol: Vec<Protocol>,
     pub method: Vec<String>,
     pub path: Vec<TextGlob>,
+    pub identity: Option<Box<identity::Conditions>>,
+    pub cel: Option<Box<Expression>>,
 }
 
+/// A condition of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    Host,
+    Port,
+    Protocol,
+    Method,
+    Name,
+    Cgroup,
+    Labels,
+    Path,
+    Identity,
+    Passthrough,
+    Hold,
+    Tool,
+    Cel,
+}
+
+impl Condition {
+    /// In the order in which they are tried; what costs most is last.
+    pub const ALL: [Condition; 13] = [
+        Condition::Tool,
+        Condition::Name,
+        Condition::Cgroup,
+        Condition::Labels,
+        Condition::Host,
+        Condition::Port,
+        Condition::Protocol,
+        Condition::Method,
+        Condition::Path,
+        Condition::Identity,
+        Condition::Passthrough,
+        Condition::Hold,
+        Condition::Cel,
+    ];
+
+    /// In a set of them.
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Name => "workload.name",
+            Condition::Cgroup => "workload.cgroup",
+            Condition::Labels => "workload.labels",
+            Condition::Host => "host",
+            Condition::Port => "port",
+            Condition::Protocol => "protocol",
+            Condition::Method => "method",
+            Condition::Path => "path",
+            Condition::Identity => "identity",
+            Condition::Passthrough => "passthrough",
+            Condition::Hold => "hold",
+            Condition::Tool => "llm.tool",
+            Condition::Cel => "cel",
+        }
+    }
+}
+
+/// A decision asks many rules one thing or two each: what it asks lies together, and what is
+/// looked at of a rule that matches lies elsewhere.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
-    pub id: RuleId,
+    /// Which conditions do not hold whatever is asked, as a set.
+    asks: u16,
+    /// What of answers it is about, if it is not about requests.
+    pub tool: Option<Item>,
     pub mode: Mode,
     pub when: Conditions,
     pub deciding: Option<Deciding>,
-    pub adding: Adding,
-}
-
-/// Facts whose host was parsed once for all rules.
-pub(super) struct Known<'a> {
-    pub facts: &'a Facts<'a>,
-    pub host: Fact<Host<'a>>,
+    /// What has to be known of a body before it can be told whether it matches.
+    pub awaits: Awaits,
+    pub id: RuleId,
+    pub owner: Option<Arc<str>>,
+    pub adding: Box<Adding>,
+    /// How much of it there may be; for what it allows.
+    pub limits: Arc<[Limit]>,
 }
 
 fn any(globs: &[TextGlob], text: &str) -> bool {
@@ -85,66 +181,130 @@ fn fact<T>(wanted: bool, fact: Fact<T>, holds: impl FnOnce(T) -> bool) -> Tri {
     }
 }
 
-/// The path as a server reads it that cuts segments at `;`; None if none has one.
-fn without_parameters(path: &str) -> Option<String> {
-    const MARKS: [&str; 2] = [";", "%3B"];
-    if !MARKS.iter().any(|mark| path.contains(mark)) {
-        return None;
-    }
-    let cut = |segment: &str| {
-        let end = MARKS.iter().filter_map(|mark| segment.find(mark)).min().unwrap_or(segment.len());
-        segment[..end].to_owned()
-    };
-    let segments: Vec<String> = path.split('/').skip(1).map(cut).collect();
-    let last = segments.len() - 1;
-    let kept = segments.iter().enumerate().filter(|(at, segment)| *at == last || !segment.is_empty());
-    Some(kept.map(|(_, segment)| format!("/{segment}")).collect())
-}
-
 impl Rule {
-    /// What a rule in audit mode would have done, if that is to deny.
-    pub fn would_deny(&self) -> Option<WouldDeny> {
-        let Some(Deciding::Deny(message)) = &self.deciding else { return None };
-        (self.mode == Mode::Audit).then(|| WouldDeny {
-            rule: Some(self.id.clone()),
-            reason: Reason::PolicyDeny,
-            message: Some(message.clone()),
-        })
+    pub fn new(
+        id: RuleId,
+        mode: Mode,
+        when: Conditions,
+        (deciding, adding): (Option<Deciding>, Adding),
+        tool: Option<Item>,
+    ) -> Self {
+        let asked = |condition: &Condition| match condition {
+            Condition::Name => !when.name.is_empty(),
+            Condition::Cgroup => !when.cgroup.is_empty(),
+            Condition::Labels => !when.labels.is_empty(),
+            Condition::Host => !when.host.is_empty(),
+            Condition::Port => !when.port.is_empty(),
+            Condition::Protocol => !when.protocol.is_empty(),
+            Condition::Method => !when.method.is_empty(),
+            Condition::Path => !when.path.is_empty(),
+            Condition::Identity => when.identity.is_some(),
+            Condition::Passthrough => matches!(deciding, Some(Deciding::Passthrough)),
+            Condition::Hold => matches!(deciding, Some(Deciding::Hold(_))),
+            Condition::Tool => true,
+            Condition::Cel => when.cel.is_some(),
+        };
+        let asks = Condition::ALL.iter().filter(|one| asked(one)).fold(0, |asks, one| asks | one.bit());
+        let awaits = when.cel.as_ref().map(|expression| expression.needs().body()).unwrap_or_default();
+        Self {
+            asks,
+            tool,
+            mode,
+            when,
+            deciding,
+            awaits,
+            id,
+            owner: None,
+            adding: Box::new(adding),
+            limits: Arc::default(),
+        }
     }
 
-    /// Conditions in the order in which they are tried, with their names.
-    pub fn conditions(&self, known: &Known<'_>) -> [(&'static str, Tri); 9] {
+    /// The same, asked for what holds anyway, too.
+    #[cfg(test)]
+    pub fn asking_all(self) -> Self {
+        Self { asks: u16::MAX, ..self }
+    }
+
+    /// What a rule in audit mode would have done, if that is to deny or to hold.
+    pub fn would_have(&self) -> Option<WouldDeny> {
+        let (reason, message) = match &self.deciding {
+            _ if self.mode != Mode::Audit => return None,
+            Some(Deciding::Deny(message)) => (Reason::PolicyDeny, Some(message.clone())),
+            Some(Deciding::Hold(hold)) => (Reason::PolicyHold, hold.message.clone()),
+            Some(Deciding::Allow | Deciding::Passthrough | Deciding::Delegate(_)) | None => return None,
+        };
+        Some(WouldDeny { rule: Some(self.id.clone()), reason, message })
+    }
+
+    /// Its limits, if it has any.
+    pub fn limited(&self) -> Option<Limited> {
+        let (limits, audit) = (Arc::clone(&self.limits), self.mode == Mode::Audit);
+        let limited = || Limited { rule: self.id.clone(), owner: self.owner.clone(), audit, limits };
+        (!self.limits.is_empty()).then(limited)
+    }
+
+    pub fn condition(&self, condition: Condition, known: &Known<'_>) -> Tri {
+        self.condition_as(condition, known, self.grants())
+    }
+
+    /// As a rule has it that lets something through (`grants`), or as one that does not.
+    fn condition_as(&self, condition: Condition, known: &Known<'_>, grants: bool) -> Tri {
         let when = &self.when;
         let facts = known.facts;
         let workload = facts.workload;
-        let labels = when
-            .labels
-            .iter()
-            .all(|(key, globs)| workload.labels.get(key).is_some_and(|value| any(globs, value)));
-        [
-            ("workload.name", any(&when.name, &workload.name).into()),
-            ("workload.cgroup", any(&when.cgroup, &workload.cgroup).into()),
-            ("workload.labels", labels.into()),
-            (
-                "host",
-                fact(!when.host.is_empty(), known.host, |host| {
-                    when.host.iter().any(|glob| glob.matches(host))
-                }),
-            ),
-            ("port", fact(!when.port.is_empty(), facts.port, |port| when.port.contains(&port))),
-            (
-                "protocol",
-                fact(!when.protocol.is_empty(), facts.protocol, |protocol| when.protocol.contains(&protocol)),
-            ),
-            ("method", fact(!when.method.is_empty(), facts.method, |method| self.method(method))),
-            ("path", fact(!when.path.is_empty(), facts.path, |path| self.path(path))),
-            ("passthrough", self.passthrough(facts)),
-        ]
+        match condition {
+            Condition::Name => any(&when.name, &workload.name).into(),
+            Condition::Cgroup => any(&when.cgroup, &workload.cgroup).into(),
+            Condition::Labels => when
+                .labels
+                .iter()
+                .all(|(key, globs)| workload.labels.get(key).is_some_and(|value| any(globs, value)))
+                .into(),
+            Condition::Host => fact(!when.host.is_empty(), known.host, |host| {
+                when.host.iter().any(|glob| glob.matches(host))
+            }),
+            Condition::Port => fact(!when.port.is_empty(), facts.port, |port| when.port.contains(&port)),
+            Condition::Protocol => {
+                fact(!when.protocol.is_empty(), facts.protocol, |protocol| when.protocol.contains(&protocol))
+            }
+            Condition::Method => {
+                fact(!when.method.is_empty(), facts.method, |method| self.method(method, grants))
+            }
+            Condition::Path => {
+                fact(!when.path.is_empty(), known.path.as_ref(), |path| self.path(path, known, grants))
+            }
+            Condition::Identity => {
+                when.identity.as_ref().map_or(Tri::Yes, |wanted| wanted.holds(facts.identity, grants))
+            }
+            Condition::Passthrough => self.passthrough(facts),
+            Condition::Hold => self.held(facts),
+            Condition::Tool => {
+                let asked = match facts.tool {
+                    Fact::Known(tool) => Some(tool.item),
+                    Fact::Unknown | Fact::Absent => None,
+                };
+                (self.tool == asked).into()
+            }
+            Condition::Cel => {
+                when.cel.as_ref().map_or(Tri::Yes, |expression| expression.holds(known, grants))
+            }
+        }
+    }
+
+    /// Whether it lets something through, so that what is in doubt does not count.
+    pub fn grants(&self) -> bool {
+        matches!(self.deciding, Some(Deciding::Allow | Deciding::Passthrough | Deciding::Delegate(_)))
+    }
+
+    /// Whether it looks at who the job is.
+    pub fn asks_who(&self) -> bool {
+        let cel = self.when.cel.as_ref().is_some_and(|expression| expression.needs().identity);
+        cel || self.when.identity.is_some()
     }
 
     /// Methods are case-sensitive, but not for every server: what denies does not trust it.
-    fn method(&self, method: &str) -> bool {
-        let exact = matches!(self.deciding, Some(Deciding::Allow | Deciding::Passthrough));
+    fn method(&self, method: &str, exact: bool) -> bool {
         let same = |wanted: &String| match exact {
             true => wanted == method,
             false => wanted.eq_ignore_ascii_case(method),
@@ -155,13 +315,12 @@ impl Rule {
     /// Some servers cut parameters off a segment (`/admin;x/`, RFC 3986, section
     /// 3.3), others do not: what allows has to match both readings, everything else
     /// matches either.
-    fn path(&self, path: &str) -> bool {
-        let path = &*undelimited(path);
+    fn path(&self, path: &str, known: &Known<'_>, grants: bool) -> bool {
         let matches = |path: &str| self.when.path.iter().any(|glob| glob.matches(path));
-        let Some(plain) = without_parameters(path) else { return matches(path) };
-        match self.deciding {
-            Some(Deciding::Allow | Deciding::Passthrough) => matches(path) && matches(&plain),
-            Some(Deciding::Deny(..)) | None => matches(path) || matches(&plain),
+        match &known.plain {
+            None => matches(path),
+            Some(plain) if grants => matches(path) && matches(plain),
+            Some(plain) => matches(path) || matches(plain),
         }
     }
 
@@ -184,7 +343,55 @@ impl Rule {
         }
     }
 
+    /// Only a request can be held. Before one was read it may still come; what turns out
+    /// to be something else is what the rule is not about, and another has to let it through.
+    fn held(&self, facts: &Facts<'_>) -> Tri {
+        match (&self.deciding, facts.stage) {
+            (Some(Deciding::Hold(_)), Stage::Http) => Tri::Yes,
+            (Some(Deciding::Hold(_)), Stage::Connect | Stage::Dns | Stage::Tls) => Tri::Maybe,
+            _ => Tri::Yes,
+        }
+    }
+
     pub fn matches(&self, known: &Known<'_>) -> Tri {
-        self.conditions(known).into_iter().map(|(_, tri)| tri).min().unwrap_or(Tri::Yes)
+        self.all(known, &Condition::ALL)
+    }
+
+    /// Whether a server may read this as what it limits, in a reading in which it does not let
+    /// it through. Who the job is has one reading.
+    pub fn may_limit(&self, known: &Known<'_>) -> bool {
+        let loosely = |condition: Condition| match condition {
+            Condition::Method | Condition::Path => self.condition_as(condition, known, false),
+            Condition::Cel => {
+                let strict = self.when.cel.as_ref().is_some_and(|expression| expression.misses_who(known));
+                self.condition_as(condition, known, strict)
+            }
+            condition => self.condition(condition, known),
+        };
+        let mut asked = Condition::ALL.into_iter().filter(|one| self.asks & one.bit() != 0);
+        !self.limits.is_empty() && asked.all(|condition| loosely(condition) != Tri::No)
+    }
+
+    /// Whether it may match something in the answer to this request.
+    pub fn awaits_answer(&self, known: &Known<'_>) -> bool {
+        let [Condition::Tool, rest @ ..] = &Condition::ALL else { return self.tool.is_some() };
+        self.tool.is_some() && self.all(known, rest) != Tri::No
+    }
+
+    fn all(&self, known: &Known<'_>, conditions: &[Condition]) -> Tri {
+        let mut worst = Tri::Yes;
+        for condition in conditions.iter().copied().filter(|one| self.asks & one.bit() != 0) {
+            worst = worst.min(self.condition(condition, known));
+            if worst == Tri::No {
+                return worst;
+            }
+        }
+        worst
+    }
+
+    /// The first condition that makes it match no better than it does.
+    pub fn because(&self, matches: Tri, known: &Known<'_>) -> Option<Condition> {
+        let first = || Condition::ALL.into_iter().find(|one| self.condition(*one, known) == matches);
+        if matches == Tri::Yes { None } else { first() }
     }
 }

@@ -6,6 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod bodies;
+mod hold;
+mod tools;
+
 const BASE: &str = "
 version: 1
 name: base
@@ -35,12 +39,17 @@ fn base() -> Policy {
 fn request<'a>(workload: &'a WorkloadFacts, host: &'a str, method: &'a str, path: &'a str) -> Facts<'a> {
     Facts {
         workload,
+        identity: Fact::Absent,
         stage: Stage::Http,
         host: Fact::Known(host),
         port: Fact::Known(443),
         protocol: Fact::Known(Protocol::Https),
         method: Fact::Known(method),
         path: Fact::Known(path),
+        query: Fact::Known(""),
+        headers: Fact::Absent,
+        body: BodyFacts::ABSENT,
+        tool: Fact::Unknown,
     }
 }
 
@@ -243,6 +252,17 @@ fn what_is_wrong_is_found_with_its_line() {
         (rule("mask: {request: [{select: {json: $.a}, strategy: observe}]}"), 5, "leaves alone"),
         (rule("allow: true\n    addresses: [10.0.0.1/8]"), 6, "bits"),
         (rule("allow: true\n  - id: r\n    allow: true"), 6, "another rule"),
+        (rule("when: {host: }\n    allow: true"), 5, "a value or a list"),
+        (rule("when: {host: a.test, path: ~}\n    allow: true"), 5, "a value or a list"),
+        (rule("when: {host: a.test, cel: }\n    allow: true"), 5, ""),
+        (rule("when: {workload: {name: null}}\n    allow: true"), 5, "a value or a list"),
+        (rule("when: {workload: {labels: }}\n    allow: true"), 5, "leave the key out"),
+        (rule("when: {workload: }\n    allow: true"), 5, "leave the key out"),
+        (rule("when:\n    allow: true"), 5, "leave the key out"),
+        (rule("allow: true\n    deny:"), 6, ""),
+        (rule("allow: true\n    mask:"), 6, "masks nothing"),
+        (rule("allow: true\n    mask: {request: }"), 6, "a value or a list"),
+        (rule("allow: true\n    mode:"), 6, ""),
         ("version: 2\nname: p\nrules: []\n".to_owned(), 1, "version"),
         ("version: 1\nname: p\nrules: [\n".to_owned(), 4, ""),
     ] {
@@ -318,7 +338,7 @@ fn a_change_is_noticed() {
     opened.unwrap();
     let store = std::sync::Arc::new(store);
     let (told, tell) = std::sync::mpsc::channel();
-    store.watch(move |result| told.send(result.is_ok()).unwrap()).unwrap();
+    store.watch(move |_, result| told.send(result.is_ok()).unwrap()).unwrap();
     fs::write(dir.path().join("b.yaml"), "version: 1\nname: b\nrules: []\n").unwrap();
     assert!(tell.recv_timeout(std::time::Duration::from_secs(10)).unwrap());
     assert_eq!(store.generation(), 2);
