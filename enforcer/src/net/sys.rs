@@ -13,11 +13,13 @@ use super::OrigDst;
 use enforcer_common as abi;
 
 mod caller;
+mod line;
 
 pub use caller::{
     Caller, caller, close_on_exec_from, isolate, join_new_keyring, landlock_version, leads_out, mounts_of,
     reset_signals, set_filter, set_limit, unescape,
 };
+pub use line::Line;
 
 const SO_NETNS_COOKIE: i32 = 71;
 /// Since Linux 6.5.

@@ -43,6 +43,7 @@ impl SegmentName {
     }
 }
 
+#[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
@@ -75,7 +76,7 @@ impl Dir {
                     std::thread::sleep(LOCK_AGAIN);
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(io::Error::other("another process is recording there"));
+                    return Err(io::Error::other("another process writes there"));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -140,6 +141,11 @@ impl Dir {
 
     pub fn remove(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    /// Puts one file in place of another.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
     }
 
     pub fn sync(&self) -> io::Result<()> {

@@ -1,11 +1,14 @@
 //! What a session records.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use serde::{Serialize, Serializer};
 
 use crate::mask::{Masked, MaskedText, Told};
+use crate::protocol::command::Risk;
 
 /// What is known when a session begins.
 #[derive(Debug, Clone, Serialize)]
@@ -13,6 +16,9 @@ pub struct SessionHeader {
     pub started_unix_ms: u64,
     pub kind: SessionKind,
     pub workload: MaskedText,
+    /// What else policy asks of the workload.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Arc<WorkloadRecord>>,
     /// The tag that the kernel gave; it is used once on a boot.
     pub tag: u64,
     pub cgroup: u64,
@@ -26,6 +32,34 @@ pub struct SessionHeader {
     pub destination: Option<SocketAddr>,
     /// The policy in force, as a hash over its files.
     pub policy: String,
+    /// Who the workload is, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<IdentityRecord>>,
+}
+
+/// What policy may ask of a workload beside its name.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkloadRecord {
+    pub cgroup_path: MaskedText,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<(MaskedText, MaskedText)>,
+}
+
+/// Who a workload is. Its texts are those of a token or of a job's hook.
+#[derive(Debug, Clone, Serialize)]
+pub struct IdentityRecord {
+    pub assurance: &'static str,
+    pub provider: &'static str,
+    pub issuer: MaskedText,
+    pub subject: MaskedText,
+    #[serde(flatten)]
+    pub texts: BTreeMap<&'static str, MaskedText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ref_protected: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<MaskedText>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<MaskedText>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -151,6 +185,60 @@ pub enum Event {
         arguments: MaskedText,
         /// False: longer than is kept, or cut off.
         complete: bool,
+        /// What a command in it would do.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        risks: Vec<Risk>,
+    },
+    /// What policy says of a tool call, before the client has it.
+    ToolVerdict {
+        statement: u32,
+        /// Whether it is about a block of code: its language and its text.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        code: bool,
+        name: MaskedText,
+        arguments: MaskedText,
+        /// What a command in it would do.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        risks: Vec<Risk>,
+        verdict: &'static str,
+        rule: Option<MaskedText>,
+        reason: &'static str,
+        message: Option<MaskedText>,
+        policy: String,
+        /// What `mode: audit` let through: the rule that would have denied or held.
+        audit: Option<MaskedText>,
+        /// Whether a rule marks it.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        observe: bool,
+    },
+    /// People are asked, or were already, and the statement waits or is to come again.
+    Held {
+        statement: u32,
+        approval: String,
+        rule: MaskedText,
+        /// SHA-256 of what would go out, and of what it has in common with a retry of it.
+        exact: String,
+        fingerprint: String,
+        /// How many people have to agree.
+        people: usize,
+        /// Until when the client is held; 0: it is answered at once.
+        until_unix_ms: u64,
+    },
+    /// What became of a question, and by whom.
+    Decided {
+        statement: u32,
+        approval: String,
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        by: Vec<MaskedText>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<MaskedText>,
+    },
+    /// What was held goes out now.
+    HoldReleased {
+        statement: u32,
+        approval: String,
+        exact: String,
     },
     Passthrough {
         sent: u64,
@@ -188,6 +276,20 @@ pub enum Event {
     Tampered {
         what: MaskedText,
         reaction: MaskedText,
+    },
+    /// Who the workload is from here on, and until when at the most.
+    Identity {
+        until_unix_ms: u64,
+        identity: Arc<IdentityRecord>,
+    },
+    /// What was said of the workload is not taken.
+    IdentityRefused {
+        reason: &'static str,
+        detail: MaskedText,
+    },
+    /// From here on nobody knows who it is.
+    IdentityEnded {
+        reason: &'static str,
     },
     Exit {
         code: Option<i32>,

@@ -18,7 +18,7 @@
 //! `Masked` or `MaskedText`, which only `mask` can make.
 
 mod body;
-mod dir;
+pub(crate) mod dir;
 mod event;
 pub mod read;
 mod record;
@@ -26,7 +26,7 @@ mod sync;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -35,7 +35,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use body::BodyRecord;
-pub use event::{Direction, Event, Outcome, SessionHeader, SessionKind, Side};
+pub use event::{
+    Direction, Event, IdentityRecord, Outcome, SessionHeader, SessionKind, Side, WorkloadRecord,
+};
 pub use record::{Kind, MAX_RECORD, SessionId};
 
 use record::Chain;

@@ -50,7 +50,7 @@ impl Kind {
 }
 
 /// The name of a session: a UUID of version 7, so that names sort by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct SessionId(uuid::Uuid);
 
 impl SessionId {

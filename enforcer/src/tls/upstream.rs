@@ -31,17 +31,7 @@ pub struct Upstream {
 impl Upstream {
     /// The host's roots, and those of `ca_file` if there is one.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
-        if let Some(path) = ca_file {
-            let error = |cause: String| TlsError::File { path: path.to_path_buf(), cause };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|e| error(e.to_string()))? {
-                let certificate = certificate.map_err(|e| error(e.to_string()))?;
-                roots.add(certificate).map_err(|e| error(e.to_string()))?;
-            }
-        }
-        Self::with_roots(roots)
+        Self::with_roots(roots(ca_file)?)
     }
 
     /// Exactly these roots.
@@ -66,6 +56,21 @@ impl Upstream {
         };
         self.cache.get_with((tag, alpn.clone()), make).await
     }
+}
+
+/// The host's roots, and those of `ca_file` if there is one.
+pub fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = ca_file {
+        let error = |cause: String| TlsError::File { path: path.to_path_buf(), cause };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| error(e.to_string()))? {
+            let certificate = certificate.map_err(|e| error(e.to_string()))?;
+            roots.add(certificate).map_err(|e| error(e.to_string()))?;
+        }
+    }
+    Ok(roots)
 }
 
 /// What judges a target's chain: webpki with these roots, and nothing switched off.

@@ -1,8 +1,10 @@
 //! Tagged cgroups and what is known about them.
 //!
 //! **Invariant**: nothing here comes from the job itself. The loader says it, and
-//! the kernel's record says which connection belongs to which tag.
+//! the kernel's record says which connection belongs to which tag. Who the job is
+//! beyond that is in [`identity`], with how far it is known.
 
+pub mod identity;
 pub mod wire;
 
 use std::collections::{BTreeMap, HashMap};

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::replay::Spent;
+use super::identity::{Assurance, Claims, IdentityConfig};
 use crate::secret::SecretText;
 
-/// From the loader to the proxy. Descriptors travel with `Setup` (the signer's socket, and
-/// a file with the last good policy, if there is one) and `Listeners` (tcp4, tcp6, udp4, udp6).
+/// From the loader to the proxy. Descriptors travel with `Setup` (the signer's socket, a file
+/// with the tokens that were presented, and one with the last good policy, if there is one) and `Listeners` (tcp4, tcp6, udp4, udp6).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToProxy {
@@ -21,7 +23,7 @@ pub enum ToProxy {
     ListenersGone {
         netns: u64,
     },
-    /// Answered with the id, as the next two are; nobody waits for the answer to 0.
+    /// Answered with the id, as the next three are; nobody waits for the answer to 0.
     Workload {
         id: u64,
         spec: Box<WorkloadSpec>,
@@ -32,14 +34,36 @@ pub enum ToProxy {
     Status {
         id: u64,
     },
+    /// How often rules had a say; answered with the `Hits` of the policy.
+    Hits {
+        id: u64,
+    },
     /// Where a workload was not let go, so far; answered with [`RefusedTo`].
     RefusedTo {
         id: u64,
         tag: u64,
     },
+    /// Of an administrator, about what is held; answered with the id.
+    Approvals {
+        id: u64,
+        request: Box<ApprovalsRequest>,
+        by_uid: u32,
+    },
     WorkloadEnded {
         tag: u64,
         exit_code: Option<i32>,
+    },
+    /// Somebody has connected to `job.sock`; the connection comes with it, unread.
+    Job {
+        /// The workload that the kernel says it is; without one it is no job.
+        tag: Option<u64>,
+        /// Why it is not known who it is.
+        problem: Option<String>,
+    },
+    /// What an earlier proxy sent by `Bound`.
+    Identity {
+        tag: u64,
+        kept: String,
     },
     Refused(Box<Refused>),
     /// Somebody changed what is attached to the kernel.
@@ -62,7 +86,7 @@ pub enum ToProxy {
 pub enum FromProxy {
     /// With the hash of the policy, if the folder's could be loaded.
     Ready {
-        policy: Option<String>,
+        policy: Option<InForce>,
     },
     Answer {
         id: u64,
@@ -71,8 +95,112 @@ pub enum FromProxy {
     /// The policy's files were read again: the hash of what is in force since, or why
     /// it is not.
     Reloaded {
-        policy: Result<String, String>,
+        policy: Result<InForce, String>,
     },
+    /// Who a workload is, for the next proxy: the loader keeps it and does not look at it.
+    Bound {
+        tag: u64,
+        kept: Option<String>,
+        /// Tokens that it presented. They stay its own, whatever becomes of it.
+        spent: Vec<Spent>,
+    },
+}
+
+/// A policy that is in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InForce {
+    /// Its hash.
+    pub policy: String,
+    /// Layers of organizations and repositories that do not load: they are what they were before.
+    pub broken: Vec<String>,
+    /// What is wrong, for the log.
+    pub problem: Option<String>,
+}
+
+/// Folders of policies below the host's, and how far it has to be known whose job it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayersSetup {
+    pub dir: PathBuf,
+    pub assurance: Assurance,
+}
+
+/// What people ask of what is held, and say to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ApprovalsRequest {
+    Ls {
+        /// What was decided, too.
+        all: bool,
+        /// Those that come after this one.
+        after: Option<String>,
+    },
+    Show {
+        approval: String,
+    },
+    Decide {
+        approval: String,
+        /// What the decider had before their eyes.
+        seen: String,
+        said: Said,
+        reason: Option<String>,
+        /// Who decides.
+        token: JobToken,
+    },
+    BreakGlass {
+        approval: String,
+        seen: String,
+        reason: String,
+    },
+}
+
+/// An answer of a decider: no, or how far it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    No,
+    Once,
+    Session,
+    Job { minutes: u32 },
+}
+
+/// What a job says on `job.sock`, which is all that it can say there.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum JobRequest {
+    Start {
+        token: Option<JobToken>,
+        /// The token is the job's own, for its CI system alone: this issuer's API says whose it is.
+        #[serde(default)]
+        api: Option<String>,
+        /// What the job says of itself.
+        claims: Option<Box<Claims>>,
+        /// It may be another job than the one before, whose identity it must not have.
+        #[serde(default)]
+        anew: bool,
+    },
+    // With braces, so that these say nothing else either.
+    End {},
+    Ls {},
+}
+
+/// A token on its way to whom verifies it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobToken(#[serde(with = "crate::secret::exposed")] pub SecretText);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobReply {
+    pub ok: bool,
+    pub message: String,
+    /// Asking again in a moment may help.
+    #[serde(default)]
+    pub again: bool,
+    /// Whoever asks is in no job.
+    #[serde(default)]
+    pub stranger: bool,
+    /// The workload, and who it is.
+    #[serde(default)]
+    pub job: serde_json::Value,
 }
 
 /// Where a workload wanted to go and was not let.
@@ -90,6 +218,7 @@ pub struct Setup {
     pub host_id: String,
     pub boot_id: String,
     pub policy_dir: PathBuf,
+    pub layers: Option<LayersSetup>,
     pub recording_dir: PathBuf,
     pub body_limit: usize,
     pub ca_pem: String,
@@ -103,6 +232,17 @@ pub struct Setup {
     #[serde(with = "crate::secret::exposed")]
     pub surrogate_key: SecretText,
     pub workers: usize,
+    /// Whose tokens count.
+    pub identity: IdentityConfig,
+    /// Who decides about what is held (`approval::config::ApprovalsConfig`); null: nobody.
+    pub approvals: serde_json::Value,
+    /// Of its webhooks, in their order, what stands in files, or why that is not known.
+    pub webhooks: Vec<Result<WebhookSecrets, String>>,
+    /// What this host is called, and the web page if there is one, for whoever is told by them.
+    pub host: String,
+    pub site: Option<String>,
+    /// Where the web page listens.
+    pub page: Option<SocketAddr>,
     /// The proxy's limits (`proxy::Limits`).
     pub limits: serde_json::Value,
 }
@@ -113,6 +253,16 @@ pub struct SecretValue {
     pub entity: String,
     #[serde(with = "crate::secret::exposed")]
     pub value: SecretText,
+}
+
+/// Where a webhook leads, and what it is signed with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WebhookSecrets {
+    #[serde(with = "crate::secret::exposed")]
+    pub url: SecretText,
+    /// Empty: it is not signed.
+    #[serde(with = "crate::secret::exposed")]
+    pub secret: SecretText,
 }
 
 /// A workload, before its first process runs.

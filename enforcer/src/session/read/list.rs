@@ -122,7 +122,7 @@ pub fn list(dir: &Path, filter: &Filter) -> io::Result<Vec<Summary>> {
 
 impl Filter {
     /// What is known at the beginning already.
-    fn may_pass(&self, one: &Summary) -> bool {
+    pub(super) fn may_pass(&self, one: &Summary) -> bool {
         self.workload.as_ref().is_none_or(|want| matches(want, &one.workload))
             && self.since_unix_ms.is_none_or(|since| one.started_unix_ms >= since)
     }
@@ -182,7 +182,7 @@ fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
 
-fn begin(id: SessionId, value: &Value) -> Summary {
+pub(super) fn begin(id: SessionId, value: &Value) -> Summary {
     let started_unix_ms = value["started_unix_ms"].as_u64().unwrap_or_default();
     Summary {
         id,

@@ -4,6 +4,7 @@
 mod list;
 pub(super) mod repair;
 mod show;
+mod statements;
 mod text;
 mod verify;
 
@@ -16,6 +17,7 @@ use super::record::{self, Broken, LENGTH, Record};
 
 pub use list::{Filter, Summary, list, ls};
 pub use show::{Entry, ShowError, entries, find, show};
+pub use statements::{Request, Statement, statements};
 pub use text::{timeline, visible, visible_json};
 pub use verify::{Problem, Report, verify, verify_with};
 

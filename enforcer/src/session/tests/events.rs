@@ -270,3 +270,71 @@ fn a_finding_is_shown_with_its_rule_and_place() {
     let before = serde_json::json!({"entity": "JWT", "count": 1, "place": "query"});
     assert!(shown(before).contains("1 x JWT in query"), "a recording of before has neither");
 }
+
+/// What policy said of what was asked, as it is read back for another policy.
+#[test]
+fn statements_are_read_back_with_whose_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = open(dir.path());
+    let word = MaskedText::fixed;
+    let verdict = |statement, verdict, reason| Event::Verdict {
+        statement,
+        verdict,
+        rule: Some(word("a/b")),
+        reason,
+        message: None,
+        policy: "p".to_owned(),
+        audit: None,
+    };
+    let head = |statement| Event::Head {
+        statement,
+        direction: Direction::Request,
+        status: None,
+        headers: vec![(word("accept"), word("*/*"))],
+    };
+    let identity = Arc::new(IdentityRecord {
+        assurance: "oidc",
+        provider: "github",
+        issuer: word("i"),
+        subject: word("s"),
+        texts: [("event", word("push")), ("repository", word("acme/app"))].into(),
+        ref_protected: None,
+        groups: Vec::new(),
+        roles: Vec::new(),
+    });
+    let workload = recording.begin(SessionHeader { kind: SessionKind::Workload, ..header() }).unwrap();
+    let facts = WorkloadRecord { cgroup_path: word("/jobs/x"), labels: vec![(word("team"), word("web"))] };
+    let conn = recording.begin(SessionHeader { facts: Some(Arc::new(facts)), ..header() }).unwrap();
+    conn.record(event(1)).unwrap();
+    workload.record(Event::Identity { until_unix_ms: 5, identity }).unwrap();
+    conn.record(event(2)).unwrap();
+    // Two at the same time; the proxy refuses what policy let through.
+    conn.record(verdict(Some(2), "allow", "policy-allow")).unwrap();
+    conn.record(verdict(Some(1), "allow", "policy-allow")).unwrap();
+    conn.record(head(2)).unwrap();
+    conn.record(verdict(Some(1), "deny", "secret-in-path")).unwrap();
+    workload.record(Event::IdentityEnded { reason: "job-end" }).unwrap();
+    conn.record(verdict(None, "passthrough", "policy-passthrough")).unwrap();
+    // Nothing was said of it.
+    conn.record(event(3)).unwrap();
+    drop(conn);
+    let mut found = Vec::new();
+    let all = read::Filter::default();
+    assert_eq!(read::statements(dir.path(), &all, |one| found.push(one)).unwrap(), 1);
+    let seen: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let headers = one.request.as_ref().map(|request| request.headers.as_ref().map(Vec::len));
+            (one.verdict.as_str(), headers, one.identity.as_ref().map(|it| it["event"].as_str()))
+        })
+        .collect();
+    let wanted = [
+        ("allow", Some(Some(1)), Some(Some("push"))),
+        ("passthrough", None, None),
+        ("allow", Some(None), None),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!((found[0].cgroup_path.as_str(), found[0].labels["team"].as_str()), ("/jobs/x", "web"));
+    let other = read::Filter { workload: Some("other".to_owned()), ..all };
+    assert_eq!(read::statements(dir.path(), &other, |_| panic!()).unwrap(), 0);
+}

@@ -33,7 +33,7 @@ fn child_records_until_killed() {
 fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
-    for round in 0..40 {
+    for round in 0..20 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "session::tests::kill::child_records_until_killed", "--nocapture"])
             .env(FOLDER, dir.path())
@@ -49,7 +49,7 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
             acknowledged.extend(ids(lines.next()));
         }
         // Kills at different places of the writing.
-        for _ in 0..round * 997 {
+        for _ in 0..round * 1994 {
             std::hint::spin_loop();
         }
         child.kill().unwrap();

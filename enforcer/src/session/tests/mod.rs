@@ -17,6 +17,7 @@ pub fn header() -> SessionHeader {
         started_unix_ms: 1,
         kind: SessionKind::Connection,
         workload: MaskedText::fixed("job"),
+        facts: None,
         tag: 7,
         cgroup: 8,
         uid: 0,
@@ -25,6 +26,7 @@ pub fn header() -> SessionHeader {
         client: None,
         destination: "192.0.2.1:443".parse().ok(),
         policy: "p".to_owned(),
+        identity: None,
     }
 }
 
