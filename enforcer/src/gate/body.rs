@@ -22,6 +22,7 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::mask::{BodyParts, Findings, MaskError, Masker};
+use crate::policy::Over;
 use crate::protocol::archive::ArchiveError;
 use crate::protocol::grpc;
 use crate::protocol::http::coding::{Coding, CodingError, Decoder, Encoder};
@@ -51,6 +52,9 @@ pub enum BodyError {
     Coding(#[from] CodingError),
     #[error("recording the body: {0}")]
     Recording(#[from] SessionError),
+    /// There is no room for it under a limit.
+    #[error("{0}")]
+    Limit(Box<Over>),
     #[error("a secret stands in a message whose length may not change")]
     Message,
     #[error("a secret stands in an archive, which cannot be masked")]
@@ -80,7 +84,17 @@ impl BodyError {
             BodyError::Archive(ArchiveError::Limit(_)) => "archive-over-limit",
             BodyError::Archive(ArchiveError::Unreadable(_)) => "archive-unreadable",
             BodyError::Recording(_) => "log-unavailable",
+            BodyError::Limit(over) => over.reason().as_str(),
             BodyError::Inner(error) => error.reason(),
+        }
+    }
+
+    /// The limit that it ran into.
+    pub fn limit(&self) -> Option<&Over> {
+        match self {
+            BodyError::Limit(over) => Some(over),
+            BodyError::Inner(error) => error.limit(),
+            _ => None,
         }
     }
 
@@ -89,6 +103,7 @@ impl BodyError {
         let status = match self {
             BodyError::Inner(error) => return error.stop(),
             BodyError::Recording(error) => return Stop::log_unavailable(error),
+            BodyError::Limit(over) => return Stop::over(over).closing(),
             BodyError::Message
             | BodyError::Model(LlmError::SignedThinking)
             | BodyError::Mask(MaskError::Denied { .. } | MaskError::Held { .. }) => {
@@ -510,7 +525,7 @@ where
                     this.tell();
                     this.tap.abort(&error);
                     this.broken.get_or_init(|| error.stop());
-                    if let (Some(conn), BodyError::Message) = (&this.caller, &error) {
+                    if let (Some(conn), BodyError::Message | BodyError::Limit(_)) = (&this.caller, &error) {
                         let end = error.stop().grpc_end(conn.id());
                         return Poll::Ready(Some(Ok(Frame::trailers(end))));
                     }

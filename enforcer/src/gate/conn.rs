@@ -5,15 +5,20 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::approval::Desk;
 use crate::mask::{Findings, MaskedText, Masker, Selection, Strategy};
-use crate::policy::{Decision, Durability, Policy, Verdict, WouldDeny};
+use crate::policy::{Decision, Durability, Over, Policy, PolicyHash, Reason, Verdict, WouldDeny};
+use crate::protocol::command::Risk;
 use crate::protocol::http::canonical;
 use crate::protocol::http::request::RequestFacts;
-use crate::session::{Direction, Event, Outcome, Session, SessionError, SessionHeader, SessionKind};
+use crate::protocol::llm::{Call, Item};
+use crate::session::{
+    Direction, Event, Outcome, Session, SessionError, SessionHeader, SessionId, SessionKind,
+};
 
 use super::deny::Stop;
 use super::{Found, Gate, Subject};
@@ -30,6 +35,8 @@ pub struct Conn {
     towards: Mutex<Option<String>>,
     outcome: Mutex<Option<Outcome>>,
     statements: AtomicU32,
+    /// Set once a request of it was held: grants may end with it.
+    held: OnceLock<Desk>,
     found: Arc<Found>,
 }
 
@@ -46,12 +53,23 @@ impl Conn {
             towards: Mutex::new(towards),
             outcome: Mutex::default(),
             statements: AtomicU32::new(0),
+            held: OnceLock::new(),
             found: Arc::clone(&gate.found),
         })
     }
 
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// As it stands in the recording.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.as_ref().map(Session::id)
+    }
+
+    /// From now on the end of the session is an event for the approvals.
+    pub fn holds(&self, desk: &Desk) {
+        self.held.get_or_init(|| desk.clone());
     }
 
     pub fn next_statement(&self) -> u32 {
@@ -159,7 +177,35 @@ impl Conn {
             policy: policy.hash().as_str().to_owned(),
             audit: decision.audit.as_ref().map(|audit| self.audit(audit)),
         };
-        let durable = decision.verdict == Verdict::Deny || decision.durability == Durability::Fsync;
+        let durable = matches!(decision.verdict, Verdict::Deny | Verdict::Hold)
+            || decision.durability == Durability::Fsync;
+        if durable { self.record_durable(&event).await } else { self.draft(&event) }
+    }
+
+    /// The same about a tool call in an answer, or a block of code.
+    pub async fn tool_verdict(
+        &self,
+        id: u32,
+        policy: &Policy,
+        decision: &Decision,
+        call: &Call,
+        risks: &[Risk],
+    ) -> Result<(), SessionError> {
+        let event = Event::ToolVerdict {
+            statement: id,
+            code: call.item == Item::Code,
+            name: self.text(&call.name),
+            arguments: self.text(&call.arguments),
+            risks: risks.to_vec(),
+            verdict: decision.verdict.as_str(),
+            rule: decision.rule.as_ref().map(|rule| self.text(rule.as_str())),
+            reason: decision.reason.as_str(),
+            message: decision.message.as_deref().map(|message| self.text(message)),
+            policy: policy.hash().as_str().to_owned(),
+            audit: decision.audit.as_ref().map(|audit| self.audit(audit)),
+            observe: decision.observe,
+        };
+        let durable = matches!(decision.verdict, Verdict::Deny | Verdict::Hold);
         if durable { self.record_durable(&event).await } else { self.draft(&event) }
     }
 
@@ -180,6 +226,25 @@ impl Conn {
             audit: None,
         })
         .await
+    }
+
+    /// Records what was over a limit on its way: cut, or told of since the rule is in audit mode.
+    pub fn over(&self, statement: u32, policy: &PolicyHash, over: &Over, audit: bool) {
+        let (verdict, reason) = match audit {
+            true => (Verdict::Allow, Reason::PolicyAllow),
+            false => (Verdict::Deny, over.reason()),
+        };
+        let (rule, message) = (over.rule.clone(), Some(over.to_string().into()));
+        let would = WouldDeny { rule: Some(rule), reason: over.reason(), message };
+        self.note(&Event::Verdict {
+            statement: Some(statement),
+            verdict: verdict.as_str(),
+            rule: Some(self.text(over.rule.as_str())),
+            reason: reason.as_str(),
+            message: would.message.as_deref().map(|message| self.text(message)),
+            policy: policy.as_str().to_owned(),
+            audit: audit.then(|| self.audit(&would)),
+        });
     }
 
     /// Drafts the head that goes out.
@@ -247,7 +312,8 @@ impl Conn {
 
     fn audit(&self, audit: &WouldDeny) -> MaskedText {
         let rule = audit.rule.as_ref().map_or("none", |rule| rule.as_str());
-        self.text(&format!("deny; reason={}; rule={rule}", audit.reason.as_str()))
+        let word = if audit.reason == Reason::PolicyHold { "hold" } else { "deny" };
+        self.text(&format!("{word}; reason={}; rule={rule}", audit.reason.as_str()))
     }
 
     fn header_texts(&self, headers: &HeaderMap) -> Vec<(MaskedText, MaskedText)> {
@@ -264,6 +330,7 @@ impl Drop for Conn {
     fn drop(&mut self) {
         let settled = self.outcome.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(session) = self.session.take() {
+            self.held.get().iter().for_each(|desk| desk.session_ended(session.id()));
             let outcome = settled.unwrap_or(Outcome::Cancelled);
             if let Err(error) = session.close(&outcome) {
                 tracing::error!(session = %self.id, %error, "the end of a session is not recorded");

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
 use crate::mask::MaskError;
-use crate::policy::Decision;
-use crate::protocol::{git, grpc};
+use crate::policy::{Decision, Over, Why};
+use crate::protocol::{git, grpc, llm};
 use crate::session::Side;
 
 use super::{BodyError, WireBody};
@@ -23,6 +23,8 @@ pub enum Dialect {
     Http,
     Git(git::Service),
     Grpc,
+    /// A model's API: its client shows what stands in its own kind of error.
+    Model(llm::Dialect),
 }
 
 impl Dialect {
@@ -31,9 +33,20 @@ impl Dialect {
         match git::Service::of(request.method(), request.uri(), kind) {
             Some(service) => Self::Git(service),
             None if grpc::Framing::of(request.headers()) == Some(grpc::Framing::Call) => Self::Grpc,
-            None => Self::Http,
+            None => match llm::api(request.method(), request.uri().path(), request.headers()) {
+                Some(api) => Self::Model(api),
+                None => Self::Http,
+            },
         }
     }
+}
+
+/// A question to people, as whoever has to wait for them is told of it.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    pub approval: Option<String>,
+    /// How to go on, if that is not the same as for all denials.
+    pub ask: Option<String>,
 }
 
 /// A request that is not answered by its upstream.
@@ -46,10 +59,16 @@ pub struct Stop {
     pub reason: &'static str,
     pub kind: Kind,
     pub rule: Option<String>,
+    /// Who that rule belongs to.
+    pub owner: Option<Arc<str>>,
     /// What the operator says about it.
     pub message: Option<Arc<str>>,
     /// For the recording only.
     pub detail: Option<String>,
+    /// What people are asked about it.
+    pub question: Option<Box<Question>>,
+    /// What it is over.
+    pub over: Option<Box<Over>>,
     /// Nothing more is read from this connection.
     pub close: bool,
 }
@@ -70,8 +89,16 @@ struct Problem<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'a str>,
     reason: &'a str,
     session: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
     ask: &'a str,
 }
 
@@ -97,13 +124,8 @@ fn explained(reason: &str) -> Option<&'static str> {
         }
         "connect-refused" => "no proxy is needed here: connect to the host itself",
         "upgrade-refused" | "upgrade-unasked" => "only an upgrade to WebSocket is let through",
-        "address-unspecified"
-        | "address-loopback"
-        | "address-link-local"
-        | "address-private"
-        | "address-multicast"
-        | "address-embedded"
-        | "address-reserved" => {
+        "address-of-the-page" => "this is where people decide about jobs; no job is led there",
+        address if address.starts_with("address-") => {
             "the name leads to an address that is not public, and no rule names that range for it"
         }
         "dns-not-found" => "there is no such name",
@@ -125,8 +147,8 @@ fn explained(reason: &str) -> Option<&'static str> {
             "the request holds something that this host's policy does not let out: take it away"
         }
         "held" => {
-            "the request holds something that a person has to agree to, and nobody can be asked here yet: \
-             take it away"
+            "the request holds something that this host's policy does not let out by itself (people are asked by \
+             rules that look at `findings`): take it away"
         }
         "signed-thinking" => {
             "a secret stands in a thinking block that its model has signed, which cannot be changed: leave \
@@ -143,7 +165,76 @@ fn explained(reason: &str) -> Option<&'static str> {
         malformed if malformed.starts_with("http-") => {
             "the request is malformed, or could be read in more than one way: send it as RFC 9112 says"
         }
-        other => return of_archive(other),
+        other => return of_approval(other).or_else(|| of_archive(other)).or_else(|| of_tools(other)),
+    })
+}
+
+/// The same, for what people have to agree to.
+fn of_approval(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "approvals-not-configured" => {
+            "a rule holds this request until people agree, and this host has nobody to ask: its operator \
+             has to write [approvals] into the configuration"
+        }
+        "approvals-unavailable" => {
+            "people have to agree to this request, and cannot be asked now: try again later"
+        }
+        "approval-pending" => "people have to agree to this request, and were asked",
+        "approval-rejected" => "somebody who was asked said no to this request",
+        "approval-expired" => "nobody agreed to this request in time",
+        "approval-cancelled" => {
+            "the question whether this request may go out is no longer open: send it again"
+        }
+        "approval-used" => "it was agreed to one such request, and another one has gone out",
+        "approval-of-other-bytes" => "what was agreed to is not what would go out",
+        "no-stage" => "the rule that holds this request says nothing of who has to agree for such a job",
+        "actor-unknown" => {
+            "people have to agree to this request who are not its author, and it is not known who that is: let the \
+             job say who it is by a token (`enforcer job start`), and the operator know that login"
+        }
+        "nobody-can-approve" => "more people would have to agree to this request than there are who may",
+        "too-many-approvals" => {
+            "too many questions are open, or were asked of late: wait until they are decided"
+        }
+        "held-by-two-rules" => {
+            "a rule holds this request by its method, and another one by the method that a header or a \
+             parameter names: send one method"
+        }
+        "policy-changed" => "the policy has changed since: send the request again",
+        "client-gone" => "the client has left while its request was held",
+        _ => return None,
+    })
+}
+
+/// The same, for tool calls in the answer of a model, and the tokens of it.
+fn of_tools(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "tool-call-over-limit" => {
+            "a tool call in the answer of the model is longer than can be kept back until it is judged, or there \
+             are too many, or there is no room for more: ask for less at once"
+        }
+        "tool-call-ambiguous" => "a tool call in the answer of the model can be read in two ways",
+        "tool-call-unreadable" => {
+            "a rule is about the tool calls in this answer, which cannot be read in this form: ask for server-sent \
+             events, or for an answer in one piece"
+        }
+        "tool-call-incomplete" => "the answer of the model broke off in a tool call",
+        "tool-calls-by-websocket" => {
+            "a rule is about the tool calls in the answers of this model, which are not read in a WebSocket: ask \
+             by POST for server-sent events"
+        }
+        "tokens-by-websocket" => {
+            "a rule limits the tokens of this model, which cannot be counted in a WebSocket: ask by POST for \
+             server-sent events"
+        }
+        "tokens-by-grpc" => {
+            "a rule limits the tokens of this model, which cannot be counted in gRPC: use its REST API"
+        }
+        "tool-calls-by-grpc" => {
+            "a rule is about the tool calls in the answers of this model, which are not read in gRPC: use its \
+             REST API"
+        }
+        _ => return None,
     })
 }
 
@@ -168,7 +259,8 @@ fn of_archive(reason: &str) -> Option<&'static str> {
 impl Stop {
     pub fn denied(status: StatusCode, reason: &'static str) -> Self {
         let kind = Kind::Denied;
-        Self { status, reason, kind, rule: None, message: None, detail: None, close: false }
+        let (rule, owner, message, detail) = (None, None, None, None);
+        Self { status, reason, kind, rule, owner, message, detail, question: None, over: None, close: false }
     }
 
     pub fn failed(side: Side, status: StatusCode, reason: &'static str, detail: String) -> Self {
@@ -178,9 +270,53 @@ impl Stop {
     pub fn policy(decision: &Decision) -> Self {
         Self {
             rule: decision.rule.as_ref().map(|rule| rule.as_str().to_owned()),
+            owner: decision.owner.clone(),
             message: decision.message.clone(),
-            ..Self::denied(StatusCode::FORBIDDEN, decision.reason.as_str())
+            ..match &decision.over {
+                Some(over) => Self::over(over),
+                None => Self::denied(StatusCode::FORBIDDEN, decision.reason.as_str()),
+            }
         }
+    }
+
+    /// Who is over a limit may come again, unless there is never room.
+    pub fn over(over: &Over) -> Self {
+        let later = over.retry_after().is_some() || over.why == Why::Counters;
+        let status = if later { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
+        Self {
+            rule: Some(over.rule.as_str().to_owned()),
+            owner: over.owner.clone(),
+            message: Some(over.to_string().into()),
+            over: Some(Box::new(over.clone())),
+            ..Self::denied(status, over.reason().as_str())
+        }
+    }
+
+    /// What a rule holds does not go out: for another reason than the rule, which says what
+    /// it is about.
+    pub fn held(decision: &Decision, reason: &'static str, approval: Option<String>) -> Self {
+        let why = explained(reason).unwrap_or("a rule holds this request until people agree");
+        let message = match &decision.message {
+            Some(message) => format!("{why}: {message}"),
+            None => why.to_owned(),
+        };
+        let question = Some(Box::new(Question { approval, ask: None }));
+        Self { reason, question, message: Some(message.into()), ..Self::policy(decision) }
+    }
+
+    /// With how to go on.
+    #[must_use]
+    pub fn asking(mut self, ask: String) -> Self {
+        self.question.get_or_insert_default().ask = Some(ask);
+        self
+    }
+
+    fn approval(&self) -> Option<&str> {
+        self.question.as_ref()?.approval.as_deref()
+    }
+
+    fn ask(&self) -> Option<&str> {
+        self.question.as_ref()?.ask.as_deref()
     }
 
     pub fn log_unavailable(detail: impl ToString) -> Self {
@@ -214,6 +350,13 @@ impl Stop {
                 response.headers_mut().extend(self.grpc_end(session));
                 ("application/grpc", Vec::new())
             }
+            Dialect::Model(api) => {
+                let limited = self.status == StatusCode::TOO_MANY_REQUESTS;
+                let refusal = if limited { llm::limited } else { llm::refusal };
+                let mut body = refusal(api, self.reason, &self.line(session));
+                body["enforcer"] = serde_json::to_value(self.problem(session)).unwrap_or_default();
+                ("application/json", body.to_string().into_bytes())
+            }
             Dialect::Http | Dialect::Git(_) => return response,
         };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -224,6 +367,7 @@ impl Stop {
     /// The fields that tell a caller by gRPC.
     pub fn grpc_end(&self, session: &str) -> HeaderMap {
         let status = match self.kind {
+            Kind::Denied if self.status == StatusCode::TOO_MANY_REQUESTS => grpc::Status::ResourceExhausted,
             Kind::Denied => grpc::Status::PermissionDenied,
             Kind::Failed(_) => grpc::Status::Unavailable,
         };
@@ -231,9 +375,17 @@ impl Stop {
     }
 
     /// All that a person is told, in one line.
-    fn line(&self, session: &str) -> String {
-        let rule = self.rule.as_deref().map_or_else(String::new, |rule| format!("rule {rule}, "));
-        format!("enforcer: {} ({rule}session {session})", self.detail_text())
+    pub(super) fn line(&self, session: &str) -> String {
+        let owner = self.owner.as_deref().map_or_else(String::new, |owner| format!(" of {owner}"));
+        let rule = self.rule.as_deref().map_or_else(String::new, |rule| format!("rule {rule}{owner}, "));
+        let approval = self.approval().map(|id| format!("approval {id}, ")).unwrap_or_default();
+        let ask = self.ask().map(|ask| format!("; {ask}")).unwrap_or_default();
+        format!("enforcer: {}{ask} ({rule}{approval}session {session})", self.detail_text())
+    }
+
+    /// In how many seconds the same may pass.
+    fn retry_after(&self) -> Option<u64> {
+        self.over.as_ref()?.retry_after()
     }
 
     /// What it means, for people.
@@ -244,21 +396,25 @@ impl Stop {
         })
     }
 
-    /// What the sender gets.
-    pub fn response(&self, session: &str) -> Response<WireBody> {
-        let (title, word) = match self.kind {
-            Kind::Denied => ("Denied by policy on this host", "deny"),
-            Kind::Failed(_) => ("The request could not be carried out", "fail"),
+    fn problem<'a>(&'a self, session: &'a str) -> Problem<'a> {
+        let title = match self.kind {
+            Kind::Denied => "Denied by policy on this host",
+            Kind::Failed(_) => "The request could not be carried out",
         };
-        let problem = Problem {
+        Problem {
             r#type: format!("urn:enforcer:{}", self.reason),
             title,
             status: self.status.as_u16(),
             detail: self.detail_text(),
             rule: self.rule.as_deref(),
+            owner: self.owner.as_deref(),
             reason: self.reason,
             session,
+            approval: self.approval(),
+            limit: self.over.as_ref().map(|over| over.limit.to_string()),
+            retry_after_seconds: self.retry_after(),
             ask: match self.kind {
+                _ if self.ask().is_some() => self.ask().unwrap_or_default(),
                 Kind::Denied => {
                     "show this session's id to the operator of this host: \
                      `enforcer sessions show` tells which rule decided"
@@ -269,13 +425,26 @@ impl Stop {
                      `enforcer sessions show` tells what failed"
                 }
             },
+        }
+    }
+
+    /// What the sender gets.
+    pub fn response(&self, session: &str) -> Response<WireBody> {
+        let word = match self.kind {
+            Kind::Denied => "deny",
+            Kind::Failed(_) => "fail",
         };
+        let problem = self.problem(session);
         // A struct of strings and numbers always serialises.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut decision = format!("{word}; reason={}; session={session}", self.reason);
         if let Some(rule) = &self.rule {
             decision.push_str("; rule=");
             decision.push_str(rule);
+        }
+        if let Some(approval) = self.approval() {
+            decision.push_str("; approval=");
+            decision.push_str(approval);
         }
         let mut response =
             Response::new(Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync());
@@ -286,6 +455,9 @@ impl Stop {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(decision) = HeaderValue::from_str(&decision) {
             headers.insert(DECISION_HEADER, decision);
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -48,12 +48,17 @@ fn units(bytes: usize) -> u32 {
 #[derive(Debug)]
 pub struct Held {
     body: Collected<Bytes>,
-    _room: Room,
+    room: Room,
 }
 
 impl Held {
     pub fn new(body: Collected<Bytes>, room: Room) -> Self {
-        Self { body, _room: room }
+        Self { body, room }
+    }
+
+    /// What is given the room that was made has to keep it.
+    pub fn into_parts(self) -> (Collected<Bytes>, Room) {
+        (self.body, self.room)
     }
 }
 

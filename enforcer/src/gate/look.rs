@@ -29,7 +29,7 @@ use super::held::Room;
 use super::{BodyError, Conn};
 
 /// What looking into an archive takes of memory at once: it, and what it unpacks to.
-const ROOM_BYTES: usize = PACKED_MAX_BYTES + UNPACKED_MAX_BYTES;
+pub(super) const ROOM_BYTES: usize = PACKED_MAX_BYTES + UNPACKED_MAX_BYTES;
 /// How much of it is masked at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 

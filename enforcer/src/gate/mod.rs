@@ -1,5 +1,5 @@
 //! The only place that orders the steps: decode, decide, record, forward; mask,
-//! record, deliver.
+//! record, deliver. What a rule holds waits for people before it is forwarded.
 //!
 //! ```text
 //!  request --> facts --> decide --> record --+--> deny: answered here
@@ -14,6 +14,7 @@
 mod along;
 pub mod body;
 mod conn;
+mod counted;
 mod deny;
 mod found;
 mod headers;
@@ -24,6 +25,8 @@ mod request;
 mod response;
 mod subject;
 mod tap;
+mod tools;
+mod whose;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -34,16 +37,22 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 
+use crate::approval::Desk;
+use crate::net::sys::Line;
 use crate::policy::{AddressRules, PolicyStore};
 use crate::protocol::http::coding;
 use crate::session::Recording;
 
 pub use body::BodyError;
 pub use conn::{Conn, Opened};
+pub use counted::Counting;
 pub use deny::Stop;
 pub use found::{COUNTED_MAX, Found};
-pub use request::exchange;
-pub use subject::{Subject, Subjects};
+pub use request::early::{Early, early};
+pub use request::hold::jobs_of;
+pub use request::{Asked, exchange};
+pub use subject::{Operator, Subject, Subjects};
+pub use whose::Whose;
 
 /// A body on its way to somebody, in either direction.
 pub type WireBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -55,6 +64,8 @@ pub struct Gate {
     pub subjects: Subjects,
     /// What was found in all messages.
     pub found: Arc<Found>,
+    /// Where people are asked; without it nothing that is held goes out.
+    pub approvals: Option<Desk>,
     pub settings: Settings,
 }
 
@@ -89,6 +100,8 @@ pub struct Scope {
     pub tls: bool,
     /// Set if the whole connection is denied: every request gets this answer.
     pub denied: Option<Stop>,
+    /// Over HTTP/1.1: whether the client is still there while nobody reads.
+    pub line: Option<Arc<Line>>,
 }
 
 /// Where one request goes.
@@ -127,6 +140,8 @@ pub struct WebSocketRelay {
     pub known: [crate::mask::Masker; 2],
     /// Set if its messages are a model's API.
     pub model: Option<crate::protocol::llm::Answer>,
+    /// What its messages are counted in, if a rule limits them.
+    pub counting: Option<Counting>,
     /// Bytes of one message that are recorded.
     pub keep: usize,
 }

@@ -1,5 +1,12 @@
 //! One request: facts, decision, record, forward.
 
+mod count;
+pub(super) mod early;
+pub(super) mod hold;
+mod inside;
+mod judge;
+mod search;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,36 +19,45 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::mask::{MaskError, Masker, Place};
-use crate::policy::{BodyClass, Decision, Fact, Facts, Policy, Protocol, Stage, Verdict};
+use crate::policy::{BodyClass, Decision, Policy, PolicyHash, Verdict};
 use crate::protocol::http::canonical;
 use crate::protocol::http::coding::{self, Coding};
-use crate::protocol::http::request::{Established, RequestFacts, claimed_methods};
+use crate::protocol::http::request::{Established, RequestFacts};
 use crate::protocol::http::sniff::Sniffer;
-use crate::protocol::{git, grpc, llm};
+use crate::protocol::{grpc, llm};
 use crate::session::{Direction, Outcome, Side};
 
+pub use judge::Asked;
+
 use super::body::{BodyError, Broken, Carry, Said};
+use super::counted::Counting;
 use super::deny::{Dialect, Kind};
 use super::held::Held;
 use super::look::Looked;
 use super::masking::Model;
-use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, WireBody, headers, response};
+use super::tools::Tools;
+use super::{Destination, Forward, Gate, Scope, Stop, WebSocketRelay, Whose, WireBody, headers, response};
+
+use early::Early;
+use inside::{Inbound, Inside};
 
 /// Bytes of a refused request that are read after all; beyond, its stream is reset.
 const DISCARD_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long that may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers one request: with what its upstream says, or with why it was stopped.
+/// Answers one request: with what its upstream says, or with why it was stopped. With `early`
+/// the answer may begin before that.
 pub async fn exchange<F: Forward>(
     gate: &Gate,
     scope: &Scope,
     forward: &F,
+    early: Option<&Early>,
     request: Request<Incoming>,
 ) -> Response<WireBody> {
     let statement = scope.conn.next_statement();
     let dialect = Dialect::of(&request);
-    let steps = Steps { gate, scope, forward, statement, dialect };
+    let steps = Steps { gate, scope, forward, early, statement, dialect };
     match Box::pin(steps.run(request)).await {
         Ok(response) => response,
         Err(stop) => {
@@ -55,6 +71,7 @@ struct Steps<'a, F> {
     gate: &'a Gate,
     scope: &'a Scope,
     forward: &'a F,
+    early: Option<&'a Early>,
     statement: u32,
     dialect: Dialect,
 }
@@ -63,6 +80,12 @@ struct Steps<'a, F> {
 struct Allowed {
     facts: RequestFacts,
     decision: Decision,
+    /// What it is counted in, if a rule limits it.
+    counting: Option<Counting>,
+    /// What is known of its body, if policy asked.
+    inside: Inside,
+    /// The policy that it was allowed by.
+    policy: PolicyHash,
     request_masker: Option<Masker>,
     response_masker: Option<Masker>,
 }
@@ -72,7 +95,8 @@ impl<F: Forward> Steps<'_, F> {
         self.gate.recording.healthy().map_err(Stop::log_unavailable)?;
         let (mut parts, body) = request.into_parts();
         let downstream = parts.extensions.remove::<OnUpgrade>();
-        let allowed = match self.judge(&parts).await {
+        let mut body = Some(Inbound::Coming(body));
+        let allowed = match self.judge(&parts, &mut body).await {
             Ok(allowed) => allowed,
             Err(stop) => {
                 self.discard(&parts, body).await;
@@ -81,7 +105,16 @@ impl<F: Forward> Steps<'_, F> {
         };
         let head = parts.method == http::Method::HEAD;
         let broken = Broken::default();
-        let outgoing = self.prepare(parts, body, &allowed, &broken).await?;
+        let unjudged_now = unjudged(&allowed.facts).filter(|_| allowed.decision.tools);
+        if let Some(stop) = unjudged_now.or_else(|| count::uncountable(&allowed, &parts)) {
+            self.discard(&parts, body).await;
+            return Err(self.refuse(&self.gate.policies.current(), stop).await);
+        }
+        let asked = parts.clone();
+        let mut outgoing = self.prepare(parts, body, &allowed, &broken).await?;
+        if let Some(requirement) = &allowed.decision.hold {
+            outgoing = Box::pin(self.held(outgoing, &allowed, requirement, &asked)).await?;
+        }
         let to = Destination {
             host: &allowed.facts.host,
             port: allowed.facts.port,
@@ -91,11 +124,18 @@ impl<F: Forward> Steps<'_, F> {
         };
         // From here on the verdict survives this process.
         self.scope.conn.flush().map_err(Stop::log_unavailable)?;
-        let mut answer = match self.forward.send(to, outgoing).await {
-            Ok(answer) => answer,
-            Err(stop) => return Err(self.late(broken.get().cloned().unwrap_or(stop)).await),
+        let mut answer = match &allowed.counting {
+            None => match self.forward.send(to, outgoing).await {
+                Ok(answer) => answer,
+                Err(stop) => return Err(self.late(broken.get().cloned().unwrap_or(stop)).await),
+            },
+            Some(counting) => Box::pin(self.sent(counting, to, outgoing, &asked, &broken)).await?,
         };
+        let tools = self.tools(&allowed, &asked);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(stop) = unjudged(&allowed.facts).filter(|_| tools.is_some()) {
+                return Err(self.refuse(&self.gate.policies.current(), stop).await);
+            }
             let upstream = answer.extensions_mut().remove::<OnUpgrade>();
             return self.switch(&allowed, downstream, upstream, answer);
         }
@@ -108,12 +148,29 @@ impl<F: Forward> Steps<'_, F> {
             path: &allowed.facts.path,
             head,
         };
-        delivery.deliver(answer)
+        let response = delivery.deliver(answer)?;
+        match tools {
+            None => Ok(response),
+            Some(tools) => Box::pin(tools.screen(response)).await,
+        }
+    }
+
+    /// What judges the calls in the answer, if a rule is about them now: one may have come while
+    /// the request was held, or on its way.
+    fn tools(&self, allowed: &Allowed, asked: &Parts) -> Option<Tools> {
+        let policy = self.gate.policies.current();
+        let first = &allowed.decision;
+        let (mut wanted, mut code) = (first.tools, first.code);
+        if !(wanted && code) && *policy.hash() != allowed.policy {
+            let now = self.decide(&policy, &allowed.facts, asked, &allowed.inside);
+            (wanted, code) = (wanted || now.tools, code || now.code);
+        }
+        wanted.then(|| Tools::new(self.gate, self.scope, self.statement, &allowed.facts, asked, code))
     }
 
     /// Reads the head, asks the newest policy, and records both before anything
     /// else happens.
-    async fn judge(&self, parts: &Parts) -> Result<Allowed, Stop> {
+    async fn judge(&self, parts: &Parts, body: &mut Option<Inbound>) -> Result<Allowed, Stop> {
         let conn = &self.scope.conn;
         let policy = self.gate.policies.current();
         let established =
@@ -130,7 +187,15 @@ impl<F: Forward> Steps<'_, F> {
             conn.statement(self.statement, &facts, None).map_err(Stop::log_unavailable)?;
             return Err(self.refuse(&policy, stop.clone()).await);
         }
-        let decision = self.decide(&policy, &facts, &claimed_methods(parts));
+        let (policy, inside) = match policy.asks_bodies() {
+            true => match Box::pin(self.inside(&facts, parts, body)).await {
+                Ok(known) => known,
+                Err(stop) => return Err(self.unread(&facts, parts, stop).await),
+            },
+            false => (policy, Inside::default()),
+        };
+        let decision = self.decide(&policy, &facts, parts, &inside);
+        let (decision, counting) = self.counted(decision, &policy, parts);
         let masker = |selection| conn.subject.masker(selection).map_err(mask_unavailable);
         let request_masker = masker(&decision.request_mask)?;
         let response_masker = masker(&decision.response_mask)?;
@@ -164,34 +229,16 @@ impl<F: Forward> Steps<'_, F> {
                 return Err(self.refuse(&policy, stop).await);
             }
         }
-        Ok(Allowed { facts, decision, request_masker, response_masker })
+        let policy = policy.hash().clone();
+        Ok(Allowed { facts, decision, counting, inside, policy, request_masker, response_masker })
     }
 
-    fn decide(&self, policy: &Policy, facts: &RequestFacts, claimed: &[String]) -> Decision {
-        let begun = git::begun_push(&facts.method, &facts.path, facts.query.as_deref());
-        let decide = |method, path| {
-            policy.decide(&Facts {
-                workload: &self.scope.conn.subject.facts,
-                stage: Stage::Http,
-                host: Fact::Known(&facts.host),
-                port: Fact::Known(facts.port),
-                protocol: Fact::Known(if facts.tls { Protocol::Https } else { Protocol::Http }),
-                method: Fact::Known(method),
-                path: Fact::Known(path),
-            })
-        };
-        // A push that will be denied is denied where it begins: before git has packed
-        // and sent everything, and while it shows its user why.
-        if let Some(path) = &begun {
-            let push = decide("POST", path);
-            if push.verdict == Verdict::Deny {
-                return push;
-            }
-        }
-        // Whichever method the server goes by, it has to be allowed.
-        let claims = claimed.iter().map(|method| decide(method, &facts.path));
-        let denied = claims.into_iter().find(|decision| decision.verdict == Verdict::Deny);
-        denied.unwrap_or_else(|| decide(facts.method.as_str(), &facts.path))
+    fn decide(&self, policy: &Policy, facts: &RequestFacts, parts: &Parts, inside: &Inside) -> Decision {
+        let subject = &self.scope.conn.subject;
+        // Each request is of who the job is when it comes, whenever its connection was opened.
+        let whose = subject.whose.now();
+        let whose = Whose::facts(whose.as_deref());
+        Asked::new(&subject.facts, whose, facts, parts, inside.facts()).judge(policy)
     }
 
     /// Reads the rest of a request that was refused, and drops it: many clients look at
@@ -200,7 +247,8 @@ impl<F: Forward> Steps<'_, F> {
     ///
     /// git reads a refusal under status 200, and an early 200 makes curl (7.88, HTTP/2)
     /// spin instead of sending on: that answer waits until everything was read.
-    async fn discard(&self, parts: &Parts, body: Incoming) {
+    async fn discard(&self, parts: &Parts, body: Option<Inbound>) {
+        let Some(Inbound::Coming(body)) = body else { return };
         let waits = parts.version < http::Version::HTTP_2 && parts.headers.contains_key(header::EXPECT);
         if body.is_end_stream() || waits {
             return;
@@ -211,7 +259,7 @@ impl<F: Forward> Steps<'_, F> {
         });
         match self.dialect {
             Dialect::Git(_) => drop(reading.await),
-            Dialect::Http | Dialect::Grpc => drop(tokio::spawn(reading)),
+            Dialect::Http | Dialect::Grpc | Dialect::Model(_) => drop(tokio::spawn(reading)),
         }
     }
 
@@ -226,7 +274,7 @@ impl<F: Forward> Steps<'_, F> {
     async fn prepare(
         &self,
         mut parts: Parts,
-        body: Incoming,
+        body: Option<Inbound>,
         allowed: &Allowed,
         broken: &Broken,
     ) -> Result<Request<WireBody>, Stop> {
@@ -239,8 +287,14 @@ impl<F: Forward> Steps<'_, F> {
             return Err(self.refuse(&self.gate.policies.current(), stop).await);
         }
         outgoing(&mut parts.headers, allowed);
+        let counts_tokens = allowed.counting.as_ref().is_some_and(Counting::counts_tokens);
+        if self.keeps_alive(allowed).is_some() || allowed.decision.tools || counts_tokens {
+            // The head of the answer may be told before it is known how it is coded, or the tool
+            // calls in it have to be read, or its tokens counted.
+            parts.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let mut query = allowed.facts.query.clone();
-        let empty = body.is_end_stream();
+        let empty = body.as_ref().is_none_or(Inbound::is_end_stream);
         if let Some(masker) = masker {
             let masked = headers::mask(&mut parts.headers, masker).map(|found| {
                 conn.findings(self.statement, Direction::Request, &found);
@@ -296,7 +350,7 @@ impl<F: Forward> Steps<'_, F> {
     /// The body as it goes out; the head is recorded when it is known that it does.
     async fn carried(
         &self,
-        body: Incoming,
+        body: Option<Inbound>,
         look: Option<(Sniffer, Masker)>,
         carry: Carry<'_>,
         class: BodyClass,
@@ -304,20 +358,25 @@ impl<F: Forward> Steps<'_, F> {
     ) -> Result<WireBody, Stop> {
         let conn = &self.scope.conn;
         let head = || conn.request_head(self.statement, fields).map_err(Stop::log_unavailable);
-        if body.is_end_stream() {
+        let Some(body) = body.filter(|body| !body.is_end_stream()) else {
             head()?;
             return Ok(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync());
-        }
-        if let BodyClass::Inspect { cap } = class {
-            conn.flush().map_err(Stop::log_unavailable)?;
-            let held = self.hold(body, cap).await?;
-            let held = self.begun(Looked::new(held, look, conn, self.statement)).await?;
-            head()?;
-            return carry.body(held).map_err(body_unreadable);
-        }
-        let body = self.begun(Looked::new(body, look, conn, self.statement)).await?;
+        };
+        let held = match (body, class) {
+            (Inbound::Read(read), _) => read.held,
+            (Inbound::Coming(body), BodyClass::Inspect { cap }) => {
+                conn.flush().map_err(Stop::log_unavailable)?;
+                self.hold(body, cap).await?
+            }
+            (Inbound::Coming(body), BodyClass::Stream) => {
+                let body = self.begun(Looked::new(body, look, conn, self.statement)).await?;
+                head()?;
+                return carry.body(body).map_err(body_unreadable);
+            }
+        };
+        let held = self.begun(Looked::new(held, look, conn, self.statement)).await?;
         head()?;
-        carry.body(body).map_err(body_unreadable)
+        carry.body(held).map_err(body_unreadable)
     }
 
     fn mask_query(&self, masker: &Masker, query: String) -> Result<String, MaskError> {
@@ -332,6 +391,14 @@ impl<F: Forward> Steps<'_, F> {
 
     /// Holds a whole body before anything goes out.
     async fn hold(&self, body: Incoming, cap: u64) -> Result<Held, Stop> {
+        match self.collected(body, cap).await {
+            Ok(held) => Ok(held),
+            Err(stop) => Err(self.late(stop).await),
+        }
+    }
+
+    /// The same; what is wrong with it is not recorded yet.
+    async fn collected(&self, body: Incoming, cap: u64) -> Result<Held, Stop> {
         let most = body.size_hint().exact().unwrap_or(cap).min(cap);
         let [cap, most] = [cap, most].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let held = tokio::time::timeout(self.gate.settings.body_idle, async {
@@ -343,17 +410,16 @@ impl<F: Forward> Steps<'_, F> {
             Ok(Err::<_, Box<dyn std::error::Error + Send + Sync>>(error))
                 if error.is::<LengthLimitError>() =>
             {
-                let stop = Stop::denied(StatusCode::PAYLOAD_TOO_LARGE, "body-over-inspect-limit");
-                Err(self.refuse(&self.gate.policies.current(), stop).await)
+                Err(Stop::denied(StatusCode::PAYLOAD_TOO_LARGE, "body-over-inspect-limit"))
             }
             Ok(Err(error)) => Err(match error.downcast::<hyper::Error>() {
-                Ok(error) => self.late(BodyError::Read(*error).stop()).await,
+                Ok(error) => BodyError::Read(*error).stop(),
                 Err(error) => {
                     let status = StatusCode::BAD_REQUEST;
                     Stop::failed(Side::Downstream, status, "body-aborted", error.to_string())
                 }
             }),
-            Err(_) => Err(self.late(BodyError::Idle.stop()).await),
+            Err(_) => Err(BodyError::Idle.stop()),
         }
     }
 
@@ -414,6 +480,7 @@ impl<F: Forward> Steps<'_, F> {
             statement: self.statement,
             request: allowed.request_masker.clone(),
             response: allowed.response_masker.clone(),
+            counting: allowed.counting.clone(),
             keep: self.gate.settings.body_bytes,
         };
         self.forward.websocket(downstream, upstream, relay);
@@ -462,6 +529,15 @@ fn outgoing(fields: &mut http::HeaderMap, allowed: &Allowed) {
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
+}
+
+/// Where a model may answer in a way that is not read for tool calls.
+fn unjudged(facts: &RequestFacts) -> Option<Stop> {
+    if facts.websocket && llm::speaks_messages(&facts.path) {
+        // Most of its clients take the answer in events then.
+        return Some(Stop::denied(StatusCode::UPGRADE_REQUIRED, "tool-calls-by-websocket"));
+    }
+    llm::speaks_grpc(&facts.path).then(|| Stop::denied(StatusCode::FORBIDDEN, "tool-calls-by-grpc"))
 }
 
 fn uri(facts: &RequestFacts, query: Option<String>) -> Result<Uri, Stop> {

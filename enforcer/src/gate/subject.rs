@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::mask::{ExactValue, MaskError, Masker, Place, Selection, SurrogateKey};
 use crate::policy::WorkloadFacts;
+use crate::session::WorkloadRecord;
 use crate::workload::Workload;
 use crate::workload::wire::RefusedTo;
 
+use super::Whose;
 use super::held::Budget;
 
 /// Maskers of one workload that are kept; policies use a handful of selections.
@@ -28,10 +30,40 @@ const REFUSED: usize = 16;
 /// Letters of each of them.
 const REFUSED_LETTERS: usize = 256;
 
+/// What is secret for everybody, with the maskers of all workloads that have no secrets of their
+/// own: compiled once.
+pub struct Operator {
+    values: Vec<ExactValue>,
+    everything: Masker,
+    known: Masker,
+}
+
+impl Operator {
+    /// `values` are those that the operator registered.
+    pub fn new(values: Vec<ExactValue>) -> Result<Self, MaskError> {
+        let (everything, known) = maskers(&values)?;
+        Ok(Self { values, everything, known })
+    }
+
+    /// Masks everything that is known of no workload alone.
+    pub fn everything(&self) -> &Masker {
+        &self.everything
+    }
+}
+
+/// For everything, and for the values that are known alone.
+fn maskers(exact: &[ExactValue]) -> Result<(Masker, Masker), MaskError> {
+    Ok((Masker::new(&Selection::All, exact)?, Masker::new(&Selection::All.exact_part(), exact)?))
+}
+
 /// A workload with what was compiled for it.
 pub struct Subject {
     pub workload: Arc<Workload>,
     pub facts: WorkloadFacts,
+    /// The same as sessions record it.
+    pub recorded: Arc<WorkloadRecord>,
+    /// Whose job it is; the same for a workload whose labels change.
+    pub whose: Arc<Whose>,
     /// Connections that are open now.
     pub connections: Arc<AtomicUsize>,
     /// Bodies that are held now.
@@ -47,20 +79,29 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// `operator` are the values that the operator registered for all workloads.
-    pub fn new(workload: Arc<Workload>, operator: &[ExactValue]) -> Result<Self, MaskError> {
-        let exact: Vec<_> = workload.secrets.iter().chain(operator).cloned().collect();
+    pub fn new(workload: Arc<Workload>, operator: &Operator) -> Result<Self, MaskError> {
+        let exact: Vec<_> = workload.secrets.iter().chain(&operator.values).cloned().collect();
         let facts = WorkloadFacts {
             name: workload.name.clone(),
             cgroup: workload.cgroup_path.clone(),
             labels: workload.labels.clone(),
         };
-        let everything = Masker::new(&Selection::All, &exact)?;
-        let known = Masker::new(&Selection::All.exact_part(), &exact)?;
+        let (everything, known) = if workload.secrets.is_empty() {
+            (operator.everything.clone(), operator.known.clone())
+        } else {
+            maskers(&exact)?
+        };
+        let text = |text: &str| everything.text(text).0;
+        let recorded = Arc::new(WorkloadRecord {
+            cgroup_path: text(&facts.cgroup),
+            labels: facts.labels.iter().map(|(key, value)| (text(key), text(value))).collect(),
+        });
         let told = RateLimiter::direct(Quota::per_second(TOLD_PER_SECOND).allow_burst(TOLD_AT_ONCE));
         Ok(Self {
             workload,
             facts,
+            recorded,
+            whose: Arc::default(),
             connections: Arc::default(),
             held: Budget::default(),
             told,
@@ -77,6 +118,12 @@ impl Subject {
     #[must_use]
     pub fn with_surrogates(self, key: Option<SurrogateKey>) -> Self {
         Self { surrogates: key, ..self }
+    }
+
+    /// With what is known of who the same workload is.
+    #[must_use]
+    pub fn with_identity(self, whose: Arc<Whose>) -> Self {
+        Self { whose, ..self }
     }
 
     /// Masks everything that is known; for what is recorded.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::mask::{Findings, Masked, Place};
+use crate::protocol::command::assess_call;
 use crate::protocol::http::coding::Decoder;
 use crate::protocol::llm::{Answer, ToolCall};
 use crate::session::{Direction, Event};
@@ -124,6 +125,7 @@ impl Tap {
             self.conn.draft(&Event::ToolCall {
                 statement: self.statement,
                 channel: self.conn.text(&call.channel),
+                risks: assess_call(call.arguments.as_str()),
                 name: call.name,
                 arguments: call.arguments,
                 complete: call.complete,

@@ -8,9 +8,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::drain::Watch;
-use crate::gate::{Conn, Opened, Scope, Stop, Subject};
+use crate::gate::{Conn, Opened, Operator, Scope, Stop, Subject};
 use crate::mask::MaskedText;
 use crate::net::sys::FlowRecord;
+use crate::net::sys::Line;
 use crate::session::{Event, Outcome, SessionKind};
 use crate::tls::hello::Hello;
 use crate::workload::Workload;
@@ -30,6 +31,8 @@ pub(super) struct Carried {
     pub watch: Watch,
     /// Shared with what outlives the exchange of requests: a WebSocket.
     pub permit: Arc<Permit>,
+    /// Where a request can be held.
+    pub line: Option<Arc<Line>>,
 }
 
 pub(super) type ClientStream = Prefixed<TcpStream>;
@@ -85,7 +88,14 @@ pub async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, client: So
     };
     let original = flow.orig_dst.0;
     let mut cut = watch.clone();
-    let carried = Carried { shared, conn: Arc::clone(&conn), original, watch, permit };
+    let line = match shared.gate.policies.current().holds().then(|| Line::of(&stream)).transpose() {
+        Ok(line) => line.map(Arc::new),
+        Err(error) => {
+            tracing::warn!(%client, %error, "a connection cannot be watched; what is held of it is denied");
+            None
+        }
+    };
+    let carried = Carried { shared, conn: Arc::clone(&conn), original, watch, permit, line };
     let done = tokio::select! {
         biased;
         () = cut.immediate() => Err(ProxyError::Draining),
@@ -172,7 +182,7 @@ impl Carried {
 
     pub(super) fn scope(&self, host: Option<Arc<str>>, tls: bool, denied: Option<Stop>) -> Scope {
         let port = self.original.port();
-        Scope { conn: Arc::clone(&self.conn), host, port, tls, denied }
+        Scope { conn: Arc::clone(&self.conn), host, port, tls, denied, line: self.line.clone() }
     }
 
     fn record_plan(&self, plan: &Plan, detected: &Detected) -> Result<(), Stop> {
@@ -235,6 +245,7 @@ fn opened(shared: &Shared, client: SocketAddr, flow: &FlowRecord) -> Opened {
     Opened {
         started_unix_ms: now_unix_ms(),
         workload,
+        facts: subject.as_ref().map(|subject| Arc::clone(&subject.recorded)),
         tag: flow.tag,
         cgroup: flow.cgroup,
         uid: flow.uid,
@@ -244,6 +255,7 @@ fn opened(shared: &Shared, client: SocketAddr, flow: &FlowRecord) -> Opened {
         client: Some(client),
         destination: Some(flow.orig_dst.0),
         policy: shared.gate.policies.current().hash().as_str().to_owned(),
+        identity: subject.and_then(|subject| subject.whose.recorded()),
     }
 }
 
@@ -269,7 +281,8 @@ pub(super) fn unknown(tag: u64, cgroup: u64, uid: u32) -> Workload {
 /// The kernel says that this is a tagged process, but nobody told us of its workload.
 fn unknown_workload(shared: &Shared, client: SocketAddr, flow: &FlowRecord) {
     let workload = unknown(flow.tag, flow.cgroup, flow.uid);
-    let begun = Subject::new(Arc::new(workload), &[]).map_err(|error| error.to_string());
+    let begun = Operator::new(Vec::new()).and_then(|operator| Subject::new(Arc::new(workload), &operator));
+    let begun = begun.map_err(|error| error.to_string());
     let begun = begun.and_then(|subject| {
         Conn::begin(&shared.gate, Arc::new(subject), opened(shared, client, flow))
             .map_err(|error| error.to_string())

@@ -50,6 +50,9 @@ async fn addresses(shared: &Shared, dial: Dial<'_>) -> Result<Vec<IpAddr>, Proxy
     let mut refused = None;
     for address in found {
         match resolve::check(address, dial.addresses) {
+            Ok(()) if shared.page.is_some_and(|page| resolve::leads_to(page, address, dial.port)) => {
+                refused = Some(ProxyError::Address { address, why: resolve::Special::Page });
+            }
             Ok(()) if address == dial.original => good.insert(0, address),
             Ok(()) => good.push(address),
             Err(why) => refused = Some(ProxyError::Address { address, why }),

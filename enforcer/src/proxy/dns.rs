@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::drain::Watch;
-use crate::gate::{Conn, Opened, Subject};
+use crate::gate::{Conn, Opened, Subject, Whose};
 use crate::mask::suspicious_name;
 use crate::net::sys::{self, FlowRecord};
 use crate::policy::{Fact, Facts, Feasibility, Policy, Stage};
@@ -196,6 +196,7 @@ impl DnsServer {
             started_unix_ms: super::connection::now_unix_ms(),
             kind: SessionKind::Dns,
             workload: text(&subject.workload.name),
+            facts: Some(Arc::clone(&subject.recorded)),
             tag: flow.tag,
             cgroup: flow.cgroup,
             uid: flow.uid,
@@ -204,6 +205,7 @@ impl DnsServer {
             client: None,
             destination: Some(flow.orig_dst.0),
             policy: shared.gate.policies.current().hash().as_str().to_owned(),
+            identity: subject.whose.recorded(),
         };
         let conn = Arc::new(Conn::begin(&shared.gate, Arc::clone(subject), opened).ok()?);
         conn.settle(Outcome::Completed);
@@ -233,8 +235,12 @@ async fn ask(
     question: &Question,
     over: Transport,
 ) -> Vec<u8> {
-    let mut facts = Facts::new(&subject.facts, Stage::Dns);
-    facts.host = Fact::Known(&question.name);
+    let whose = subject.whose.now();
+    let facts = Facts {
+        host: Fact::Known(&question.name),
+        identity: Whose::facts(whose.as_deref()),
+        ..Facts::new(&subject.facts, Stage::Dns)
+    };
     let kind = match question.kind {
         Kind::A => "A".to_owned(),
         Kind::Aaaa => "AAAA".to_owned(),

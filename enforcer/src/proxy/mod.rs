@@ -13,6 +13,7 @@
 //! ```
 
 pub mod admission;
+pub mod approvals;
 mod connection;
 pub mod detect;
 mod dial;
@@ -21,6 +22,7 @@ pub mod dns;
 mod egress;
 pub mod error;
 mod heard;
+pub mod jobs;
 pub mod limits;
 mod passthrough;
 mod plan;
@@ -38,6 +40,7 @@ pub mod worker;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -64,6 +67,8 @@ pub struct Shared {
     pub upstream: Box<dyn UpstreamTls>,
     /// Answers DNS over TCP; without it port 53 is refused.
     pub dns: Option<Box<dyn TcpDns>>,
+    /// Where the web page listens, to which nobody is led.
+    pub page: Option<SocketAddr>,
 }
 
 /// Where the record of an accepted connection comes from: the kernel, or a test.

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::gate::{Conn, Gate, Stop};
+use crate::gate::{Conn, Gate, Stop, Whose};
 use crate::policy::{AddressRules, Decision, Fact, Facts, Feasibility, Protocol, Stage, Verdict};
 use crate::tls::hello::Hello;
+use crate::workload::identity::slot::Bound;
 
 use super::detect::Detected;
 use super::error::ProxyError;
@@ -51,8 +52,15 @@ pub struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn facts<'f>(&'f self, stage: Stage, host: Fact<&'f str>, protocol: Fact<Protocol>) -> Facts<'f> {
+    fn facts<'f>(
+        &'f self,
+        stage: Stage,
+        whose: Option<&'f Bound>,
+        host: Fact<&'f str>,
+        protocol: Fact<Protocol>,
+    ) -> Facts<'f> {
         Facts {
+            identity: Whose::facts(whose),
             host,
             port: Fact::Known(self.original.port()),
             protocol,
@@ -62,7 +70,8 @@ impl Planner<'_> {
 
     /// Before a byte was read: only what no completion of the facts could allow is denied.
     pub async fn at_connect(&self) -> Result<Option<Stop>, Stop> {
-        let facts = self.facts(Stage::Connect, Fact::Unknown, Fact::Unknown);
+        let whose = self.conn.subject.whose.now();
+        let facts = self.facts(Stage::Connect, whose.as_deref(), Fact::Unknown, Fact::Unknown);
         self.feasible(&facts).await
     }
 
@@ -73,7 +82,11 @@ impl Planner<'_> {
             Feasibility::Never(decision) => {
                 let recorded = self.conn.verdict(None, &policy, &decision).await;
                 recorded.map_err(Stop::log_unavailable)?;
-                Ok(Some(Stop::policy(&decision)))
+                let stop = Stop::policy(&decision);
+                // Nobody waits for an identity, but if one comes, it is for the next connection.
+                let another = Facts { identity: Fact::Unknown, ..facts.clone() };
+                let may_change = policy.feasible(&another).is_possible();
+                Ok(Some(if may_change { stop.closing() } else { stop }))
             }
         }
     }
@@ -88,8 +101,9 @@ impl Planner<'_> {
                 let denied = match denied {
                     Some(denied) => Some(denied),
                     None => {
+                        let whose = self.conn.subject.whose.now();
                         let protocol = Fact::Known(Protocol::Http);
-                        let facts = self.facts(Stage::Connect, Fact::Unknown, protocol);
+                        let facts = self.facts(Stage::Connect, whose.as_deref(), Fact::Unknown, protocol);
                         self.feasible(&facts).await?
                     }
                 };
@@ -113,7 +127,8 @@ impl Planner<'_> {
         if let Some(denied) = denied {
             return Ok(Plan::Deny { host, offer, denied });
         }
-        let facts = self.facts(Stage::Tls, Fact::Known(&host), Fact::Unknown);
+        let whose = self.conn.subject.whose.now();
+        let facts = self.facts(Stage::Tls, whose.as_deref(), Fact::Known(&host), Fact::Unknown);
         let policy = self.gate.policies.current();
         let decision = policy.decide(&facts);
         if decision.verdict == Verdict::Passthrough {

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::drain::{self, Drain, Drained, Watch};
-use crate::gate::{Conn, Opened, Subject};
-use crate::mask::{ExactValue, MaskError, SurrogateKey};
+use crate::gate::{self, Conn, Opened, Operator, Subject};
+use crate::mask::{MaskError, Masker, SurrogateKey};
 use crate::session::{Event, Outcome, SessionError, SessionKind};
 use crate::workload::Workload;
 use crate::workload::wire::RefusedTo;
@@ -74,8 +74,7 @@ pub struct Process {
     drain: Drain,
     /// For listeners that come; dropped when the drain begins, which waits for all copies.
     watch: Watch,
-    /// Values that the operator registered for all workloads.
-    operator: Vec<ExactValue>,
+    operator: Operator,
     surrogates: Option<SurrogateKey>,
     /// One session a workload: for what is of no single connection.
     sessions: Mutex<HashMap<u64, Arc<Conn>>>,
@@ -94,12 +93,11 @@ pub struct Listeners {
 }
 
 impl Process {
-    /// Starts `threads` workers; `operator` are values that are secret for everybody, and
-    /// `surrogates` is the key with which surrogates are made.
+    /// Starts `threads` workers; `surrogates` is the key with which surrogates are made.
     pub fn start(
         shared: Arc<Shared>,
         threads: usize,
-        operator: Vec<ExactValue>,
+        operator: Operator,
         surrogates: Option<SurrogateKey>,
     ) -> io::Result<Self> {
         let (drain, watch) = drain::channel();
@@ -115,6 +113,11 @@ impl Process {
             strangers: Mutex::default(),
             namespaces: Mutex::default(),
         })
+    }
+
+    /// Masks everything that is known of no workload alone.
+    pub fn everything(&self) -> &Masker {
+        self.operator.everything()
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -152,7 +155,11 @@ impl Process {
     pub fn add(&self, workload: Workload) -> Result<(), ProcessError> {
         let tag = workload.tag;
         let subject = Subject::new(Arc::new(workload), &self.operator)?;
-        let subject = Arc::new(subject.with_surrogates(self.surrogates.clone()));
+        let mut subject = subject.with_surrogates(self.surrogates.clone());
+        if let Some(earlier) = self.shared.gate.subjects.get(tag) {
+            subject = subject.with_identity(Arc::clone(&earlier.whose));
+        }
+        let subject = Arc::new(subject);
         let session = self.open(Arc::clone(&subject))?;
         self.sessions().insert(tag, Arc::new(session));
         self.shared.gate.subjects.insert(subject);
@@ -161,7 +168,11 @@ impl Process {
 
     /// Its connections end by themselves: the cgroup is empty. New ones are refused.
     pub fn remove(&self, tag: u64, exit_code: Option<i32>) {
-        self.shared.gate.subjects.remove(tag);
+        let subject = self.shared.gate.subjects.remove(tag);
+        if let (Some(desk), Some(subject)) = (&self.shared.gate.approvals, subject) {
+            gate::jobs_of(desk, &subject).into_iter().for_each(|job| desk.job_ended(job));
+        }
+        self.shared.gate.policies.meters().job_ended(tag);
         self.shared.pool.forget(tag);
         if let Some(session) = self.sessions().remove(&tag) {
             session.note(&Event::Exit { code: exit_code });
@@ -172,6 +183,11 @@ impl Process {
     /// Where a workload was not let go so far.
     pub fn refused_to(&self, tag: u64) -> RefusedTo {
         self.shared.gate.subjects.get(tag).map(|subject| subject.refused_to()).unwrap_or_default()
+    }
+
+    /// The workload's own session.
+    pub fn session(&self, tag: u64) -> Option<Arc<Conn>> {
+        self.sessions().get(&tag).cloned()
     }
 
     /// Writes down what the kernel refused.
@@ -247,10 +263,23 @@ impl Process {
             "workloads": shared.gate.subjects.len(),
             "namespaces": lock(&self.namespaces).len(),
             "policy": shared.gate.policies.current().hash().as_str(),
+            "policy_of_host": shared.gate.policies.current().host_hash().as_str(),
+            "identities": self.identities(),
+            "approvals": shared.gate.approvals.as_ref().map(|desk| match desk.state() {
+                Ok(pending) => serde_json::json!({ "pending": pending, "webhooks": desk.webhooks() }),
+                Err(why) => serde_json::json!({ "problem": why }),
+            }),
             "found": shared.gate.found.counts(),
             "policy_problem": shared.gate.policies.problem(),
             "recording": recording.map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
         })
+    }
+
+    /// Of each workload that is known by more than its cgroup.
+    fn identities(&self) -> Vec<serde_json::Value> {
+        let sessions = self.sessions();
+        let known = sessions.values().filter(|conn| conn.subject.whose.now().is_some());
+        known.map(|conn| super::jobs::report(conn)).collect()
     }
 
     /// Takes no new connection, waits for the open ones until the deadline, cuts the rest.
@@ -275,6 +304,7 @@ impl Process {
             started_unix_ms: super::connection::now_unix_ms(),
             kind: SessionKind::Workload,
             workload: text(&workload.name),
+            facts: Some(Arc::clone(&subject.recorded)),
             tag: workload.tag,
             cgroup: workload.cgroup,
             uid: workload.uid,
@@ -283,6 +313,7 @@ impl Process {
             client: None,
             destination: None,
             policy: self.shared.gate.policies.current().hash().as_str().to_owned(),
+            identity: subject.whose.recorded(),
         };
         Conn::begin(&self.shared.gate, subject, opened)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -96,6 +96,8 @@ pub enum Special {
     Embedded,
     /// Reserved, documentation, benchmarking, broadcast.
     Reserved,
+    /// Where people decide about what jobs do.
+    Page,
 }
 
 impl Special {
@@ -108,6 +110,7 @@ impl Special {
             Special::Multicast => "address-multicast",
             Special::Embedded => "address-embedded",
             Special::Reserved => "address-reserved",
+            Special::Page => "address-of-the-page",
         }
     }
 }
@@ -121,6 +124,27 @@ pub fn check(address: IpAddr, rules: &AddressRules) -> Result<(), Special> {
         Some(_) if rules.permits(address) => Ok(()),
         Some(found) => Err(found),
     }
+}
+
+/// Whether somebody who listens at `page` would get what is sent to this address.
+///
+/// **Invariant**: no policy leads a job to the page on which people decide about it.
+pub fn leads_to(page: SocketAddr, address: IpAddr, port: u16) -> bool {
+    let address = address.to_canonical();
+    if port != page.port() {
+        return false;
+    }
+    if !page.ip().is_unspecified() {
+        // Where one of them is open, others of this host may lead there by a rule of its own.
+        return address == page.ip().to_canonical() || address.is_loopback() && page.ip().is_loopback();
+    }
+    address.is_loopback() || is_own(std::net::UdpSocket::bind((address, 0)))
+}
+
+/// Only an address of this host can be taken. One of which that cannot be told (no descriptor
+/// is left, say) counts as one.
+fn is_own<T>(taken: std::io::Result<T>) -> bool {
+    !taken.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
 }
 
 /// The IANA special-purpose registries, as far as they are not globally reachable.
@@ -212,6 +236,22 @@ mod tests {
 
     fn found(text: &str) -> Option<Special> {
         special(text.parse().unwrap())
+    }
+
+    #[test]
+    fn nobody_is_led_to_the_page() {
+        let leads =
+            |page: &str, address: &str, port| leads_to(page.parse().unwrap(), address.parse().unwrap(), port);
+        for address in ["127.0.0.1", "127.0.0.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(leads("127.0.0.1:80", address, 80) && leads("0.0.0.0:80", address, 80), "{address}");
+            assert!(!leads("127.0.0.1:80", address, 81), "{address}");
+            assert!(!leads("10.0.0.1:80", address, 80), "{address}");
+        }
+        assert!(leads("10.0.0.1:80", "10.0.0.1", 80) && !leads("10.0.0.1:80", "10.0.0.2", 80));
+        // A process without descriptors leads nobody there.
+        assert!(is_own::<()>(Err(std::io::Error::from_raw_os_error(libc::EMFILE))));
+        // Of no host that runs this.
+        assert!(!leads("0.0.0.0:80", "192.0.2.1", 80) && !leads("[::]:80", "2001:db8::1", 80));
     }
 
     #[test]

@@ -47,8 +47,23 @@ impl Service {
         Self { shared: Arc::clone(&carried.shared), scope, route }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<WireBody> {
-        gate::exchange(&self.shared.gate, &self.scope, &self.route, request).await
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WireBody> {
+        let gate = &self.shared.gate;
+        if !gate.policies.current().holds() {
+            return gate::exchange(gate, &self.scope, &self.route, None, request).await;
+        }
+        let service = Arc::clone(&self);
+        let answer = gate::early(|early| async move {
+            let Self { shared, scope, route } = &*service;
+            gate::exchange(&shared.gate, scope, route, Some(&early), request).await
+        });
+        answer.await
+    }
+
+    /// Whether the connection ends with the answer to its first request: it is denied for what
+    /// may be otherwise for the next one.
+    fn answers_once(&self) -> bool {
+        self.scope.denied.as_ref().is_some_and(|denied| denied.close)
     }
 
     /// The validator found something that is not HTTP/1.1 as it is here.
@@ -104,7 +119,7 @@ where
     loop {
         tokio::select! {
             biased;
-            () = ending(&mut watch, &heard), if !graceful => {
+            () = ending(&mut watch, &heard, false), if !graceful => {
                 graceful = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -120,6 +135,7 @@ where
     let limits = Arc::clone(&service.shared.limits);
     let heard = Arc::new(Notify::new());
     let hears = Arc::clone(&heard);
+    let once = service.answers_once();
     let answering = service_fn(move |request: Request<Incoming>| {
         hears.notify_one();
         let service = Arc::clone(&service);
@@ -142,7 +158,7 @@ where
     loop {
         tokio::select! {
             biased;
-            () = ending(&mut watch, &heard), if !graceful => {
+            () = ending(&mut watch, &heard, once), if !graceful => {
                 graceful = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -153,8 +169,11 @@ where
 
 /// Returns when a shutdown has begun and the client has had a request taken: one that has
 /// just connected would otherwise be closed in the face, and not know why.
-async fn ending(watch: &mut Watch, heard: &Notify) {
-    watch.graceful().await;
+/// So would one that is answered once, and over HTTP/1.1 the answer itself says so.
+async fn ending(watch: &mut Watch, heard: &Notify, once: bool) {
+    if !once {
+        watch.graceful().await;
+    }
     heard.notified().await;
 }
 

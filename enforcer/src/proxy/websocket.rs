@@ -4,18 +4,22 @@
 //! not negotiated, so a message is what it looks like. Pings are answered here
 //! and sent on empty; pongs end here.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::gate::{Conn, WebSocketRelay};
+use crate::gate::{Conn, Counting, WebSocketRelay};
 use crate::mask::{Findings, MaskError, Masked, Masker, Messages, Passed, Place};
+use crate::policy::Over;
 use crate::protocol::llm::{Answer, LlmRequest, LlmStream};
 use crate::session::{Direction, Event, Side};
 
@@ -23,6 +27,9 @@ use crate::session::{Direction, Event, Side};
 const CLOSING: Duration = Duration::from_secs(5);
 /// The longest reason that a close frame has room for (RFC 6455, section 5.5).
 const REASON_MAX_BYTES: usize = 123;
+
+/// The least that is written of a message beside its bytes (RFC 6455, section 5.2).
+const FRAME_BYTES: usize = 2;
 
 /// Relays until both sides are closed.
 pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketRelay, message_bytes: usize) {
@@ -41,8 +48,16 @@ pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketR
     let server = WebSocketStream::from_raw_socket(server, Role::Client, Some(config)).await;
     let (to_client, from_client) = client.split();
     let (to_server, from_server) = server.split();
-    let WebSocketRelay { conn, statement, request, response, known: [known, known_back], model, keep } =
-        relay;
+    let WebSocketRelay {
+        conn,
+        statement,
+        request,
+        response,
+        known: [known, known_back],
+        model,
+        counting,
+        keep,
+    } = relay;
     let everything = conn.subject.everything().clone();
     let copy = || Masking::messages(&everything, conn.subject.known().clone());
     let of = |masker: &Option<Masker>, known| match masker {
@@ -60,11 +75,15 @@ pub async fn relay(downstream: OnUpgrade, upstream: OnUpgrade, relay: WebSocketR
             (Masking::Request(known), Masking::Message, of(&response, known_back), copy)
         }
     };
+    let cut = Arc::new(Cut::default());
     let direction = Direction::Request;
+    let counts = counting.clone();
+    let (masker, masking) = (request, asked);
     let up =
-        Way { conn: &conn, statement, direction, masker: request, masking: asked, recorded: copied, keep };
+        Way { conn: &conn, statement, direction, masker, masking, recorded: copied, counts, keep, cut: &cut };
     let direction = Direction::Response;
-    let down = Way { conn: &conn, statement, direction, masker: response, masking: answered, recorded, keep };
+    let (masker, masking, counts) = (response, answered, counting);
+    let down = Way { conn: &conn, statement, direction, masker, masking, recorded, counts, keep, cut: &cut };
     let mut up = Box::pin(up.pump(from_client, to_server));
     let mut down = Box::pin(down.pump(from_server, to_client));
     // When one way has ended, the other has a moment to answer the close.
@@ -83,8 +102,27 @@ struct Way<'a> {
     masking: Masking,
     /// How the copy is masked that is recorded.
     recorded: Masking,
+    /// What messages are counted in.
+    counts: Option<Counting>,
     /// Bytes of one message that are recorded.
     keep: usize,
+    cut: &'a Cut,
+}
+
+/// What the client is told when either way was over a limit.
+#[derive(Default)]
+struct Cut {
+    close: OnceLock<CloseFrame>,
+    told: Notify,
+}
+
+impl Cut {
+    fn over(&self, over: &Over) {
+        let mut reason = over.to_string();
+        reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
+        self.close.get_or_init(|| CloseFrame { code: CloseCode::Policy, reason: reason.into() });
+        self.told.notify_one();
+    }
 }
 
 /// How messages of one direction are masked.
@@ -112,9 +150,18 @@ impl Masking {
     fn data(&mut self, masker: &Masker, bytes: Bytes, binary: bool) -> Result<(Passed, Findings), Broken> {
         match self {
             Self::Messages(messages) => messages.push(bytes, binary).map_err(refused),
-            Self::Request(_) | Self::Answer(_) if !binary => {
-                let (parts, findings) = self.text(masker, bytes)?;
-                Ok((parts.into_iter().map(|part| (part, false)).collect(), findings))
+            Self::Request(known) if !binary => {
+                let mut request = LlmRequest::new(masker, known.clone());
+                let pushed = request.push(bytes).and_then(|begin| Ok(vec![begin, request.finish()?]));
+                let parts = pushed.map_err(|error| Broken::plain(error.reason(), &error))?;
+                Ok((as_texts(vec![Masked::join(parts)]), request.findings()))
+            }
+            Self::Answer(stream) if !binary => {
+                let parts = stream.message(bytes).map_err(|error| Broken {
+                    farewell: Utf8Bytes::try_from(stream.farewell(&error)).ok(),
+                    ..Broken::plain(error.reason(), &error)
+                })?;
+                Ok((as_texts(parts), stream.take_findings()))
             }
             Self::Message | Self::Request(_) | Self::Answer(_) => {
                 let (masked, findings) = masker.whole(&bytes, Place::WebSocket).map_err(refused)?;
@@ -123,25 +170,32 @@ impl Masking {
         }
     }
 
-    /// What stands in place of a text message of a model, and what was found in it.
-    fn text(&mut self, masker: &Masker, bytes: Bytes) -> Result<(Vec<Masked>, Findings), Broken> {
+    /// What was held back until the end.
+    fn rest(&mut self) -> Result<(Passed, Findings), Broken> {
         match self {
-            Self::Message | Self::Messages(_) => Ok((Vec::new(), Findings::default())),
-            Self::Request(known) => {
-                let mut request = LlmRequest::new(masker, known.clone());
-                let pushed = request.push(bytes).and_then(|begin| Ok(vec![begin, request.finish()?]));
-                let parts = pushed.map_err(|error| Broken::plain(error.reason(), &error))?;
-                Ok((vec![Masked::join(parts)], request.findings()))
-            }
             Self::Answer(stream) => {
-                let parts = stream.message(bytes).map_err(|error| Broken {
-                    farewell: Utf8Bytes::try_from(stream.farewell(&error)).ok(),
-                    ..Broken::plain(error.reason(), &error)
-                })?;
-                Ok((parts, stream.take_findings()))
+                let parts = stream.last_messages();
+                let parts = parts.map_err(|error| Broken::plain(error.reason(), &error))?;
+                Ok((as_texts(parts), Findings::default()))
             }
+            Self::Messages(messages) => messages.finish().map_err(refused),
+            Self::Message | Self::Request(_) => Ok((Vec::new(), Findings::default())),
         }
     }
+
+    /// What stands in the recording for a message that could not be masked, and for those that
+    /// have waited.
+    fn give_up(&mut self, masker: &Masker, bytes: &[u8], binary: bool) -> Passed {
+        if let Self::Messages(messages) = self {
+            return messages.give_up();
+        }
+        *self = Self::Message;
+        vec![(masker.mask(bytes).0, binary)]
+    }
+}
+
+fn as_texts(parts: Vec<Masked>) -> Passed {
+    parts.into_iter().map(|part| (part, false)).collect()
 }
 
 /// Why one way ends.
@@ -158,15 +212,31 @@ impl Broken {
     }
 }
 
+/// What breaks off is recorded, too: without masking it has gone on.
+impl Drop for Way<'_> {
+    fn drop(&mut self) {
+        if let Err(broken) = self.record_rest() {
+            self.conn.error(crate::gate::side_of(self.direction), broken.reason, &broken.detail);
+        }
+    }
+}
+
 impl Way<'_> {
     async fn pump<R, W>(mut self, mut from: R, mut to: W)
     where
         R: Stream<Item = Result<Message, Error>> + Unpin,
         W: Sink<Message, Error = Error> + Unpin,
     {
-        'messages: while let Some(message) = from.next().await {
+        'messages: loop {
+            let message = tokio::select! {
+                biased;
+                // The client hears of it by the way that leads to it.
+                () = self.cut.told.notified(), if self.direction == Direction::Response => break,
+                message = from.next() => message,
+            };
+            let Some(message) = message else { break };
             let step = match message {
-                Ok(message) => self.message(message),
+                Ok(message) => self.counted(message),
                 Err(error) => Err(Broken::plain("websocket", &error)),
             };
             match step {
@@ -188,8 +258,32 @@ impl Way<'_> {
                 }
             }
         }
+        if let Some(close) = self.cut.close.get().filter(|_| self.direction == Direction::Response) {
+            drop(to.send(Message::Close(Some(close.clone()))).await);
+        }
         // The far side learns of an end that came without a close frame.
         drop(to.close().await);
+    }
+
+    /// The same for which there is room under limits: of what comes as it comes, of what goes
+    /// out as it does.
+    fn counted(&mut self, message: Message) -> Result<Vec<Message>, Broken> {
+        let Some(counts) = self.counts.clone() else { return self.message(message) };
+        let cut = self.cut;
+        let over = |over: Box<Over>| {
+            cut.over(&over);
+            Broken::plain(over.reason().as_str(), &over)
+        };
+        // One without a byte in it is a frame as well.
+        let cost = |message: &Message| FRAME_BYTES + message.len();
+        let direction = self.direction;
+        if direction == Direction::Response {
+            counts.take(direction, cost(&message)).map_err(over)?;
+            return self.message(message);
+        }
+        let messages = self.message(message)?;
+        counts.take(direction, messages.iter().map(cost).sum()).map_err(over)?;
+        Ok(messages)
     }
 
     /// The messages that go on in place of this one; recorded before they do.
@@ -211,26 +305,23 @@ impl Way<'_> {
 
     /// What was held back until the end.
     fn rest(&mut self) -> Result<Vec<Message>, Broken> {
-        let last = |masking: &mut Masking| -> Result<(Passed, Findings), Broken> {
-            match masking {
-                Masking::Answer(stream) => {
-                    let parts = stream.last_messages();
-                    let parts = parts.map_err(|error| Broken::plain(error.reason(), &error))?;
-                    Ok((parts.into_iter().map(|part| (part, false)).collect(), Findings::default()))
-                }
-                Masking::Messages(messages) => messages.finish().map_err(refused),
-                Masking::Message | Masking::Request(_) => Ok((Vec::new(), Findings::default())),
-            }
-        };
-        for (part, binary) in last(&mut self.recorded)?.0 {
-            self.record(part, binary)?;
-        }
+        self.record_rest()?;
         if self.masker.is_none() {
             return Ok(Vec::new());
         }
-        let (parts, findings) = last(&mut self.masking)?;
+        let (parts, findings) = self.masking.rest()?;
         self.conn.findings(self.statement, self.direction, &findings);
         parts.into_iter().map(|(part, binary)| as_message(part.into_bytes(), binary)).collect()
+    }
+
+    /// Records what was held back of the copy; nothing the second time.
+    fn record_rest(&mut self) -> Result<(), Broken> {
+        let mut recorded = std::mem::replace(&mut self.recorded, Masking::Message);
+        let parts = match recorded.rest() {
+            Ok((parts, _)) => parts,
+            Err(_) => recorded.give_up(self.conn.subject.everything(), &[], false),
+        };
+        parts.into_iter().try_for_each(|(part, binary)| self.record(part, binary))
     }
 
     fn close(&self, frame: CloseFrame) -> Result<CloseFrame, Broken> {
@@ -257,8 +348,9 @@ impl Way<'_> {
             // The wire says for itself whether it may go on.
             Err(broken) => {
                 self.conn.error(crate::gate::side_of(self.direction), broken.reason, &broken.detail);
-                self.recorded = Masking::Message;
-                self.record(everything.mask(&bytes).0, binary)?;
+                for (part, binary) in self.recorded.give_up(everything, &bytes, binary) {
+                    self.record(part, binary)?;
+                }
                 Findings::default()
             }
         };
