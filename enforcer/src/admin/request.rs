@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::net::ipc::Channel;
-use crate::workload::wire::RefusedTo;
+use crate::workload::identity::Claims;
+use crate::workload::wire::{ApprovalsRequest, JobToken, RefusedTo};
 
 /// The most bytes of a job's arguments and environment together.
 pub const MAX_SPEC: u64 = 8 * 1024 * 1024;
@@ -23,6 +24,20 @@ pub struct RunRequest {
     /// Sockets that the job sees.
     #[serde(default)]
     pub expose: Vec<std::path::PathBuf>,
+    /// Who the job is, before it begins.
+    #[serde(default)]
+    pub identity: Option<RunIdentity>,
+}
+
+/// What `enforcer run` was told of a job by its CI system.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunIdentity {
+    pub token: Option<JobToken>,
+    /// The issuer whose API says whose that token is, if it is not for us.
+    #[serde(default)]
+    pub api: Option<String>,
+    /// Where there is no token.
+    pub claims: Option<Box<Claims>>,
 }
 
 /// From `enforcer run` to the loader, later.
@@ -55,6 +70,8 @@ pub enum RunReply {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum AdminRequest {
     Status,
+    /// How often the rules in force had a say; answered with [`crate::policy::Hits`].
+    PolicyHits,
     Reload,
     ScopeList,
     /// Tells what the scope would match, and with `dry_run` does nothing else.
@@ -64,6 +81,10 @@ pub enum AdminRequest {
     },
     ScopeRemove {
         name: String,
+    },
+    /// Which requests wait for people, and what those say.
+    Approvals {
+        request: Box<ApprovalsRequest>,
     },
     /// Without a scope it is all of them; without a time it is for good, and with
     /// neither the service ends.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,9 +19,9 @@ use crate::kernel::netns_cookie;
 use crate::mask::Custom;
 use crate::net::ipc::Channel;
 use crate::net::sys;
-use crate::policy::Policy;
+use crate::policy::Kept;
 use crate::secret::SecretText;
-use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
+use crate::workload::wire::{FromProxy, InForce, LayersSetup, SecretValue, Setup, ToProxy, WorkloadSpec};
 
 use super::daemon::{Daemon, Link, lock};
 use super::pause::Pause;
@@ -31,8 +31,9 @@ use super::pause::Pause;
 pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// How often the loader looks after its children.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// How long a proxy may take to begin.
-const BEGIN: Duration = Duration::from_secs(20);
+/// How long a proxy may take to begin: one that is slow because the machine is busy is not there
+/// sooner for being started anew.
+const BEGIN: Duration = Duration::from_mins(1);
 /// How long it may take to take a message; after that it is started again.
 const TAKES: Duration = Duration::from_secs(2);
 /// How long a proxy may take to end, before it is killed.
@@ -69,7 +70,7 @@ impl Daemon {
     }
 
     /// Waits before another attempt, unless the service is to end.
-    fn pause_for(&self, wait: Duration) {
+    pub(super) fn pause_for(&self, wait: Duration) {
         let until = Instant::now() + wait;
         while !self.stop.load(Ordering::Acquire) {
             let left = until.saturating_duration_since(Instant::now());
@@ -135,10 +136,12 @@ impl Daemon {
 
     fn start_children(self: &Arc<Self>) -> Result<(Child, Child)> {
         let user = self.proxy_user()?;
-        let recording = &self.config.recording.dir;
-        fs::create_dir_all(recording)?;
-        fs::set_permissions(recording, fs::Permissions::from_mode(0o700))?;
-        chown(recording, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        let approvals = self.config.approvals.as_ref().map(|approvals| &approvals.dir);
+        for dir in approvals.into_iter().chain([&self.config.recording.dir]) {
+            fs::create_dir_all(dir)?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+            chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
         let (to_signer, signer_end) = UnixStream::pair()?;
         let (ours, theirs) = Channel::pair()?;
         ours.set_patience_to_send(TAKES)?;
@@ -169,7 +172,9 @@ impl Daemon {
         [proxy, signer]: [&Child; 2],
     ) -> Result<()> {
         let kept = self.kept_policy().context("the last good policy")?;
-        let fds: Vec<_> = [to_signer.as_fd()].into_iter().chain(kept.as_ref().map(AsFd::as_fd)).collect();
+        let spent = file_of("tokens", &lock(&self.tokens).spent(now())).context("the tokens")?;
+        let fds = [to_signer.as_fd(), spent.as_fd()].into_iter().chain(kept.as_ref().map(AsFd::as_fd));
+        let fds: Vec<_> = fds.collect();
         ours.send(&ToProxy::Setup(Box::new(self.setup()?)), &fds)?;
         let here = netns_cookie(&File::open("/proc/self/ns/net")?)?;
         // Open from here on, and served last: what comes meanwhile waits. What is held
@@ -186,6 +191,9 @@ impl Daemon {
         for spec in known {
             self.say(&ToProxy::Workload { id: 0, spec: Box::new(spec) });
         }
+        for (tag, kept) in lock(&self.identities).clone() {
+            self.say(&ToProxy::Identity { tag, kept });
+        }
         let listeners = opened.map_or_else(|| self.listeners(here, None), Ok)?;
         let netns = listeners.netns;
         let fds: [OwnedFd; 4] = listeners.into_fds()?;
@@ -201,15 +209,28 @@ impl Daemon {
         while let Ok(Some((message, _))) = channel.recv::<FromProxy>() {
             match message {
                 FromProxy::Ready { policy } => {
-                    policy.iter().for_each(|hash| self.keep_policy(hash));
+                    policy.iter().for_each(|policy| self.keep_policy(policy));
                     ready.send(()).ok();
                 }
-                FromProxy::Reloaded { policy: Ok(hash) } => {
+                FromProxy::Reloaded { policy: Ok(policy) } => {
                     tracing::info!("the policy was read again");
-                    self.keep_policy(&hash);
+                    if let Some(problem) = &policy.problem {
+                        tracing::error!("the policy: {problem}");
+                    }
+                    self.keep_policy(&policy);
                 }
                 FromProxy::Reloaded { policy: Err(message) } => {
                     tracing::error!("the policy that was in force stays: {message}");
+                }
+                FromProxy::Bound { tag, kept, spent } => {
+                    lock(&self.tokens).know(&spent, now());
+                    // Held, so that one that ends meanwhile leaves nothing behind.
+                    let workloads = lock(&self.workloads);
+                    let mut identities = lock(&self.identities);
+                    match kept.filter(|_| workloads.contains_key(&tag)) {
+                        Some(kept) => drop(identities.insert(tag, kept)),
+                        None => drop(identities.remove(&tag)),
+                    }
                 }
                 FromProxy::Answer { id, answer } => {
                     let failed = answer.as_ref().err().cloned();
@@ -225,9 +246,11 @@ impl Daemon {
 
     /// The files of the policy that is in force, for a proxy that begins when they have an
     /// error. They are read here, so that no proxy says what the next one obeys.
-    fn keep_policy(&self, hash: &str) {
-        match Policy::read_dir(&self.config.policy.dir) {
-            Ok(files) if Policy::hash_of(&files).as_str() == hash => *lock(&self.policy) = Some(files),
+    fn keep_policy(&self, loaded: &InForce) {
+        let (dir, layers) = (&self.config.policy.dir, self.config.policy.layers.as_deref());
+        let before = lock(&self.policy).clone();
+        match Kept::read(dir, layers, &loaded.broken, before.as_ref()) {
+            Ok(files) if files.hash().as_str() == loaded.policy => *lock(&self.policy) = Some(files),
             // They are read again, and this is told again.
             Ok(_) => tracing::debug!("the policy has changed since it was read"),
             Err(error) => tracing::debug!(%error, "the policy has changed since it was read"),
@@ -236,10 +259,7 @@ impl Daemon {
 
     fn kept_policy(&self) -> Result<Option<File>> {
         let Some(files) = lock(&self.policy).clone() else { return Ok(None) };
-        let mut file = memory_file("policy")?;
-        file.write_all(&serde_json::to_vec(&files)?)?;
-        file.rewind()?;
-        Ok(Some(file))
+        file_of("policy", &files).map(Some)
     }
 
     fn setup(&self) -> Result<Setup> {
@@ -252,11 +272,21 @@ impl Daemon {
             host_id: read("/etc/machine-id"),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             policy_dir: self.config.policy.dir.clone(),
+            layers: self.config.policy.layers.clone().map(|dir| {
+                let assurance = self.config.policy.layers_assurance;
+                LayersSetup { dir, assurance }
+            }),
             recording_dir: self.config.recording.dir.clone(),
             body_limit: self.config.recording.body_limit,
             ca_pem: self.ca.certificate_pem().to_owned(),
             upstream_ca: self.config.upstream.ca_file.clone(),
             static_names: self.config.dns.names.clone(),
+            identity: self.config.identity.clone(),
+            approvals: serde_json::to_value(&self.config.approvals)?,
+            webhooks: super::webhooks::secrets(self.config.approvals.as_ref()),
+            host: read("/proc/sys/kernel/hostname"),
+            site: super::webhooks::site(&self.config),
+            page: self.config.web.as_ref().map(|web| web.listen),
             limits: serde_json::to_value(&self.config.limits)?,
             secrets: registered(&self.config.mask.secrets_dir)?,
             detectors,
@@ -264,6 +294,19 @@ impl Daemon {
             workers: if self.config.proxy.workers == 0 { workers } else { self.config.proxy.workers },
         })
     }
+}
+
+/// For a child that begins.
+fn file_of(name: &str, value: &impl serde::Serialize) -> Result<File> {
+    let mut file = memory_file(name)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// The user that the children run as.
@@ -274,7 +317,7 @@ pub(super) fn user(name: &str) -> Result<nix::unistd::User> {
     })
 }
 
-fn end<const N: usize>(children: [&mut Child; N]) {
+pub(super) fn end<const N: usize>(children: [&mut Child; N]) {
     for child in children {
         if let Err(error) = child.kill().and_then(|()| child.wait()) {
             tracing::warn!(%error, "a child that does not end");

@@ -8,8 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 
+use crate::admin::web::WebConfig;
+use crate::approval::config::ApprovalsConfig;
 use crate::kernel::{LsmConfig, LsmMode, Tc};
 use crate::proxy::Limits;
+use crate::workload::identity::{Assurance, IdentityConfig};
 
 use super::scopes::Scope;
 
@@ -44,6 +47,11 @@ pub struct Config {
     pub run: Run,
     pub kernel: Kernel,
     pub containers: Containers,
+    pub identity: IdentityConfig,
+    /// Who decides about what a rule holds; without it that is denied.
+    pub approvals: Option<ApprovalsConfig>,
+    /// The web page; without it there is none.
+    pub web: Option<WebConfig>,
     /// Cgroups of others that are enforced, each with its place in the file.
     pub scope: Vec<toml::Spanned<Scope>>,
     /// Limits of the proxy.
@@ -116,11 +124,32 @@ impl Default for Proxy {
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     pub dir: PathBuf,
+    /// The folder of layers of organizations and repositories; without it there are none.
+    pub layers: Option<PathBuf>,
+    /// How far it has to be known whose job it is, for it to have a layer: `oidc` or `api`.
+    pub layers_assurance: Assurance,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { dir: "/etc/enforcer/policies.d".into() }
+        Self { dir: "/etc/enforcer/policies.d".into(), layers: None, layers_assurance: Assurance::Oidc }
+    }
+}
+
+impl Policy {
+    fn check(&self) -> Result<(), String> {
+        if self.layers_assurance < Assurance::Api {
+            return Err(format!(
+                "[policy] layers_assurance is `oidc` or `api`: what is `{}` is a job's own word",
+                self.layers_assurance
+            ));
+        }
+        let Some(layers) = &self.layers else { return Ok(()) };
+        // Its files would count for everybody.
+        match layers.is_absolute() && !layers.starts_with(&self.dir) && !self.dir.starts_with(layers) {
+            true => Ok(()),
+            false => Err("[policy] layers is a path from the root, and no part of `dir`".to_owned()),
+        }
     }
 }
 
@@ -321,6 +350,14 @@ impl Config {
         if !config.containers.inspect.first().is_some_and(|program| program.starts_with('/')) {
             return Err(invalid("[containers] inspect begins with the path of a program".to_owned(), None));
         }
+        config.identity.check().map_err(|why| invalid(why, None))?;
+        config.policy.check().map_err(|why| invalid(why, None))?;
+        if let Some(approvals) = &config.approvals {
+            approvals.check(&config.identity).map_err(|why| invalid(why, None))?;
+        }
+        if let Some(web) = &config.web {
+            web.check(config.approvals.as_ref()).map_err(|why| invalid(why, None))?;
+        }
         let mut names = std::collections::HashSet::new();
         for scope in &config.scope {
             scope.as_ref().check().map_err(|why| invalid(why, Some(scope.span())))?;
@@ -343,6 +380,10 @@ impl Config {
 
     pub fn run_socket(&self) -> PathBuf {
         self.run.dir.join("run.sock")
+    }
+
+    pub fn job_socket(&self) -> PathBuf {
+        self.run.dir.join("job.sock")
     }
 
     pub fn admin_socket(&self) -> PathBuf {
@@ -425,13 +466,18 @@ mod tests {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
             !bare.starts_with(' ') && bare.contains('=') && !key.is_empty() && key.bytes().all(plain)
         };
-        let uncommented: String = template
-            .lines()
-            .map(|line| {
-                if is_setting(line) || line.starts_with("#[[") { line.trim_start_matches('#') } else { line }
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let uncommented: String =
+            template
+                .lines()
+                .map(|line| {
+                    if is_setting(line) || line.starts_with("#[") {
+                        line.trim_start_matches('#')
+                    } else {
+                        line
+                    }
+                })
+                .map(|line| format!("{line}\n"))
+                .collect();
         let said: toml::Table = uncommented.parse().unwrap_or_else(|error| panic!("{error}\n{uncommented}"));
         Config::parse(Path::new("config.toml"), &uncommented).unwrap();
         let known = serde_json::to_value(Config::default()).unwrap();
@@ -442,7 +488,7 @@ mod tests {
                     said[section].get(key).unwrap_or_else(|| panic!("{key} of [{section}] is missing"));
                 // The unit that is installed says where its cgroup is.
                 if !default.is_null() && (section.as_str(), key.as_str()) != ("cgroup", "own") {
-                    if section == "dns" {
+                    if section == "dns" || key == "issuer" {
                         continue;
                     }
                     assert_eq!(serde_json::to_value(value).unwrap(), *default, "{key} of [{section}]");

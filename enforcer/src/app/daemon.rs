@@ -28,7 +28,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::kernel::{Kernel, KernelConfig, Refusals, TierState, cgroup2_mount};
 use crate::launch::sockets::Hiding;
 use crate::net::ipc::Channel;
+use crate::policy::Kept;
 use crate::tls::ca::Ca;
+use crate::workload::identity::replay::Replay;
 use crate::workload::wire::{RefusedTo, ToProxy, WorkloadSpec};
 
 use super::children::{self, TICK};
@@ -39,10 +41,12 @@ use super::namespaces::Table;
 use super::release::Lifted;
 use super::scopes::{self, Scopes};
 use super::trust::Trust;
-use super::{jobs, release, sockets};
+use super::{jobs, release, sockets, web};
 
 /// How long the proxy may take to answer a question of an administrator.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
+/// Where `enforcer approvals login` keeps what is root's.
+const LOGINS_OF_ROOT: &str = "/root/.local/state/enforcer";
 /// How long it may take to answer what a job's end waits for.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -61,8 +65,12 @@ pub struct Daemon {
     pub(super) hold: Arc<Mutex<Hold>>,
     pub(super) proxy: Mutex<Option<Link>>,
     pub(super) workloads: Mutex<HashMap<u64, WorkloadSpec>>,
+    /// Who workloads are, by tag, as their proxy wrote it down for the next one.
+    pub(super) identities: Mutex<HashMap<u64, String>>,
+    /// Tokens that jobs presented: those of jobs that have ended are not for others either.
+    pub(super) tokens: Mutex<Replay>,
     /// Names and texts of the last policy that was in force.
-    pub(super) policy: Mutex<Option<Vec<(String, String)>>>,
+    pub(super) policy: Mutex<Option<Kept>>,
     adopted: Mutex<Vec<(u64, u64, PathBuf)>>,
     /// What somebody changed of what is attached, until an operator has looked at it.
     pub(super) changed: Mutex<Option<String>>,
@@ -134,6 +142,8 @@ pub fn run(config: Config) -> Result<()> {
         hold: Arc::default(),
         proxy: Mutex::default(),
         workloads: Mutex::default(),
+        identities: Mutex::default(),
+        tokens: Mutex::default(),
         policy: Mutex::default(),
         adopted: Mutex::default(),
         changed: Mutex::default(),
@@ -157,6 +167,7 @@ pub fn run(config: Config) -> Result<()> {
     daemon.pass_on_program_log();
     daemon.watch_namespaces().context("waiting for refusals")?;
     daemon.watch_pins();
+    web::supervise(&daemon).context("the web page")?;
     daemon.supervise();
     if daemon.release.load(Ordering::Acquire) { daemon.lift_all(&before) } else { Ok(()) }
 }
@@ -219,6 +230,9 @@ impl Made {
 }
 
 fn load(config: &Config, attach: PathBuf, own: &Path, jobs: &Path) -> Result<Kernel> {
+    let mut lsm = config.kernel.lsm();
+    // Jobs say there who they are.
+    lsm.unix_allow.push(config.job_socket().display().to_string());
     let kernel = Kernel::load_or_adopt(KernelConfig {
         object: config.object(),
         pins: config.kernel.pins.clone(),
@@ -227,7 +241,7 @@ fn load(config: &Config, attach: PathBuf, own: &Path, jobs: &Path) -> Result<Ker
         jobs: jobs.to_owned(),
         tcp_port: config.listen.tcp_port,
         dns_port: config.listen.dns_port,
-        lsm: config.kernel.lsm(),
+        lsm,
         tc: config.kernel.tc,
     })?;
     for tier in kernel.tiers() {
@@ -285,14 +299,16 @@ impl Daemon {
         Ok(act(kernel)?)
     }
 
-    /// What a job that is root must not reach: pins, the CA's key, recordings, and the
-    /// values that are masked.
+    /// What a job that is root must not reach: pins, the CA's key, recordings, the
+    /// values that are masked, and the logins of those who decide as root.
     pub fn hidden(&self) -> Vec<PathBuf> {
         let config = &self.config;
         let pins = config.kernel.pins.parent().map(Path::to_path_buf);
         let ours =
             [&config.ca.dir, &config.recording.dir, &config.mask.secrets_dir, &config.cgroup.scopes_dir];
-        pins.into_iter().chain(ours.map(PathBuf::clone)).collect()
+        let approvals = config.approvals.as_ref().map(|approvals| approvals.dir.clone());
+        let logins = PathBuf::from(LOGINS_OF_ROOT);
+        pins.into_iter().chain(approvals).chain(ours.map(PathBuf::clone)).chain([logins]).collect()
     }
 
     /// How the host's sockets are hidden from a job that asks for these.
@@ -304,7 +320,9 @@ impl Daemon {
 
     /// What a job that is root must not change: its policy, and what it trusts.
     pub fn read_only(&self) -> Vec<PathBuf> {
-        vec![self.config.policy.dir.clone(), self.config.run.dir.clone()]
+        let policy = &self.config.policy;
+        let dirs = [Some(&policy.dir), policy.layers.as_ref(), Some(&self.config.run.dir)];
+        dirs.into_iter().flatten().cloned().collect()
     }
 
     /// A tag that was never used: the time, unless the clock was set back.
@@ -372,6 +390,11 @@ impl Daemon {
         self.ask(ANSWER, |id| ToProxy::Status { id })
     }
 
+    /// How often the rules in force had a say.
+    pub(super) fn ask_hits(&self) -> Result<serde_json::Value> {
+        self.ask(ANSWER, |id| ToProxy::Hits { id })
+    }
+
     /// Where a workload was not let go so far, as far as anybody knows.
     pub(super) fn refused_to(&self, tag: u64) -> RefusedTo {
         self.forward_refusals();
@@ -401,6 +424,7 @@ impl Daemon {
         // What the kernel refused it stands in the workload's own session.
         self.forward_refusals();
         lock(&self.workloads).remove(&tag);
+        lock(&self.identities).remove(&tag);
         self.forget_lifted(tag);
     }
 

@@ -20,17 +20,19 @@ use crate::launch::{DEFAULT_UMASK, FAILED, JobSpec, LaunchSpec};
 use crate::net::ipc::{Channel, Peer};
 use crate::net::sys::{self, Caller};
 use crate::secret::SecretText;
-use crate::workload::wire::{RefusedTo, SecretValue, WorkloadSpec};
+use crate::workload::wire::{JobReply, JobRequest, RefusedTo, SecretValue, ToProxy, WorkloadSpec};
 
 use super::daemon::Daemon;
 use super::follow::Running;
 use super::scopes::LABEL;
-use crate::admin::request::{MAX_SPEC, RunReply, RunRequest};
+use crate::admin::request::{MAX_SPEC, RunIdentity, RunReply, RunRequest};
 
 /// How long the proxy may take to know a workload.
 const READY: Duration = Duration::from_secs(10);
 /// How long what is killed may take to be gone; after that its end is looked for again and again.
 const GONE: Duration = Duration::from_secs(2);
+/// How long it may take to know who a job is: an issuer may have to be asked for its keys.
+const KNOWN: Duration = Duration::from_secs(20);
 /// The longest name of a job, in bytes.
 const MAX_NAME: usize = 64;
 /// The longest name of a command that is recorded, in bytes.
@@ -113,8 +115,13 @@ fn exposable(paths: &[PathBuf]) -> Result<()> {
 }
 
 fn start(daemon: &Arc<Daemon>, channel: &Channel, peer: Peer) -> Result<(i32, RefusedTo)> {
-    let asked = receive(daemon, channel, peer)?;
+    let mut asked = receive(daemon, channel, peer)?;
+    let identity = asked.request.identity.take();
     let job = Job::make(daemon, &asked, peer)?;
+    if let Some(Err(error)) = identity.map(|identity| job.is(identity)) {
+        job.end(None);
+        return Err(error);
+    }
     let code = job.run(channel, asked, peer);
     let refused = daemon.refused_to(job.tag);
     job.end(code.as_ref().ok().copied());
@@ -165,6 +172,20 @@ impl<'a> Job<'a> {
             return Err(error);
         }
         Ok(job)
+    }
+
+    /// Says who it is as the job itself would, by a connection that is passed on to the proxy: before
+    /// its first process there is nobody else in it who could.
+    fn is(&self, RunIdentity { token, api, claims }: RunIdentity) -> Result<()> {
+        let (ours, theirs) = Channel::pair()?;
+        ours.set_patience(Some(KNOWN))?;
+        ours.send(&JobRequest::Start { token, api, claims, anew: false }, &[])?;
+        self.daemon.tell(&ToProxy::Job { tag: Some(self.tag), problem: None }, &[theirs.as_fd()])?;
+        drop(theirs);
+        let reply = ours.recv::<JobReply>().context("the service did not say who the job is")?;
+        let (reply, _) = reply.context("the service is busy with other jobs: try again")?;
+        ensure!(reply.ok, "it is not known whose job this is, so that it is not started: {}", reply.message);
+        Ok(())
     }
 
     /// Starts the command and waits for its end; on an error nothing of it is left.

@@ -1,23 +1,30 @@
 //! The proxy's process: what it gets from the loader, and what it makes of it.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, ErrorKind};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tokio::runtime::Handle;
 
-use crate::gate::{Gate, Subjects};
+use crate::approval::Desk;
+use crate::approval::config::ApprovalsConfig;
+use crate::approval::webhook::{Secrets, Sender, Webhooks};
+use crate::gate::{Gate, Operator, Subjects};
 use crate::mask::{Custom, ExactValue, SurrogateKey};
 use crate::net::ipc::Channel;
 use crate::net::sys;
-use crate::policy::PolicyStore;
+use crate::outgoing::Client;
+use crate::policy::{Kept, LayersFrom, PolicyFrom, PolicyStore};
+use crate::proxy::approvals::Approvals;
 use crate::proxy::dns::{DnsServer, Names, OverTcp};
+use crate::proxy::jobs::Jobs;
 use crate::proxy::process::{Listeners, Process, Refusal};
 use crate::proxy::{KernelFlows, Limits, Shared, SignedLeaves, admission, pool};
 use crate::secret::SecretBytes;
@@ -26,8 +33,14 @@ use crate::tls::leaf::LeafCache;
 use crate::tls::server::Downstream;
 use crate::tls::upstream::Upstream;
 use crate::workload::Workload;
-use crate::workload::wire::{FromProxy, SecretValue, Setup, ToProxy, WorkloadSpec};
+use crate::workload::identity::Verifier;
+use crate::workload::identity::replay::Spent;
+use crate::workload::wire::{
+    ApprovalsRequest, FromProxy, InForce, Refused, SecretValue, Setup, ToProxy, WebhookSecrets, WorkloadSpec,
+};
 
+/// Letters of an error that is too long to be told in full: each is at most 12 bytes in JSON.
+const MAX_TOLD: usize = 8 * 1024;
 /// How long connections may go on after the loader is gone.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -37,53 +50,114 @@ pub fn run(control: RawFd) -> Result<()> {
     let control = Channel::from(sys::inherited(control)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _inside = runtime.enter();
-    let Some((ToProxy::Setup(setup), fds)) = control.recv()? else { bail!("the loader sent no setup") };
+    let Some((ToProxy::Setup(mut setup), fds)) = control.recv()? else { bail!("the loader sent no setup") };
     let mut fds = fds.into_iter();
     let signer = UnixStream::from(fds.next().context("the loader passed no signer")?);
+    let spent = File::from(fds.next().context("the loader passed no list of tokens")?);
+    let spent: Vec<Spent> = serde_json::from_reader(BufReader::new(spent)).context("the list of tokens")?;
     let kept = fds.next().map(|kept| serde_json::from_reader(BufReader::new(File::from(kept))));
     let kept = kept.transpose().context("the last good policy")?;
-    let (process, dns) = runtime.block_on(start(*setup, kept, signer, &control))?;
+    let asked = asked(&mut setup).context("[approvals]")?;
+    let approvals = asked.as_ref().map(|(desk, _)| desk.clone());
+    let jobs = jobs(&setup, &spent, approvals.clone(), &control)?;
+    let (process, dns) = runtime.block_on(start(*setup, approvals, kept, signer, &control))?;
+    let asked = asked.map(|(desk, verifier)| {
+        let everything = process.everything().clone();
+        Arc::new(Approvals { desk, verifier, everything })
+    });
     let policies = &process.shared().gate.policies;
-    let policy = policies.problem().is_none().then(|| policies.current().hash().as_str().to_owned());
+    let policy = policies.is_whole().then(|| in_force(policies));
     control.send(&FromProxy::Ready { policy }, &[])?;
     while let Some((message, fds)) = control.recv::<ToProxy>()? {
-        for reply in obey(&process, &dns, message, fds)? {
-            control.send(&reply, &[])?;
+        let message = match (message, &asked) {
+            (ToProxy::Approvals { id, request, by_uid }, asked) => {
+                answer(asked.clone(), id, *request, by_uid, control.try_clone()?);
+                continue;
+            }
+            (message, _) => message,
+        };
+        for reply in obey(&process, &dns, &jobs, message, fds)? {
+            say(&control, &reply)?;
         }
     }
     runtime.block_on(Box::pin(process.drain(DRAIN)));
     Ok(())
 }
 
+/// Answers the loader. Whether it is still there is known by what it says next: who asked
+/// it something as it ended is no reason to end without a drain.
+fn say(control: &Channel, reply: &FromProxy) -> Result<()> {
+    let sent = control.send(reply, &[]).or_else(|error| match shorter(reply) {
+        Some(shorter) if error.kind() == ErrorKind::InvalidInput => control.send(&shorter, &[]),
+        _ => Err(error),
+    });
+    match sent {
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            tracing::debug!(%error, "the loader is gone");
+            Ok(())
+        }
+        sent => Ok(sent?),
+    }
+}
+
+/// What is said where there is more than fits into a message: an error's beginning, which may quote
+/// a file at length.
+fn shorter(reply: &FromProxy) -> Option<FromProxy> {
+    let cut = |text: &String| text.chars().take(MAX_TOLD).chain("...".chars()).collect::<String>();
+    match reply {
+        FromProxy::Answer { id, answer } => {
+            let long = "the answer is too long for one message".to_owned();
+            let error = answer.as_ref().err().map_or(long, cut);
+            Some(FromProxy::Answer { id: *id, answer: Err(error) })
+        }
+        FromProxy::Reloaded { policy: Err(text) } => Some(FromProxy::Reloaded { policy: Err(cut(text)) }),
+        _ => None,
+    }
+}
+
+/// Who verifies what jobs say of themselves.
+fn jobs(setup: &Setup, spent: &[Spent], approvals: Option<Desk>, control: &Channel) -> Result<Arc<Jobs>> {
+    let client = Client::new(setup.upstream_ca.as_deref(), setup.static_names.clone())?
+        .with_plain_on_loopback(setup.identity.http_on_loopback);
+    let verifier = Verifier::new(&setup.identity, Box::new(client)).map_err(anyhow::Error::msg)?;
+    verifier.know(spent, SystemTime::now());
+    let told = control.try_clone()?;
+    let tell = move |message| {
+        if let Err(error) = told.send(&message, &[]) {
+            tracing::debug!(%error, "the loader is gone");
+        }
+    };
+    Ok(Jobs::new(verifier, approvals, Box::new(tell)))
+}
+
 async fn start(
     setup: Setup,
-    kept: Option<Vec<(String, String)>>,
+    approvals: Option<Desk>,
+    kept: Option<Kept>,
     signer: UnixStream,
     control: &Channel,
 ) -> Result<(Process, Arc<DnsServer>)> {
-    let options = RecordingOptions {
-        host_id: setup.host_id,
-        boot_id: setup.boot_id,
-        body_limit: setup.body_limit,
-        ..RecordingOptions::default()
-    };
-    let recording = Recording::open(&setup.recording_dir, options)?;
+    let recording = recording(&setup)?;
     // Policies name them.
     let detectors = Custom::load(&setup.detectors).context("detectors of the operator's own")?;
     if !detectors.install() {
         bail!("detectors were installed twice");
     }
-    let (policies, opened) = PolicyStore::open(&setup.policy_dir, kept.as_deref());
+    // Takes longest; connections wait until the service is ready.
+    let values: Vec<_> = setup.secrets.iter().map(exact).collect::<Result<_, _>>()?;
+    let operator = tokio::task::spawn_blocking(move || Operator::new(values));
+    let (policies, opened) = PolicyStore::open_all(policies(&setup), kept.as_ref());
     if let Err(error) = opened {
         let instead = policies.problem().unwrap_or_default();
         tracing::error!("{instead}\n{:?}", miette::Report::new(error));
+    } else if let Some(problem) = policies.problem() {
+        tracing::error!("the policy: {problem}");
     }
     let policies = Arc::new(policies);
     let told = control.try_clone()?;
-    let watching = policies.watch(move |result| {
-        let policy = result.map(|policy| policy.hash().as_str().to_owned());
-        let policy = policy.map_err(|error| error.to_string());
-        told.send(&FromProxy::Reloaded { policy }, &[]).ok();
+    let watching = policies.watch(move |store, result| {
+        let policy = result.map(|_| in_force(store)).map_err(|error| error.to_string());
+        say(&told, &FromProxy::Reloaded { policy }).ok();
     });
     if let Err(error) = watching {
         tracing::warn!(%error, "changes of the policy are not noticed: use `enforcer reload`");
@@ -101,6 +175,7 @@ async fn start(
         recording,
         subjects: Subjects::default(),
         found: Arc::default(),
+        approvals,
         settings: limits.settings(),
     };
     let mut dns = None;
@@ -117,22 +192,96 @@ async fn start(
             leaves: Box::new(leaves),
             upstream: Box::new(upstream),
             dns: Some(Box::new(OverTcp(server))),
+            page: setup.page,
         }
     });
-    let operator = setup.secrets.iter().map(exact).collect::<Result<Vec<_>, _>>()?;
     let surrogates = SurrogateKey::from_hex(&setup.surrogate_key)?;
-    let process = Process::start(shared, setup.workers, operator, Some(surrogates))?;
+    let process = Process::start(shared, setup.workers, operator.await??, Some(surrogates))?;
     Ok((process, dns.context("no resolver")?))
+}
+
+/// Where the policy is.
+fn policies(setup: &Setup) -> PolicyFrom {
+    let issuers = setup.identity.issuer.iter().map(|issuer| (issuer.name.clone(), issuer.issuer.clone()));
+    let nameless = setup.identity.issuer.iter().filter(|issuer| !issuer.names_repositories());
+    let nameless = nameless.map(|issuer| issuer.name.clone());
+    let layers = setup.layers.as_ref().map(|layers| LayersFrom {
+        dir: layers.dir.clone(),
+        assurance: layers.assurance,
+        issuers: issuers.collect(),
+        nameless: nameless.collect(),
+    });
+    PolicyFrom { dir: setup.policy_dir.clone(), layers }
+}
+
+fn in_force(policies: &PolicyStore) -> InForce {
+    InForce {
+        policy: policies.current().hash().as_str().to_owned(),
+        broken: policies.broken(),
+        problem: policies.problem(),
+    }
+}
+
+fn recording(setup: &Setup) -> Result<Recording> {
+    let options = RecordingOptions {
+        host_id: setup.host_id.clone(),
+        boot_id: setup.boot_id.clone(),
+        body_limit: setup.body_limit,
+        ..RecordingOptions::default()
+    };
+    Ok(Recording::open(&setup.recording_dir, options)?)
+}
+
+/// Where people are asked, and what verifies who they are. A journal that does not open lets nothing go, and
+/// all else goes on.
+fn asked(setup: &mut Setup) -> Result<Option<(Desk, Verifier)>> {
+    let config = serde_json::from_value::<Option<ApprovalsConfig>>(setup.approvals.clone())?;
+    let (Some(config), boot) = (config, &setup.boot_id) else { return Ok(None) };
+    let people = config.people().map_err(anyhow::Error::msg)?;
+    let client = || Client::new(setup.upstream_ca.as_deref(), setup.static_names.clone());
+    let secrets = std::mem::take(&mut setup.webhooks).into_iter().map(|secrets| secrets.map(webhook));
+    let sender = Sender { host: setup.host.clone(), page: setup.site.clone() };
+    let hooks = config.webhook.iter().cloned().zip(secrets);
+    let webhooks = Webhooks::new(hooks, sender, client()?, Handle::current());
+    let desk = Desk::telling(&config.dir, people, boot, webhooks).unwrap_or_else(|error| {
+        tracing::error!("nothing that a rule holds goes out: {error}");
+        Desk::closed(&error.to_string(), boot)
+    });
+    let client = client()?.with_plain_on_loopback(config.http_on_loopback);
+    let verifier = Verifier::new(&config.issuers(), Box::new(client)).map_err(anyhow::Error::msg)?;
+    Ok(Some((desk, verifier)))
+}
+
+fn webhook(secrets: WebhookSecrets) -> Secrets {
+    let WebhookSecrets { url, secret } = secrets;
+    Secrets { url, secret: (!secret.expose().is_empty()).then_some(secret) }
+}
+
+/// Answers an administrator when it can: an issuer may have to be asked.
+fn answer(asked: Option<Arc<Approvals>>, id: u64, request: ApprovalsRequest, by_uid: u32, to: Channel) {
+    tokio::spawn(async move {
+        let answer = match asked {
+            Some(asked) => Box::pin(asked.answer(request, by_uid)).await,
+            None => Err(
+                "nobody decides here: write [approvals] into the configuration, and start the service again"
+                    .to_owned(),
+            ),
+        };
+        if let Err(error) = to.send(&FromProxy::Answer { id, answer }, &[]) {
+            tracing::error!(%error, "an administrator is not answered");
+        }
+    });
 }
 
 fn obey(
     process: &Process,
     dns: &Arc<DnsServer>,
+    jobs: &Arc<Jobs>,
     message: ToProxy,
     fds: Vec<OwnedFd>,
 ) -> Result<Vec<FromProxy>> {
     match message {
-        ToProxy::Setup(_) => bail!("the loader sent a second setup"),
+        ToProxy::Setup(_) | ToProxy::Approvals { .. } => bail!("the loader sent what does not belong here"),
         ToProxy::Listeners { netns } => listen(process, dns, netns, fds)?,
         ToProxy::ListenersGone { netns } => process.close(netns),
         ToProxy::Workload { id, spec } => {
@@ -140,31 +289,28 @@ fn obey(
             return Ok(vec![FromProxy::Answer { id, answer }]);
         }
         ToProxy::WorkloadEnded { tag, exit_code } => process.remove(tag, exit_code),
-        ToProxy::Refused(refused) => process.refused(&Refusal {
-            tag: refused.tag,
-            pid: refused.pid,
-            comm: refused.comm,
-            hook: refused.hook,
-            reason: refused.reason,
-            family: refused.family,
-            protocol: refused.protocol,
-            destination: refused.destination,
-            detail: refused.detail,
-            suppressed: refused.suppressed,
-        }),
+        ToProxy::Job { tag, problem } => {
+            let channel = fds.into_iter().next().context("the loader passed no connection of a job")?;
+            let session = tag.and_then(|tag| process.session(tag));
+            jobs.serve(Channel::from(channel), tag, session, problem);
+        }
+        ToProxy::Identity { tag, kept } => {
+            if let Some(session) = process.session(tag) {
+                jobs.restore(tag, &session, &kept);
+            }
+        }
+        ToProxy::Refused(refused) => process.refused(&refusal(*refused)),
         ToProxy::Released { scope, tags, by_uid, until_unix_ms } => {
             process.released(&scope, &tags, by_uid, until_unix_ms)
         }
         ToProxy::Tampered { what, reaction } => process.tampered(&what, &reaction),
         ToProxy::Reload { id } => {
             return Ok(match process.shared().gate.policies.reload() {
-                Ok(policy) => {
-                    let hash = policy.hash().as_str();
-                    let answer = Ok(serde_json::json!({ "policy": hash }));
-                    vec![
-                        FromProxy::Reloaded { policy: Ok(hash.to_owned()) },
-                        FromProxy::Answer { id, answer },
-                    ]
+                Ok(_) => {
+                    let loaded = in_force(&process.shared().gate.policies);
+                    let answer = serde_json::json!({ "policy": loaded.policy, "problem": loaded.problem });
+                    let answer = Ok(answer);
+                    vec![FromProxy::Reloaded { policy: Ok(loaded) }, FromProxy::Answer { id, answer }]
                 }
                 Err(error) => {
                     let answer = Err(format!("{:?}", miette::Report::new(error)));
@@ -175,12 +321,32 @@ fn obey(
         ToProxy::Status { id } => {
             return Ok(vec![FromProxy::Answer { id, answer: Ok(process.status()) }]);
         }
+        ToProxy::Hits { id } => {
+            let hits = process.shared().gate.policies.hits();
+            let answer = serde_json::to_value(hits).map_err(|error| error.to_string());
+            return Ok(vec![FromProxy::Answer { id, answer }]);
+        }
         ToProxy::RefusedTo { id, tag } => {
             let answer = serde_json::to_value(process.refused_to(tag)).map_err(|error| error.to_string());
             return Ok(vec![FromProxy::Answer { id, answer }]);
         }
     }
     Ok(Vec::new())
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    Refusal {
+        tag: refused.tag,
+        pid: refused.pid,
+        comm: refused.comm,
+        hook: refused.hook,
+        reason: refused.reason,
+        family: refused.family,
+        protocol: refused.protocol,
+        destination: refused.destination,
+        detail: refused.detail,
+        suppressed: refused.suppressed,
+    }
 }
 
 /// Without the host's own listeners there is nothing to live for; another namespace
@@ -219,4 +385,30 @@ fn add(process: &Process, spec: WorkloadSpec) -> Result<(), String> {
 
 fn exact(value: &SecretValue) -> Result<ExactValue, crate::mask::MaskError> {
     ExactValue::new(&value.entity, &SecretBytes::new(value.value.expose().clone().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_told_in_part() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let long = "\u{7}".repeat(crate::net::ipc::MAX_MESSAGE);
+        let heard = |reply: FromProxy| {
+            say(&ours, &reply).unwrap();
+            theirs.recv::<FromProxy>().unwrap().unwrap().0
+        };
+        for answer in [Err(long.clone()), Ok(serde_json::json!(long))] {
+            let FromProxy::Answer { id: 7, answer: Err(text) } = heard(FromProxy::Answer { id: 7, answer })
+            else {
+                panic!("no answer")
+            };
+            assert!(text.ends_with("...") || text.contains("too long"), "{text}");
+        }
+        let heard = heard(FromProxy::Reloaded { policy: Err(long.clone()) });
+        assert!(matches!(heard, FromProxy::Reloaded { policy: Err(text) } if text.ends_with("...")));
+        drop(theirs);
+        say(&ours, &FromProxy::Reloaded { policy: Err(long) }).unwrap();
+    }
 }

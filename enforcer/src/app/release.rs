@@ -285,6 +285,7 @@ fn record_as_owner(dir: &Path, by_uid: u32) -> Result<()> {
         started_unix_ms: now_unix_ms(),
         kind: SessionKind::Workload,
         workload: text("host"),
+        facts: None,
         tag: 0,
         cgroup: 0,
         uid: by_uid,
@@ -293,6 +294,7 @@ fn record_as_owner(dir: &Path, by_uid: u32) -> Result<()> {
         client: None,
         destination: None,
         policy: String::new(),
+        identity: None,
     })?;
     session.record(Event::Released { scope: text("all"), by_uid, until_unix_ms: None })?;
     Ok(session.close(Outcome::Completed)?)

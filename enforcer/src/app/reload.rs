@@ -46,6 +46,7 @@ impl Daemon {
         let answer = self.ask(ANSWER, |id| ToProxy::Reload { id });
         let answer = answer.context("the last good policy stays, and scopes as they were")?;
         let policy = answer["policy"].as_str().unwrap_or("?");
+        let problem = answer["problem"].as_str().map(|why| format!(", but {why}")).unwrap_or_default();
         let scopes = config.scope.iter().map(|scope| scope.as_ref().clone()).collect();
         let scopes =
             self.configure_scopes(scopes).context("the policy is in force; scopes stay as they were")?;
@@ -54,7 +55,7 @@ impl Daemon {
         } else {
             "; other settings were changed, too: they are read when the service is started again"
         };
-        Ok(format!("the policy is in force: {policy}; {scopes}{rest}"))
+        Ok(format!("the policy is in force: {policy}{problem}; {scopes}{rest}"))
     }
 
     /// By a signal: nobody waits for what comes of it but the log.

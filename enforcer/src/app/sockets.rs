@@ -1,5 +1,6 @@
 //! The service's own sockets: `run.sock`, on which jobs are started, and
-//! `admin.sock`. Both refuse every process in a tagged cgroup, whoever it is.
+//! `admin.sock`. Both refuse every process in a tagged cgroup, whoever it is. `job.sock`, which
+//! is for those alone, is in [`super::identities`].
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ use crate::workload::wire::{ToProxy, WorkloadSpec};
 
 use super::children::TICK;
 use super::config::OnTamper;
-use super::daemon::{Daemon, lock};
+use super::daemon::{ANSWER, Daemon, lock};
 use super::jobs;
 use super::release::Lifted;
 use super::scopes::{LABEL, Scope, ScopeReport};
@@ -46,6 +47,7 @@ pub(super) fn serve(daemon: &Arc<Daemon>) -> Result<()> {
     chown(daemon.config.run_socket(), Some(0), Some(group.map_or(0, |group| group.gid.as_raw())))?;
     let admin = Listener::bind(&daemon.config.admin_socket())?;
     fs::set_permissions(daemon.config.admin_socket(), fs::Permissions::from_mode(0o600))?;
+    super::identities::serve(daemon)?;
     let (starter, administered) = (Arc::clone(daemon), Arc::clone(daemon));
     serve_each(daemon, run, MAX_CLIENTS, move |channel, peer| jobs::serve(&starter, channel, peer));
     serve_each(daemon, admin, MAX_ADMINISTRATORS, move |channel, peer| {
@@ -94,6 +96,7 @@ impl Daemon {
         let fine = |message: String| AdminReply { ok: true, message, status: Value::Null };
         match request {
             AdminRequest::Status => Ok(AdminReply { status: self.status()?, ..fine(String::new()) }),
+            AdminRequest::PolicyHits => Ok(AdminReply { status: self.ask_hits()?, ..fine(String::new()) }),
             AdminRequest::Reload => self.reload().map(fine),
             AdminRequest::ScopeList => {
                 Ok(AdminReply { status: serde_json::to_value(self.list_scopes())?, ..fine(String::new()) })
@@ -105,6 +108,11 @@ impl Daemon {
                 Ok(AdminReply { status: serde_json::to_value(report)?, ..fine(String::new()) })
             }
             AdminRequest::ScopeRemove { name } => self.remove_scope(&name).map(fine),
+            AdminRequest::Approvals { request } => {
+                let by_uid = peer.uid;
+                let answer = self.ask(ANSWER, |id| ToProxy::Approvals { id, request, by_uid })?;
+                Ok(AdminReply { status: answer, ..fine(String::new()) })
+            }
             AdminRequest::Release { scope: None, for_ms: None } => {
                 self.say(&ToProxy::Released {
                     scope: "all".to_owned(),
@@ -122,7 +130,7 @@ impl Daemon {
         }
     }
 
-    fn status(&self) -> Result<Value> {
+    pub(super) fn status(&self) -> Result<Value> {
         let health = self.with_kernel(|kernel| kernel.health())?;
         let pin = |link: &LinkHealth| json!({ "name": link.name, "problem": link.problem });
         let foreign = |it: &Foreign| {

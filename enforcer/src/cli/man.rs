@@ -55,10 +55,16 @@ The service's sockets, and what jobs trust.
 .TP
 \fI/sys/fs/bpf/enforcer\fR
 Links and maps of the kernel half.
+.TP
+\fI$XDG_STATE_HOME/enforcer/approver-UID.json\fR, \fI~/.local/state/enforcer/approver-UID.json\fR
+Who is logged in by \fBapprovals login\fR.
 .SH ENVIRONMENT
 .TP
 \fBENFORCER_CONFIG\fR
 The configuration file, as \fB\-\-config\fR names it.
+.TP
+\fBENFORCER_APPROVER_TOKEN\fR
+The token of who decides by \fBapprovals approve\fR and \fBdeny\fR, in place of a login.
 .TP
 \fBRUST_LOG\fR
 What the service logs: \fBinfo\fR unless it says otherwise; \fBenforcer=debug\fR shows each step.

@@ -1,10 +1,12 @@
 //! The command line: one file a verb.
 
+mod approvals;
 mod completion;
 mod daemon;
 mod doctor;
 mod harden;
 mod holder;
+mod job;
 mod launch_exec;
 mod man;
 mod mask;
@@ -20,6 +22,7 @@ mod sessions;
 mod signer;
 mod status;
 mod version;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,11 +50,13 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Run(run::Cmd),
+    Job(job::Cmd),
     Status(status::Cmd),
     Doctor(doctor::Cmd),
     Scope(scope::Cmd),
     Sessions(sessions::Cmd),
     Policy(policy::Cmd),
+    Approvals(approvals::Cmd),
     Mask(mask::Cmd),
     Reload(reload::Cmd),
     Release(release::Cmd),
@@ -74,6 +79,9 @@ enum Verb {
     /// The signer process (started by the daemon)
     #[command(hide = true)]
     Signer(signer::Cmd),
+    /// The web page's process (started by the daemon)
+    #[command(hide = true)]
+    Web(web::Cmd),
 }
 
 /// Says what is wrong with the arguments. `run` has the codes below 125 to give for
@@ -101,11 +109,13 @@ pub fn main() -> ExitCode {
     let config = cli.config;
     let done = match cli.verb {
         Verb::Run(cmd) => return cmd.run(&config),
+        Verb::Job(cmd) => cmd.run(&config),
         Verb::Status(cmd) => cmd.run(&config),
         Verb::Doctor(cmd) => return cmd.run(&config),
         Verb::Scope(cmd) => cmd.run(&config),
         Verb::Sessions(cmd) => cmd.run(&config),
         Verb::Policy(cmd) => cmd.run(&config),
+        Verb::Approvals(cmd) => cmd.run(&config),
         Verb::Mask(cmd) => cmd.run(&config),
         Verb::Reload(cmd) => cmd.run(&config),
         Verb::Release(cmd) => cmd.run(&config),
@@ -118,6 +128,7 @@ pub fn main() -> ExitCode {
         Verb::Proxy(cmd) => cmd.run(),
         Verb::Holder(cmd) => cmd.run(),
         Verb::Signer(cmd) => cmd.run(),
+        Verb::Web(cmd) => cmd.run(),
     };
     match done {
         Ok(code) => code,
@@ -150,6 +161,17 @@ mod tests {
             ("release", &["Jobs that run go on without enforcement", "comes back by itself", "Examples:"]),
             ("daemon", &["It needs root", "release --all"]),
             ("scope", &["need no `enforcer run`", "scope=NAME"]),
+            ("job", &["called in the job", "attested", "--token-stdin"]),
+            (
+                "approvals",
+                &[
+                    "until enough people have agreed",
+                    "a login of their own",
+                    "--seen",
+                    "break-glass",
+                    "logout",
+                ],
+            ),
             ("mask", &["what would be masked", "test", "list"]),
             ("doctor", &["Exit code: 0", "Examples:"]),
         ] {

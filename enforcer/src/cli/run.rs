@@ -12,13 +12,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
-use crate::admin::request::{RunReply, RunRequest, Signal, connect};
+use crate::admin::request::{RunIdentity, RunReply, RunRequest, Signal, connect};
 use crate::app::config::Config;
 use crate::launch::{FAILED, Form, JobSpec};
 use crate::net::ipc::Channel;
 use crate::net::sys;
 use crate::session::read::visible;
-use crate::workload::wire::RefusedTo;
+use crate::workload::wire::{JobToken, RefusedTo};
+
+use super::job::ci::Ci;
 
 /// What the terminal sends at `^Z`.
 const STOPPED: i32 = nix::libc::SIGTSTP;
@@ -33,6 +35,7 @@ const CONTINUED: i32 = nix::libc::SIGCONT;
 #[command(after_long_help = "Examples:
   enforcer run -- curl -sS https://example.com/
   enforcer run --name agent --label team=web -- make test
+  enforcer run --ci auto -- ./build.sh
   enforcer run --expose \"$SSH_AUTH_SOCK\" -- git fetch")]
 pub struct Cmd {
     /// A name for the job, which policy can match
@@ -42,6 +45,17 @@ pub struct Cmd {
     /// A label, which policy can match (repeatable)
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+
+    /// Say who the job is before it begins, by the token that its CI system gives it here
+    ///
+    /// Fetching it is no traffic of the job. Where the system gives none the job is known by what
+    /// the variables say, as `attested`; a job whose token is refused does not start.
+    #[arg(long, value_enum, value_name = "SYSTEM")]
+    ci: Option<Ci>,
+
+    /// With --ci: whom the token is for; else the audience of the issuer in the configuration
+    #[arg(long, env = "ENFORCER_AUDIENCE")]
+    audience: Option<String>,
 
     /// Only mount the CA bundles, set no environment variables
     #[arg(long)]
@@ -92,6 +106,7 @@ impl Cmd {
         crate::secret::process::not_traceable().context("closing the process to others")?;
         let config =
             Config::load(config).map_err(|error| anyhow::anyhow!("{:?}", miette::Report::new(error)))?;
+        let identity = self.ci.map(|ci| identity(ci, &config, self.audience.as_deref())).transpose()?;
         let socket = config.run_socket();
         let whom = format!("root, or a member of the group `{}`", config.run.group);
         let channel = connect(&socket, &whom)?;
@@ -115,6 +130,7 @@ impl Cmd {
             labels: self.labels.into_iter().collect::<BTreeMap<_, _>>(),
             no_env: self.no_env,
             expose: self.expose,
+            identity,
         };
         channel
             .send(&request, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), cwd.as_fd(), spec.as_fd()])?;
@@ -141,6 +157,16 @@ impl Cmd {
              enforcement if that was lifted"
         )
     }
+}
+
+fn identity(ci: Ci, config: &Config, audience: Option<&str>) -> Result<RunIdentity> {
+    let found = ci.find(config, audience).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    if let Some(hint) = found.hint {
+        eprintln!("enforcer: {hint}");
+    }
+    let token = found.token.map(JobToken);
+    let claims = if token.is_none() { found.claims.map(Box::new) } else { None };
+    Ok(RunIdentity { token, api: found.api, claims })
 }
 
 /// Destinations that are named at the end of a job.

@@ -124,7 +124,7 @@ impl From<miette::Report> for Stop {
 
 /// The folder that the configuration names. Only this one value is read, so
 /// that recordings can be looked at even if the rest does not load.
-fn configured(config: &Path) -> miette::Result<PathBuf> {
+pub(super) fn configured(config: &Path) -> miette::Result<PathBuf> {
     let text = match std::fs::read_to_string(config) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DEFAULT_DIR.into()),
@@ -139,7 +139,7 @@ fn configured(config: &Path) -> miette::Result<PathBuf> {
     Ok(dir.unwrap_or(DEFAULT_DIR).into())
 }
 
-fn unreadable(dir: &Path) -> impl FnOnce() -> String {
+pub(super) fn unreadable(dir: &Path) -> impl FnOnce() -> String {
     let dir = dir.display().to_string();
     move || format!("cannot read the recording in {dir}; is it the right folder, and are you root?")
 }
@@ -223,7 +223,7 @@ fn hash(text: &str) -> Result<String, String> {
 }
 
 /// A length of time before now, or a moment.
-fn since(text: &str) -> miette::Result<u64> {
+pub(super) fn since(text: &str) -> miette::Result<u64> {
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(0));
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::out::Form;
 use crate::admin::request::{AdminRequest, ask};
 use crate::app::config::Config;
+use crate::session::read::visible;
 
 /// Show scopes, pins, policy and health
 ///
@@ -64,6 +65,16 @@ fn text(status: &Value) -> String {
             lines.push(format!("policy {}", said(proxy, "policy")));
             lines.extend(proxy["policy_problem"].as_str().map(|problem| format!("policy {problem}")));
             lines.push(format!("record {}", said(proxy, "recording")));
+            let held = &proxy["approvals"];
+            lines.extend(
+                held["problem"].as_str().map(|problem| format!("held   nothing goes out: {problem}")),
+            );
+            let waiting = held["pending"].as_u64().filter(|count| *count > 0);
+            let verb = if waiting == Some(1) { "waits" } else { "wait" };
+            lines.extend(
+                waiting.map(|count| format!("held   {count} {verb} for people: enforcer approvals ls")),
+            );
+            lines.extend(each(held, "webhooks").map(webhook));
             lines.extend(each(proxy, "found").map(|count| {
                 let (requests, responses) = (&count["requests"], &count["responses"]);
                 let entity = said(count, "entity");
@@ -100,6 +111,9 @@ fn text(status: &Value) -> String {
     for container in each(status, "containers") {
         lines.push(format!("contnr {}  {}", said(container, "cgroup"), said(container, "state")));
     }
+    for known in each(proxy, "identities") {
+        lines.push(whose(known));
+    }
     for job in each(status, "jobs") {
         let served = match job["namespaces"].as_u64() {
             None | Some(0) => String::new(),
@@ -109,6 +123,37 @@ fn text(status: &Value) -> String {
         lines.push(format!("job    {name:<16} {cgroup}{served}{}", lifted(job)));
     }
     lines.join("\n") + "\n"
+}
+
+/// What became of the messages of a webhook.
+fn webhook(hook: &Value) -> String {
+    let name = visible(said(hook, "name"));
+    if let Some(problem) = hook["problem"].as_str() {
+        return format!("hook   {name:<16} NOTHING IS TOLD: {}", visible(problem));
+    }
+    let count = |key: &str| hook[key].as_u64().unwrap_or_default();
+    let mut line = format!("hook   {name:<16} {} sent", count("sent"));
+    for (key, words) in [
+        ("waiting", "on their way"),
+        ("failed", "FAILED"),
+        ("dropped", "DROPPED"),
+        ("outdated", "over before they were sent"),
+    ] {
+        if count(key) > 0 {
+            line += &format!(", {} {words}", count(key));
+        }
+    }
+    let last = hook["last_failure"].as_str().map(|why| format!(": {}", visible(why)));
+    line + &last.unwrap_or_default()
+}
+
+/// Who a workload is.
+fn whose(known: &Value) -> String {
+    let identity = &known["identity"];
+    let parts = ["repository", "ref", "run_id", "job_id", "actor"].map(|name| said(identity, name));
+    let parts: Vec<String> = parts.into_iter().filter(|it| !it.is_empty()).map(visible).collect();
+    let (name, assurance) = (visible(said(known, "name")), visible(said(identity, "assurance")));
+    format!("who    {name:<16} {assurance}: {}", parts.join(" "))
 }
 
 /// What others did to what is attached.
@@ -128,6 +173,28 @@ fn tampering(status: &Value, lines: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn who_jobs_are_is_shown_and_not_obeyed() {
+        let known = serde_json::json!([{"name": "ci", "identity": {
+            "assurance": "oidc", "repository": "a/b\u{1b}[2J", "ref": "refs/heads/main", "run_id": "42",
+        }}]);
+        let text = super::text(&serde_json::json!({"healthy": true, "proxy": {"identities": known}}));
+        assert!(text.contains("who    ci               oidc: a/b\\u{1b}[2J refs/heads/main 42\n"), "{text}");
+    }
+
+    #[test]
+    fn what_webhooks_were_told_is_counted_and_what_failed_is_said() {
+        let hooks = serde_json::json!([
+            {"name": "chat", "sent": 3, "failed": 1, "waiting": 2, "last_failure": "a.test answers\u{1b}"},
+            {"name": "siem", "sent": 0, "problem": "others can read it"},
+        ]);
+        let text =
+            super::text(&serde_json::json!({"proxy": {"approvals": {"pending": 0, "webhooks": hooks}}}));
+        let chat = "hook   chat             3 sent, 2 on their way, 1 FAILED: a.test answers\\u{1b}\n";
+        assert!(text.contains(chat), "{text}");
+        assert!(text.contains("hook   siem             NOTHING IS TOLD: others can read it\n"), "{text}");
+    }
+
     #[test]
     fn what_was_found_is_counted() {
         let found = serde_json::json!([{"entity": "GITHUB_TOKEN", "requests": 3, "responses": 1}]);

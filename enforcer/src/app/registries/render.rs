@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::app::yaml::{plain, quoted};
 use crate::policy::AddressRules;
 use crate::proxy::resolve::{self, Special};
 
@@ -120,14 +121,4 @@ fn special(host: &str, addresses_of: &dyn Fn(&str) -> Vec<IpAddr>, notes: &mut V
         }
     }
     named.into_iter().collect()
-}
-
-/// A JSON string is a YAML string.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A comment ends with its line, whatever a file is called.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,17 +1,14 @@
 //! `enforcer policy init`: policies to begin with.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::Subcommand;
-use miette::{IntoDiagnostic, WrapErr, bail, miette};
+use miette::IntoDiagnostic;
 
+use super::output::Output;
 use crate::app::registries::{Host, policy};
-use crate::cli::out;
 
 #[derive(Subcommand, Debug)]
 pub enum Verb {
@@ -70,44 +67,14 @@ impl Registries {
             resolve: &resolve,
         };
         let written = policy(&host).into_diagnostic()?;
-        let Some(path) = self.output else {
-            out::print(&written.policy)?;
-            return Ok(ExitCode::SUCCESS);
-        };
-        let Some(tests) = beside(&path) else {
-            bail!("a policy's file ends in .yaml, and not in .test.yaml: {}", path.display());
-        };
-        if let Some(there) = [&path, &tests].into_iter().find(|path| !self.force && path.exists()) {
-            bail!("{} is there: say --force to overwrite it", there.display());
-        }
-        put(&tests, &written.tests)?;
-        put(&path, &written.policy)?;
-        for note in &written.notes {
-            eprintln!("note: {note}");
-        }
-        let (path, tests) = (path.display(), tests.display());
-        out::print(&format!("{} rules in {path}, tests in {tests}\n", written.rules))?;
+        Output { path: self.output, force: self.force }.write(
+            &written.policy,
+            &written.tests,
+            &written.notes,
+            written.rules,
+        )?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// `x.yaml` -> `x.test.yaml`
-fn beside(path: &Path) -> Option<PathBuf> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(".yaml")?;
-    (!stem.is_empty() && !stem.ends_with(".test")).then(|| path.with_file_name(format!("{stem}.test.yaml")))
-}
-
-/// Under another name until it is whole: a running service reads the folder.
-fn put(path: &Path, text: &str) -> miette::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let begun = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&begun)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&begun, path)
-    };
-    write().into_diagnostic().wrap_err_with(|| miette!("writing {}", path.display()))
 }
 
 /// In a folder where nothing of a user's counts.

@@ -36,6 +36,12 @@ pub(super) fn whole(host: &Host) -> Found {
             Fix::shell("enforcer status; enforcer reload    # when you know by whom"),
         );
     }
+    if let Some(why) = status["proxy"]["policy_problem"].as_str() {
+        return Found::missing(
+            format!("policies are not as their files say: {why}"),
+            Fix::shell("enforcer policy check"),
+        );
+    }
     match pins.map_or(0, Vec::len) {
         0 => Found::missing("the service holds no pins", Fix::shell("systemctl restart enforcer")),
         // What it records decides no connection, but is how root is noticed.
