@@ -164,6 +164,32 @@ fn a_reload_says_what_is_wrong_and_a_silent_client_keeps_nobody_waiting() {
 }
 
 #[test]
+fn how_often_rules_had_a_say_is_counted_and_begins_anew_with_another_policy() {
+    let (upstream, service) = start();
+    let hits = || -> serde_json::Value {
+        serde_json::from_slice(&service.output(&["policy", "hits", "--json"]).unwrap().stdout).unwrap()
+    };
+    let of_rule = |hits: &serde_json::Value| hits["rules"][0]["hits"].as_u64().unwrap();
+    assert_eq!((of_rule(&hits()), hits()["undecided"].as_u64()), (0, Some(0)));
+    let url = format!("https://{NAME}:{}/", upstream.address.port());
+    let ask = |times: usize| {
+        let urls = vec![url.as_str(); times];
+        assert!(service.output(&[&["run", "curl", "-sS"], &urls[..]].concat()).unwrap().status.success());
+        of_rule(&hits())
+    };
+    let one = ask(1);
+    // Of the same connection: one more for each request.
+    assert!(one > 0 && ask(4) == 2 * one + 3, "{one}, {:?}", hits());
+    service.output(&["run", "curl", "-sS", "https://denied.test/"]).unwrap();
+    assert!(hits()["undecided"].as_u64().unwrap() > 0);
+    let other = POLICY.replace("rules:", "rules:\n  - {id: never, when: {host: never.test}, deny: no}");
+    std::fs::write(service.dir.path().join("policies/test.yaml"), other).unwrap();
+    assert!(service.output(&["reload"]).unwrap().status.success());
+    let said = said(&service.output(&["policy", "hits"]).unwrap());
+    assert!(said.contains("         0  test/never\n         0  test/all\n"), "{said}");
+}
+
+#[test]
 fn a_job_has_the_mask_and_the_limits_of_its_caller() {
     let (_upstream, service) = start();
     let out = Command::new("bash")
@@ -334,7 +360,7 @@ fn every_verb_that_answers_can_do_it_in_json() {
     let (_upstream, service) = start();
     let policies = service.dir.path().join("policies");
     let dir = policies.to_str().unwrap();
-    let verbs: [&[&str]; 8] = [
+    let verbs: [&[&str]; 9] = [
         &["status"],
         &["version"],
         &["reload"],
@@ -343,6 +369,7 @@ fn every_verb_that_answers_can_do_it_in_json() {
         &["policy", "check", "--dir", dir],
         &["policy", "explain", "--host", NAME, "--dir", dir],
         &["policy", "test", "--dir", dir],
+        &["policy", "hits"],
     ];
     for args in verbs {
         for form in [&["-o", "json"][..], &["--json"], &["--output=json"]] {

@@ -89,12 +89,16 @@ fn the_policy_of_the_documentation_loads_and_holds_its_tests() {
     let text = std::fs::read_to_string(Path::new(ROOT).join("docs/policy.md")).unwrap();
     let blocks: Vec<&str> =
         text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let [policy, tests] = blocks[..] else { panic!("{} blocks of YAML", blocks.len()) };
+    let [policies @ .., tests] = &blocks[..] else { panic!("no block of YAML") };
+    assert_eq!(policies.len(), 9, "{policies:?}");
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("web-team.yaml"), policy).unwrap();
+    for policy in policies {
+        let name = policy.lines().find_map(|line| line.strip_prefix("name: ")).unwrap();
+        std::fs::write(dir.path().join(format!("{name}.yaml")), policy).unwrap();
+    }
     std::fs::write(dir.path().join("web-team.test.yaml"), tests).unwrap();
     let program = enforcer_tests::service::program().unwrap();
     let out = Command::new(program).args(["policy", "test", "--dir"]).arg(dir.path()).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && said.contains("2 passed, 0 failed"), "{said}");
+    assert!(out.status.success() && said.contains("11 passed, 0 failed"), "{said}");
 }

@@ -60,11 +60,12 @@ async fn a_secret_a_letter_an_event_reaches_neither_client_nor_recording() {
         let values = values(&stream);
         assert_eq!(joined(&values, "/choices/0/delta/content"), MASKED);
         let arguments = joined(&values, "/choices/0/delta/tool_calls/0/function/arguments");
-        assert_eq!(arguments, r#"{"cmd":"echo [MASKED:DEPLOY_KEY]"}"#);
+        assert_eq!(arguments, r#"{"cmd":"sudo echo [MASKED:DEPLOY_KEY]"}"#);
         assert_eq!(values.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
         kit.recorded_text("\"event\":\"body-end\",\"statement\":1,\"direction\":\"response\"").await;
         let log = kit.recorded_text("tool-call").await;
         assert!(log.contains(r#""name":"sh""#), "{log}");
+        assert!(log.contains(r#""risks":[{"effect":"privilege","#), "{log}");
         assert_eq!(recorded_text(&kit, "/choices/0/delta/content"), MASKED);
     }
 }

@@ -59,6 +59,41 @@ async fn a_denied_path_is_not_forwarded_and_the_connection_lives() {
 }
 
 #[tokio::test]
+async fn an_expression_sees_query_and_headers_and_a_denial_names_the_owner() {
+    const POLICY: &str = r#"
+version: 1
+name: cel
+owner: web team
+rules:
+  - {id: drafts, when: {cel: '"draft" in http.query'}, deny: no drafts}
+  - id: json
+    when: {host: allowed.test, cel: 'http.method == "GET" && "json" in http.headers["x-kind"]'}
+    allow: true
+    addresses: [loopback]
+"#;
+    let kit = Kit::start(Options { policy: Some(POLICY), ..Options::default() }).await;
+    for h2 in [false, true] {
+        let mut client = kit.client("allowed.test", h2).await;
+        let cases = [
+            ("/?a=1", "json", 200),
+            ("/?%64raft=1", "json", 403),
+            ("/?a=1;draft", "json", 403),
+            ("/", "text", 403),
+        ];
+        for (path, kind, status) in cases {
+            let request = kit.request("allowed.test", path).header("X-Kind", kind);
+            let response = client.send(request.body(empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status().as_u16(), status, "{path} {kind}");
+            let told = text(response).await;
+            let drafts = told.contains("\"owner\":\"web team\"") && told.contains("no drafts");
+            assert_eq!(drafts, path.contains("raft"), "{told}");
+        }
+        let response = client.send(kit.request("allowed.test", "/").body(empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
 async fn another_host_than_the_connection_is_misdirected() {
     let kit = Kit::start(Options::default()).await;
     for h2 in [false, true] {

@@ -88,8 +88,8 @@ pub(super) async fn answer(mut request: Request<Incoming>, site: &Site) -> Respo
             response
         }
         "/nothing" => status(StatusCode::NO_CONTENT),
-        "/v1/chat/completions" => events(&openai(&content.token)),
-        "/v1/messages" => events(&anthropic(&content.token)),
+        "/v1/chat/completions" => events(&openai(&said(&content.token))),
+        "/v1/messages" => events(&anthropic(&said(&content.token))),
         "/ws" => websocket(&mut request, content),
         "/probe.Echo/Unary" | "/probe.Echo/Stream" => grpc(request, path.ends_with("Stream")).await,
         "/probe.Echo/Token" => {
@@ -105,15 +105,31 @@ pub(super) async fn answer(mut request: Request<Incoming>, site: &Site) -> Respo
 
 /// Server-sent events (HTML, section 9.2), each in a frame of its own.
 fn events(events: &[(Option<&str>, String)]) -> Response<Body> {
-    let frame = |(name, data): &(Option<&str>, String)| {
-        let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
-        Frame::data(Bytes::from(format!("{name}data: {data}\n\n")))
-    };
-    fed("text/event-stream", events.iter().map(frame).collect())
+    fed("text/event-stream", events.iter().map(|event| Frame::data(Bytes::from(written(event)))).collect())
+}
+
+fn written((name, data): &(Option<&str>, String)) -> String {
+    let name = name.map_or_else(String::new, |name| format!("event: {name}\n"));
+    format!("{name}data: {data}\n\n")
+}
+
+/// The stream of a chat completion that says this.
+pub fn completion(text: &str) -> String {
+    openai(&[text.to_owned()]).iter().map(written).collect()
+}
+
+/// The stream of a message that says this.
+pub fn message(text: &str) -> String {
+    anthropic(&[text.to_owned()]).iter().map(written).collect()
+}
+
+/// What is said of the token, in the pieces in which it comes.
+fn said(token: &str) -> [String; 3] {
+    ["the token is ".to_owned(), format!("{token} and"), " no more.".to_owned()]
 }
 
 /// A chat completion as the API streams it.
-fn openai(token: &str) -> Vec<(Option<&'static str>, String)> {
+fn openai(pieces: &[String]) -> Vec<(Option<&'static str>, String)> {
     let chunk = |delta: serde_json::Value, finish: Option<&str>| {
         let chunk = serde_json::json!({
             "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
@@ -121,23 +137,19 @@ fn openai(token: &str) -> Vec<(Option<&'static str>, String)> {
         });
         (None, chunk.to_string())
     };
-    vec![
-        chunk(serde_json::json!({ "role": "assistant", "content": "" }), None),
-        chunk(serde_json::json!({ "content": "the token is " }), None),
-        chunk(serde_json::json!({ "content": format!("{token} and") }), None),
-        chunk(serde_json::json!({ "content": " no more." }), None),
-        chunk(serde_json::json!({}), Some("stop")),
-        (None, "[DONE]".to_owned()),
-    ]
+    let mut all = vec![chunk(serde_json::json!({ "role": "assistant", "content": "" }), None)];
+    all.extend(pieces.iter().map(|text| chunk(serde_json::json!({ "content": text }), None)));
+    all.extend([chunk(serde_json::json!({}), Some("stop")), (None, "[DONE]".to_owned())]);
+    all
 }
 
 /// A message as the API streams it.
-fn anthropic(token: &str) -> Vec<(Option<&'static str>, String)> {
+fn anthropic(pieces: &[String]) -> Vec<(Option<&'static str>, String)> {
     let event = |name: &'static str, mut data: serde_json::Value| {
         data["type"] = name.into();
         (Some(name), data.to_string())
     };
-    let delta = |text: String| {
+    let delta = |text: &String| {
         let delta = serde_json::json!({ "type": "text_delta", "text": text });
         event("content_block_delta", serde_json::json!({ "index": 0, "delta": delta }))
     };
@@ -147,16 +159,17 @@ fn anthropic(token: &str) -> Vec<(Option<&'static str>, String)> {
     });
     let block = serde_json::json!({ "type": "text", "text": "" });
     let ended = serde_json::json!({ "stop_reason": "end_turn", "stop_sequence": null });
-    vec![
+    let mut all = vec![
         event("message_start", serde_json::json!({ "message": message })),
         event("content_block_start", serde_json::json!({ "index": 0, "content_block": block })),
-        delta("the token is ".to_owned()),
-        delta(format!("{token} and")),
-        delta(" no more.".to_owned()),
+    ];
+    all.extend(pieces.iter().map(delta));
+    all.extend([
         event("content_block_stop", serde_json::json!({ "index": 0 })),
         event("message_delta", serde_json::json!({ "delta": ended, "usage": { "output_tokens": 9 } })),
         event("message_stop", serde_json::json!({})),
-    ]
+    ]);
+    all
 }
 
 /// Says the token, then sends every message back.

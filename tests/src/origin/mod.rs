@@ -22,6 +22,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 
+pub use answer::{completion, message};
+
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What the answers are made of.

@@ -9,6 +9,7 @@ mod llm;
 mod matrix;
 mod packages;
 mod streams;
+mod suggest;
 mod transfer;
 mod trust;
 mod world;

@@ -50,11 +50,15 @@ pub struct Outcome {
 
 impl World {
     pub fn start() -> Self {
+        Self::start_with(POLICY)
+    }
+
+    pub fn start_with(policy: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let content = folder.path().join("content");
         let origin = Origin::start(NAME, Content::of(&content)).unwrap();
         make_content(&content, &format!("https://{NAME}:{}", origin.address.port())).unwrap();
-        let service = Service::start_for(NAME, origin.address, &origin.ca_pem, POLICY).unwrap();
+        let service = Service::start_for(NAME, origin.address, &origin.ca_pem, policy).unwrap();
         Self { origin, service, folder }
     }
 

@@ -1,18 +1,23 @@
 //! The whole path with a stock client: kernel, proxy, policy, masking, recording.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod approvals;
 mod audit;
+mod browser;
 mod deaths;
 mod debug;
 mod escapes;
 mod faults;
+mod identity;
 mod jobs;
+mod limits;
 mod namespaces;
 mod scopes;
 mod restarts;
 mod sockets;
 mod splits;
 mod tamper;
+mod web;
 mod world;
 
 use std::collections::BTreeSet;

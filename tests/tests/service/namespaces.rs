@@ -1,7 +1,6 @@
 //! Tagged processes in other network namespaces than the service's: the first connect is
 //! refused, from then on they are served, and when they are gone so are the listeners.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +48,23 @@ impl Elsewhere {
     }
 }
 
+/// Somebody tagged who stays in a namespace: where nobody is seen at two looks, the listeners
+/// are closed, also between two that are there for a moment each.
+struct Inhabitant(Child);
+
+impl Inhabitant {
+    fn of(world: &World, there: &Elsewhere) -> Self {
+        Self(world.tagged_in_command(there.netns(), "exec sleep 300").spawn().unwrap())
+    }
+}
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 fn namespaces(world: &World) -> u64 {
     let status = world.service.status().unwrap();
     let jobs = status["jobs"].as_array().unwrap();
@@ -66,6 +82,8 @@ fn the_first_connect_is_refused_and_those_after_it_are_served() {
     let job = Stays::start(&world);
     let there = Elsewhere::new();
     let first = world.tagged_in(there.netns(), &format!("{PROBE} until-served 192.0.2.7:4444"));
+    let stays = Inhabitant::of(&world, &there);
+    wait_for_namespaces(&world, 1);
     let told: Vec<&str> = first.split_whitespace().collect();
     // None if somebody looked in between: it is served at sight, too.
     let refused: u32 = told[1].strip_prefix("refused=").unwrap().parse().unwrap();
@@ -87,6 +105,7 @@ fn the_first_connect_is_refused_and_those_after_it_are_served() {
     assert!(!there.sniffer.packets().unwrap().is_empty());
     let list = world.service.output(&["sessions", "ls"]).unwrap();
     assert!(!String::from_utf8_lossy(&list.stdout).contains("unknown-workload"));
+    drop(stays);
     job.end(&world);
 }
 
@@ -181,10 +200,7 @@ fn namespaces_in_use_are_served_again_by_the_next_proxy_and_the_next_loader() {
     let mut world = World::new();
     let job = Stays::start(&world);
     let there = [Elsewhere::new(), Elsewhere::new()];
-    let stay: Vec<Child> = there
-        .iter()
-        .map(|it| world.tagged_in_command(it.netns(), "exec sleep 300").spawn().unwrap())
-        .collect();
+    let stay: Vec<Inhabitant> = there.iter().map(|it| Inhabitant::of(&world, it)).collect();
     for it in &there {
         until_said("hello", || world.tagged_in(it.netns(), GET));
     }
@@ -216,10 +232,7 @@ fn namespaces_in_use_are_served_again_by_the_next_proxy_and_the_next_loader() {
             it.nothing_left();
         }
     }
-    for mut child in stay {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    drop(stay);
     wait_for_namespaces(&world, 0);
     job.end(&world);
 }
@@ -291,11 +304,9 @@ fn workloads_with_the_same_source_are_told_apart() {
     let world = World::new();
     let jobs = [Stays::named(&world, "one"), Stays::named(&world, "other")];
     let there = [Elsewhere::new(), Elsewhere::new()];
-    let mut said = HashSet::new();
     for (name, it) in ["one", "other"].iter().zip(&there) {
         let get = "curl -sk -m 5 --local-port 41234 https://upstream.test/";
         until_said("hello", || world.in_netns(&world.cgroup_of(name), it.netns(), get));
-        said.insert(world.in_netns(&world.cgroup_of(name), it.netns(), get));
     }
     let list = world.service.output(&["sessions", "ls"]).unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -314,12 +325,11 @@ fn a_namespace_is_served_at_sight() {
     let world = World::new();
     let job = Stays::start(&world);
     let there = Elsewhere::new();
-    let mut stays = world.tagged_in_command(there.netns(), "exec sleep 300").spawn().unwrap();
+    let stays = Inhabitant::of(&world, &there);
     wait_for_namespaces(&world, 1);
     assert_eq!(world.tagged_in(there.netns(), GET), "hello");
     there.nothing_left();
-    stays.kill().unwrap();
-    stays.wait().unwrap();
+    drop(stays);
     wait_for_namespaces(&world, 0);
     job.end(&world);
 }
@@ -348,12 +358,14 @@ fn frames_of_tagged_processes_leave_by_no_interface() {
     assert!(refused(&said), "{said}");
     assert_eq!(world.leaked().len(), 0);
     let there = Elsewhere::new();
+    let stays = Inhabitant::of(&world, &there);
     assert!(world.tagged_in(there.netns(), &format!("{PROBE} until-served 192.0.2.7:1")).starts_with("ok"));
     let said = world.tagged_in(there.netns(), &frame);
     assert!(refused(&said), "{said}");
     there.nothing_left();
     assert_eq!(world.untagged(&frame), "ok sent");
     assert_eq!(world.leaked().len(), 1);
+    drop(stays);
     job.end(&world);
 }
 

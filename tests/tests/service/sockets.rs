@@ -2,7 +2,9 @@
 //! those that daemons make later where they make them.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use enforcer_tests::service::{NOBODY, Service, Upstream};
 
@@ -73,7 +75,32 @@ for path in sys.argv[1:]:
         pass
 ";
 
+/// Keeps the host's bpffs there, which a service in mounts of its own has to share with process
+/// 1: one that a service has mounted goes with the last that uses it.
+struct Bpffs(PathBuf);
+
+impl Bpffs {
+    fn keep() -> Self {
+        static KEPT: AtomicUsize = AtomicUsize::new(0);
+        let number = KEPT.fetch_add(1, Ordering::Relaxed);
+        let at = PathBuf::from(format!("/sys/fs/bpf/test-{}-{number}", std::process::id()));
+        if std::fs::create_dir(&at).is_err() {
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), flags, Some("mode=700")).unwrap();
+            std::fs::create_dir(&at).unwrap();
+        }
+        Self(at)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        std::fs::remove_dir(&self.0).unwrap();
+    }
+}
+
 struct Host {
+    _bpffs: Bpffs,
     place: tempfile::TempDir,
     before: Vec<String>,
     later: Vec<String>,
@@ -83,6 +110,7 @@ struct Host {
 impl Host {
     /// A service on a host with these sockets; `{}` is a folder of the test's own.
     fn start(before: &[&str], later: &[&str]) -> (Self, Service) {
+        let bpffs = Bpffs::keep();
         let place = tempfile::tempdir().unwrap();
         let at = place.path().display().to_string();
         for folder in ["", "mixed", "many"] {
@@ -99,7 +127,7 @@ impl Host {
         let names = [(NAME, upstream.address.ip())];
         let wrapper = ["python3", "-c", HOST, &at, &before.join(","), &later.join(",")];
         let service = Service::start_by(&wrapper, &names, &upstream.ca_pem, POLICY).unwrap();
-        (Self { place, before, later, _upstream: upstream }, service)
+        (Self { _bpffs: bpffs, place, before, later, _upstream: upstream }, service)
     }
 
     fn reached(command: &mut Command) -> String {

@@ -17,10 +17,9 @@ use crate::world::World;
 
 /// How many there are in a run of all tests; `cargo xtask soak` asks for a thousand.
 const FEW: usize = 30;
-/// What is not back by then does not come back.
+/// What is not back by then does not come back. How soon it is back is asked of a soak alone
+/// (`ENFORCER_SOAK_RECOVERY_MS`): a machine that does other things says nothing about that.
 const LOST: Duration = Duration::from_secs(30);
-/// What all tests allow on a machine that does other things beside them.
-const LENIENT_MS: u64 = 10_000;
 /// From one recovery to the next death, at most.
 const QUIET: Duration = Duration::from_millis(1000);
 /// From one death to the next that comes before the recovery, at most.
@@ -134,12 +133,12 @@ fn check(world: &World, what: &str) {
 
 #[test]
 fn whoever_is_killed_when_nothing_leaves_nobody_else_notices_and_it_comes_back_in_time() {
-    let wanted = |name: &str, default: u64| {
-        std::env::var(name)
-            .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
+    let wanted = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(value.parse::<u32>().unwrap_or_else(|_| panic!("{name}: {value}")))
     };
-    let kills = usize::try_from(wanted("ENFORCER_SOAK_KILLS", FEW as u64)).unwrap();
-    let limit = Duration::from_millis(wanted("ENFORCER_SOAK_RECOVERY_MS", LENIENT_MS));
+    let kills = wanted("ENFORCER_SOAK_KILLS").map_or(FEW, |kills| usize::try_from(kills).unwrap());
+    let limit = wanted("ENFORCER_SOAK_RECOVERY_MS");
     let mut chance = Chance::new();
     let mut report = Report::new(chance.seed);
     println!("soak: ENFORCER_SOAK_SEED={} chooses the same again", chance.seed);
@@ -179,5 +178,8 @@ fn whoever_is_killed_when_nothing_leaves_nobody_else_notices_and_it_comes_back_i
     world.service.release().unwrap();
     objects.wait_gone().unwrap();
     let slowest = percentiles(report.recoveries()).max;
-    assert!(slowest <= limit.as_secs_f64() * 1e3, "the slowest recovery took {slowest:.0} ms");
+    assert!(
+        limit.is_none_or(|limit| slowest <= f64::from(limit)),
+        "the slowest recovery took {slowest:.0} ms"
+    );
 }

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::kit::{Kit, Options, SECRET};
 
 /// Everything that comes back for these bytes, until nothing more comes.
-async fn raw(kit: &Kit, request: &str) -> String {
+pub async fn raw(kit: &Kit, request: &str) -> String {
     let mut stream = kit.tls("masked.test", &[b"http/1.1"]).await.unwrap();
     let request = request.replace("HOST", &format!("host: masked.test:{}", kit.upstream.port()));
     stream.write_all(request.as_bytes()).await.unwrap();

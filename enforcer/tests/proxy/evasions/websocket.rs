@@ -109,3 +109,17 @@ async fn a_secret_in_two_messages_goes_out_in_neither() {
     let recorded = kit.recorded_text(&format!("\"text\":\"{first}\"")).await;
     assert!(!recorded.contains(SECRET) && !recorded.contains(second), "{recorded}");
 }
+
+#[tokio::test]
+async fn what_waits_when_a_websocket_breaks_off_is_recorded() {
+    let kit = Kit::start(Options::default()).await;
+    let mut socket = echoing(&kit).await;
+    socket.send("before it".into()).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "before it");
+    socket.send(SECRET[..20].into()).await.unwrap();
+    // Without a close frame, once the message is there: the pong comes behind it.
+    socket.send(Message::Ping("".into())).await.unwrap();
+    while !socket.next().await.unwrap().unwrap().is_pong() {}
+    drop(socket);
+    kit.recorded_text(&format!("\"text\":\"{}\"", &SECRET[..20])).await;
+}

@@ -31,12 +31,40 @@ pub fn chat() -> Events {
     events.extend(letters(&text()).iter().map(|letter| chunk(json!({ "content": letter }), None)));
     let call = |inner: Value| chunk(json!({ "tool_calls": [inner] }), None);
     events.push(call(json!({ "index": 0, "id": "t1", "function": { "name": "sh", "arguments": "" } })));
-    let arguments = json!({ "cmd": format!("echo {SECRET}") }).to_string();
+    let arguments = json!({ "cmd": format!("sudo echo {SECRET}") }).to_string();
     let argument = |letter: &String| call(json!({ "index": 0, "function": { "arguments": letter } }));
     events.extend(letters(&arguments).iter().map(argument));
     events.push(chunk(json!({}), Some("tool_calls")));
     events.push((None, "[DONE]".to_owned()));
     events
+}
+
+/// A message that says something, and calls a tool.
+pub fn calls(command: &str) -> Events {
+    let delta =
+        |index: u32, delta: Value| json!({ "type": "content_block_delta", "index": index, "delta": delta });
+    let tool = json!({ "type": "tool_use", "id": "toolu_1", "name": "mybash", "input": {} });
+    let mut events = vec![
+        json!({ "type": "message_start", "message": { "id": "m1", "model": "claude-x", "content": [] } }),
+        json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        delta(0, json!({ "type": "text_delta", "text": "said before" })),
+        json!({ "type": "content_block_stop", "index": 0 }),
+        json!({ "type": "content_block_start", "index": 1, "content_block": tool }),
+    ];
+    let arguments = json!({ "command": command }).to_string();
+    let piece = |letter| delta(1, json!({ "type": "input_json_delta", "partial_json": letter }));
+    events.extend(letters(&arguments).into_iter().map(piece));
+    events.push(json!({ "type": "content_block_stop", "index": 1 }));
+    events.push(json!({ "type": "message_delta", "delta": { "stop_reason": "tool_use" } }));
+    events.push(json!({ "type": "message_stop" }));
+    named(events)
+}
+
+/// A chat in one piece that calls a tool.
+pub fn whole_calls(command: &str) -> String {
+    let function = json!({ "name": "mybash", "arguments": json!({ "command": command }).to_string() });
+    let message = json!({ "role": "assistant", "tool_calls": [{ "id": "call_1", "function": function }] });
+    json!({ "id": "c1", "model": "gpt-x", "choices": [{ "index": 0, "message": message }] }).to_string()
 }
 
 /// A message whose signed thinking holds the secret.

@@ -152,6 +152,8 @@ pub struct Kit {
     pub drain: Option<enforcer::drain::Drain>,
     /// Counters of what was found.
     pub found: Arc<enforcer::gate::Found>,
+    /// The workload.
+    pub subject: Arc<enforcer::gate::Subject>,
 }
 
 /// Starts another upstream than the usual one; it is given what it needs for TLS.
@@ -160,6 +162,8 @@ pub type Start = Box<dyn FnOnce(Option<Arc<rustls::ServerConfig>>) -> origin::Or
 #[derive(Default)]
 pub struct Options {
     pub policy: Option<&'static str>,
+    /// One that may change.
+    pub policies: Option<Arc<enforcer::policy::PolicyStore>>,
     pub upstream: Option<Start>,
     pub expired: bool,
     pub untrusted: bool,
@@ -172,6 +176,8 @@ pub struct Options {
     /// The client thinks that it speaks to a name server.
     pub dns: bool,
     pub limits: Limits,
+    /// Where people are asked.
+    pub approvals: Option<enforcer::approval::Desk>,
     /// What the upstream answers to everything, byte for byte, over HTTP/1.1.
     pub script: Option<&'static [u8]>,
 }
@@ -196,6 +202,7 @@ impl Kit {
         let original = if options.dns { SocketAddr::from(([192, 0, 2, 53], 53)) } else { origin.address };
         let serving = serve(Around {
             policy: options.policy.unwrap_or(POLICY),
+            policies: options.policies,
             secret: Some(SECRET),
             known: !options.unknown,
             limits: options.limits,
@@ -207,6 +214,7 @@ impl Kit {
                 signed: Arc::clone(&signed),
             }),
             upstream: Box::new(Trusting(public)),
+            approvals: options.approvals,
         })
         .await;
         Self {
@@ -220,6 +228,7 @@ impl Kit {
             resolved,
             drain: Some(serving.drain),
             found: serving.found,
+            subject: serving.subject,
         }
     }
 

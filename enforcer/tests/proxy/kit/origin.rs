@@ -146,6 +146,9 @@ pub fn gzip(text: &[u8]) -> Vec<u8> {
 
 async fn answer(mut request: Request<Incoming>, scene: Scene) -> Response<Out> {
     let query = request.uri().query().unwrap_or_default().to_owned();
+    if let Some(how) = query.strip_prefix("as=") {
+        return said_again(request, how, &scene).await;
+    }
     match request.uri().path() {
         "/echo" | "/echo/held" => {
             let body = request.into_body();
@@ -212,6 +215,27 @@ async fn answer(mut request: Request<Incoming>, scene: Scene) -> Response<Out> {
     }
 }
 
+/// What was sent, as an answer of this type.
+async fn said_again(request: Request<Incoming>, how: &str, scene: &Scene) -> Response<Out> {
+    let mut how = how.split('&');
+    let kind = how.next().unwrap_or_default();
+    let body = request.into_body();
+    let mut response = Response::new(body.map_err(std::io::Error::other).boxed_unsync());
+    if !kind.is_empty() {
+        response.headers_mut().insert("content-type", HeaderValue::from_str(kind).unwrap());
+    }
+    for also in how {
+        match also {
+            "gzip" => {
+                drop(response.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip")))
+            }
+            "wait" => scene.signal.notified().await,
+            other => panic!("{other}"),
+        }
+    }
+    response
+}
+
 /// The secret, cut at the byte that the query names.
 fn secret(query: &str) -> Response<Out> {
     let mut whole = format!("before {} after", super::SECRET).into_bytes();
@@ -248,6 +272,15 @@ fn model(mut request: Request<Incoming>, query: &str) -> Response<Out> {
         "/v1/responses" => {
             let lines = llm::responses().into_iter().map(|(_, data)| data);
             websocket(&mut request, Some(lines.collect()))
+        }
+        "/v1/messages" if query.starts_with("calls=") => {
+            stream(llm::calls(&query["calls=".len()..].replace('+', " ")), false)
+        }
+        "/v1/chat/completions" if query.starts_with("calls=") => {
+            let mut response = full(llm::whole_calls(&query["calls=".len()..].replace('+', " ")));
+            let kind = HeaderValue::from_static("application/json");
+            response.headers_mut().insert("content-type", kind);
+            response
         }
         "/v1/chat/completions" => stream(llm::chat(), query == "gzip"),
         "/v1/messages" if query.starts_with("whole") => {

@@ -93,7 +93,9 @@ impl Lane {
         let current = Current::default();
         let config = authority.server(&["any.test"], false, &[]);
         let serving = serve(Around {
+            approvals: None,
             policy: POLICY,
+            policies: None,
             secret: None,
             known: true,
             limits: Limits::default(),

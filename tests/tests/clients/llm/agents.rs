@@ -3,9 +3,9 @@
 use super::MASKED;
 use super::world::{Outcome, World, arrives, prompt, script, typed_token};
 
-struct Agent {
-    name: &'static str,
-    command: &'static str,
+pub struct Agent {
+    pub name: &'static str,
+    pub command: &'static str,
     /// Whether its provider takes WebSockets.
     websockets: bool,
     /// Questions to the model: one for each turn, and what the agent asks beside them.
@@ -16,7 +16,8 @@ const fn agent(name: &'static str, command: &'static str, websockets: bool, aske
     Agent { name, command, websockets, asked }
 }
 
-const AGENTS: &[Agent] = &[
+/// Agents of three providers.
+pub const AGENTS: &[Agent] = &[
     agent(
         "claude-code",
         "$AGENTS/.bin/claude -p --output-format stream-json --include-partial-messages --verbose \

@@ -2,11 +2,11 @@
 //! names, which stream secrets one character at a time in text, in arguments of tools and in
 //! the repeats at the end.
 
-mod agents;
+pub mod agents;
 mod first_token;
 mod raw;
 mod sdks;
-mod world;
+pub mod world;
 
 /// Secrets are masked in both directions, but the client's own key where its provider reads it.
 const MASKED: &str = r#"
