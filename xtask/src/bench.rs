@@ -23,7 +23,7 @@ pub struct Args {
     json: Option<PathBuf>,
     /// Run only the scenarios whose key contains this: h1, h2, connect-reuse,
     /// connect-fresh, download, download-text, rate, sse, idle; or `kernel`, `mask`,
-    /// `first-token`
+    /// `corpus`, `policy`, `first-token`
     #[arg(long)]
     only: Option<String>,
     /// How often everything is measured
@@ -52,30 +52,42 @@ const MASK: &str = "mask";
 /// And for its false positives.
 const CORPUS: &str = "corpus";
 const MASK_PROGRAM: &str = "enforcer-mask-bench";
+/// And for decisions.
+const POLICY: &str = "policy";
+const POLICY_PROGRAM: &str = "enforcer-policy-bench";
 
 /// Sets up, builds and measures.
 pub fn all(args: &Args) -> Result<()> {
     match args.only.as_deref() {
         Some(MASK) => mask(args),
         Some(CORPUS) => corpus(),
+        Some(POLICY) => policy(args),
         Some(_) => hosts(args),
-        None => hosts(args).and_then(|()| mask(args)).and_then(|()| corpus()),
+        None => hosts(args).and_then(|()| mask(args)).and_then(|()| corpus()).and_then(|()| policy(args)),
     }
 }
 
 /// The masking engine beside other ways to do the same, in one thread.
 fn mask(args: &Args) -> Result<()> {
-    let mut command = Command::new(mask_program()?);
+    let mut command = Command::new(program(MASK_PROGRAM)?);
     command.arg("suite").arg("--dir").arg(root().join("target/bench"));
     let repetitions = args.repetitions.unwrap_or(if args.quick { 3 } else { 10 });
     run(command.arg("--repetitions").arg(repetitions.to_string()))
 }
 
-fn mask_program() -> Result<PathBuf> {
+/// How long a decision takes among few rules and among many.
+fn policy(args: &Args) -> Result<()> {
+    let mut command = Command::new(program(POLICY_PROGRAM)?);
+    command.arg("--dir").arg(root().join("target/bench"));
+    let repetitions = args.repetitions.unwrap_or(if args.quick { 5 } else { 20 });
+    run(command.arg("--repetitions").arg(repetitions.to_string()))
+}
+
+fn program(name: &str) -> Result<PathBuf> {
     let mut build = Command::new("cargo");
     build.current_dir(root()).args(["build", "--quiet", "--release", "--locked"]);
-    run(build.args(["--package", "enforcer-bench", "--bin", MASK_PROGRAM]))?;
-    Ok(root().join("target/release").join(MASK_PROGRAM))
+    run(build.args(["--package", "enforcer-bench", "--bin", name]))?;
+    Ok(root().join("target/release").join(name))
 }
 
 /// What the masker finds in packages, lock files, images, logs.
@@ -86,7 +98,7 @@ fn corpus() -> Result<()> {
     let sources = home.context("neither CARGO_HOME nor HOME is set")?.join("registry/src");
     let mut registries = std::fs::read_dir(&sources).with_context(|| sources.display().to_string())?;
     let crates = registries.next().context("cargo has unpacked no crate")??.path();
-    let mut command = Command::new(mask_program()?);
+    let mut command = Command::new(program(MASK_PROGRAM)?);
     command.arg("corpus").arg("--packages").arg(packages).arg("--crates").arg(crates);
     run(command.arg("--dir").arg(root().join("target/bench")))
 }

@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("npm", "npm", "test client"),
     ("java", "default-jdk-headless", "runs a test client"),
     ("jlink", "default-jdk-headless", "makes a Java with a store of its own"),
+    ("chromium", "chromium", "looks at the web page (124 MB, 412 MB unpacked)"),
 ];
 
 /// Packages whose presence no program shows.
@@ -28,12 +29,17 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ca-certificates-java", "the store of roots that Debian's Java reads"),
 ];
 
-/// Installs everything that is not there yet, and says so.
-pub fn install() -> Result<()> {
+/// Installs the clients that Debian has, and what the others are made with.
+pub fn packages() -> Result<()> {
     let missing = PROGRAMS.iter().filter(|(program, ..)| !is_there(program));
     let wanted: Vec<_> =
         missing.map(|(_, package, why)| (*package, *why)).chain(PACKAGES.iter().copied()).collect();
-    setup::packages(&wanted)?;
+    setup::packages(&wanted)
+}
+
+/// Installs everything that is not there yet, and says so.
+pub fn install() -> Result<()> {
+    packages()?;
     let source = root().join("tests/clients");
     let target = root().join("target/clients");
     once("Python clients", &source.join("python/requirements.txt"), &target.join("python"), |venv| {
@@ -42,11 +48,22 @@ pub fn install() -> Result<()> {
             .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
             .arg(source.join("python/requirements.txt")))
     })?;
+    // By hashes: it runs what a workflow says, and is a program and not a library.
+    once("act", &source.join("act/requirements.txt"), &target.join("act"), |folder| {
+        run(Command::new(target.join("python/bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"])
+            .arg("--target")
+            .arg(folder)
+            .arg("--requirement")
+            .arg(source.join("act/requirements.txt")))
+    })?;
     node_modules("Node clients", "node")?;
     // The modules are found from where the program stands.
     for name in ["probe.mjs", "sdk.mjs"] {
         fs::copy(source.join("node").join(name), target.join("node").join(name))?;
     }
+    node_modules("browser's driver (60 MB)", "browser")?;
+    fs::copy(source.join("browser/page.mjs"), target.join("browser/page.mjs"))?;
     once("Go client", &source.join("go/main.go"), &target.join("go"), |folder| {
         run(Command::new("go")
             .env("GO111MODULE", "off")

@@ -32,6 +32,9 @@ const FILES: &[(&str, &str, u32)] = &[
     ("README.md", "usr/share/doc/enforcer/README.md", 0o644),
 ];
 
+/// Hooks of runners, which call the program: from and to are the same below these folders.
+const HOOKS: (&str, &str) = ("enforcer/dist/hooks", "usr/lib/enforcer/hooks");
+
 /// Builds everything and packs it; `release` is what is meant for hosts.
 pub fn all(release: bool) -> Result<PathBuf> {
     setup::all()?;
@@ -59,6 +62,7 @@ fn pack(program: &Path, object: &Path) -> Result<PathBuf> {
     for (from, to, mode) in FILES {
         put(&root().join(from), &stage.join(to), *mode)?;
     }
+    put_programs(&root().join(HOOKS.0), &stage.join(HOOKS.1))?;
     for entry in fs::read_dir(root().join("policies"))? {
         let path = entry?.path();
         let name = path.file_name().context("a policy without a name")?;
@@ -89,6 +93,20 @@ fn put(from: &Path, to: &Path, mode: u32) -> Result<()> {
     fs::create_dir_all(to.parent().context("no folder")?)?;
     fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
     Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
+}
+
+/// All that is in a folder, and in those below it.
+fn put_programs(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let to = to.join(path.file_name().context("a hook without a name")?);
+        if path.is_dir() {
+            put_programs(&path, &to)?;
+        } else {
+            put(&path, &to, 0o755)?;
+        }
+    }
+    Ok(())
 }
 
 fn write(to: &Path, bytes: &[u8]) -> Result<()> {

@@ -17,6 +17,8 @@ mod tidy;
 mod toolchain;
 mod vm;
 
+use std::num::NonZeroUsize;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -51,7 +53,7 @@ enum Task {
     /// Build the Debian package into target/dist
     Dist {
         /// With the program as tests build it
-        #[arg(long)]
+        #[arg(long, env = "ENFORCER_DIST_DEBUG")]
         debug: bool,
     },
     /// Measure the enforcer beside other proxies, in release (as root)
@@ -78,6 +80,12 @@ enum Task {
         #[arg(long, conflicts_with = "systemd")]
         no_lsm: bool,
     },
+    /// The kernel tests in 6.1, what is new in 6.12, and the escapes there, two guests at a time
+    Guests {
+        /// Of the kernel tests in 6.1 only one in so many, others with each commit
+        #[arg(long, default_value = "1", env = "ENFORCER_GUESTS_SHARE")]
+        share: NonZeroUsize,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -95,6 +103,7 @@ fn main() -> anyhow::Result<()> {
         Task::Dist { debug } => dist::all(!debug).map(drop),
         Task::Bench(args) => bench::all(&args),
         Task::Soak(args) => soak::all(&args),
+        Task::Guests { share } => vm::beside(share),
         Task::Vm { systemd: true, .. } => systemd::all(),
         Task::Escapes(args) => escapes::all(&args),
         Task::Vm { kernel, filter, suite, no_lsm, .. } => {

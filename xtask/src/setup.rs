@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::clients;
 use crate::containers;
@@ -74,9 +74,24 @@ pub fn with_clients() -> Result<()> {
 
 /// The same, and what the tests of agents and of containers need.
 pub fn for_tests() -> Result<()> {
-    with_clients()?;
-    clients::install_agents()?;
-    containers::install()
+    for_tests_beside(|| Ok(()))
+}
+
+/// The same. What is built, once there is a compiler, is built beside what is only fetched:
+/// one takes the cores, and the other the network.
+pub fn for_tests_beside<T: Send>(build: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    all()?;
+    clients::packages()?;
+    std::thread::scope(|scope| {
+        let fetched = scope.spawn(|| {
+            clients::install()?;
+            clients::install_agents()?;
+            containers::install()
+        });
+        let built = build();
+        fetched.join().map_err(|_| anyhow!("the set-up of the clients panicked"))??;
+        built
+    })
 }
 
 /// Installs those of the packages that are missing.
@@ -160,9 +175,11 @@ pub fn cargo_deny() -> Result<PathBuf> {
     let tools = root().join("target/tools");
     let program = tools.join("bin/cargo-deny");
     if !program.exists() {
-        println!("setup: building cargo-deny {CARGO_DENY} (some minutes)");
+        println!("setup: building cargo-deny {CARGO_DENY} (one or two minutes)");
+        // Not optimised: that takes longer than all that it will ever run.
         run(Command::new("cargo")
-            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--quiet", "--root"])
+            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--quiet", "--debug"])
+            .arg("--root")
             .arg(tools))?;
     }
     Ok(program)

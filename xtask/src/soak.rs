@@ -1,5 +1,5 @@
-//! What takes too long for every change: a thousand deaths, a hundred thousand
-//! connections, ten million secrets. The tests are those of `cargo xtask test`, only with more to do.
+//! What takes too long for every change: a thousand deaths, a thousand reloads, a hundred
+//! thousand connections, ten million secrets. The tests are those of `cargo xtask test`, only with more to do.
 //!
 //! Each part leaves `target/soak/PART.json`, with its date and what it measured.
 
@@ -24,6 +24,9 @@ pub struct Args {
     /// Deaths of the proxy, the signer and the loader
     #[arg(long, default_value_t = 1_000)]
     kills: u32,
+    /// Reloads of the policy, one in ten of them broken
+    #[arg(long, default_value_t = 1_000)]
+    reloads: u32,
     /// Connections of eight processes in three network namespaces
     #[arg(long, default_value_t = 100_000)]
     connects: u32,
@@ -51,6 +54,8 @@ pub struct Args {
 enum Part {
     /// kill -9 at random moments, under traffic from tagged and untagged processes
     Kills,
+    /// Reloads under load: every statement is judged by one generation, and none is lost
+    Reloads,
     /// Connections with the same source ports, each attributed to its workload
     Connects,
     /// Every way out at every level in every state on every kernel, into ESCAPES.md
@@ -60,11 +65,12 @@ enum Part {
 }
 
 impl Part {
-    const ALL: &[Self] = &[Self::Kills, Self::Connects, Self::Escapes, Self::Mask];
+    const ALL: &[Self] = &[Self::Kills, Self::Reloads, Self::Connects, Self::Escapes, Self::Mask];
 
     fn name(self) -> &'static str {
         match self {
             Self::Kills => "kills",
+            Self::Reloads => "reloads",
             Self::Connects => "connects",
             Self::Escapes => "escapes",
             Self::Mask => "mask",
@@ -77,6 +83,10 @@ impl Part {
             Self::Kills => (
                 "soak",
                 "kills::whoever_is_killed_when_nothing_leaves_nobody_else_notices_and_it_comes_back_in_time",
+            ),
+            Self::Reloads => (
+                "soak",
+                "reloads::every_statement_is_judged_by_one_generation_and_none_is_lost_or_gets_through",
             ),
             Self::Connects => ("kernel", "attribution::connections_with_the_same_source_are_told_apart"),
             Self::Escapes => return None,
@@ -96,6 +106,10 @@ impl Part {
                 all.extend(args.seed.map(|seed| ("ENFORCER_SOAK_SEED", seed.to_string())));
                 all
             }
+            Self::Reloads => vec![
+                ("ENFORCER_SOAK_RELOADS", args.reloads.to_string()),
+                ("ENFORCER_SOAK_JSON", report.display().to_string()),
+            ],
             Self::Connects => vec![("ENFORCER_TEST_CONNECTS", args.connects.to_string())],
             Self::Escapes => Vec::new(),
             Self::Mask => {
@@ -114,6 +128,7 @@ impl Part {
     fn how_much(self, args: &Args) -> Option<u32> {
         match self {
             Self::Kills => Some(args.kills),
+            Self::Reloads => Some(args.reloads),
             Self::Connects => Some(args.connects),
             Self::Escapes => None,
             Self::Mask => Some(args.cases),
@@ -132,7 +147,7 @@ pub fn all(args: &Args) -> Result<()> {
         Part::ALL.iter().copied().filter(|part| args.only.is_none_or(|only| only == *part)).collect();
     // In release, as hosts have it: how long a recovery takes is measured. The tests
     // start the program that is built beside them.
-    if wanted.iter().any(|part| matches!(part, Part::Kills | Part::Connects)) {
+    if wanted.iter().any(|part| matches!(part, Part::Kills | Part::Reloads | Part::Connects)) {
         let mut build = Command::new("cargo");
         build.current_dir(root()).args(["build", "--quiet", "--release", "--locked"]);
         run(build.args(["--package", "enforcer"]))?;
@@ -233,6 +248,7 @@ mod tests {
     fn a_seed_and_numbers_reach_the_tests() {
         let args = Args {
             kills: 7,
+            reloads: 8,
             connects: 9,
             cases: 11,
             batch: None,
@@ -246,6 +262,7 @@ mod tests {
         for (name, value) in [("ENFORCER_SOAK_KILLS", "7"), ("ENFORCER_SOAK_SEED", "3")] {
             assert!(kills.contains(&(name, value.to_owned())), "{kills:?}");
         }
+        assert!(of(Part::Reloads).contains(&("ENFORCER_SOAK_RELOADS", "8".to_owned())));
         assert!(of(Part::Mask).contains(&("ENFORCER_SOAK_CASES", "11".to_owned())));
         assert_eq!(of(Part::Connects), [("ENFORCER_TEST_CONNECTS", "9".to_owned())]);
         assert_eq!(Part::ALL.len(), <Part as clap::ValueEnum>::value_variants().len());
