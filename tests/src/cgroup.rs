@@ -48,40 +48,58 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // Own processes must not be killed with the rest: they go up.
-        let procs = self.path.join("cgroup.procs");
-        let own = std::process::id().to_string();
-        if fs::read_to_string(&procs).is_ok_and(|text| text.lines().any(|line| line == own))
+        let own = std::process::id();
+        if processes(&self.path).contains(&own)
             && let Some(parent) = self.path.parent()
-            && let Err(e) = fs::write(parent.join("cgroup.procs"), &own)
+            && let Err(e) = fs::write(parent.join("cgroup.procs"), own.to_string())
         {
             eprintln!("leaving {}: {e}", self.path.display());
         }
-        if let Ok(mut kill) = fs::OpenOptions::new().write(true).open(self.path.join("cgroup.kill"))
-            && let Err(e) = kill.write_all(b"1")
-        {
-            eprintln!("killing what is in {}: {e}", self.path.display());
-        }
-        // The killed processes need a moment until they are gone.
+        // The killed processes need a moment until they are gone, and one that was about to enter
+        // may have come after the others were killed.
         let mut done = Ok(());
         within(PATIENCE, || {
-            done = remove_tree(&self.path);
-            !matches!(&done, Err(e) if e.kind() == io::ErrorKind::ResourceBusy)
+            done = gone(kill(&self.path)).and_then(|()| remove_tree(&self.path));
+            done.is_ok()
         });
         if let Err(e) = done {
-            eprintln!("{} stays: {e}", self.path.display());
+            eprintln!("{} stays, with the processes {:?}: {e}", self.path.display(), processes(&self.path));
         }
     }
 }
 
+/// Kills what is in it and below; before Linux 5.14 a cgroup has no file for it.
+fn kill(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path.join("cgroup.kill"))?.write_all(b"1")
+}
+
+/// Those in this cgroup itself.
+fn processes(path: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// With what others made below, and did not remove.
 fn remove_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path())?;
         }
     }
-    fs::remove_dir(path)
+    gone(fs::remove_dir(path))
+}
+
+/// What somebody else removes at the same time is removed.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// Where cgroup2 is mounted.

@@ -1,12 +1,12 @@
 //! The whole service in a cgroup of its own, with an upstream of its own.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,7 +23,12 @@ pub const NOBODY: u32 = 65534;
 
 const HTTPS: u16 = 443;
 
+/// How many ports the services of tests have between them.
+const PORTS: u16 = 10_000;
+
 static TURN: Mutex<()> = Mutex::new(());
+/// How many services this process has started.
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A TLS server that answers every request with the same text.
 pub struct Upstream {
@@ -131,7 +136,9 @@ impl Service {
         crate::signals::as_in_the_foreground()?;
         let dir = tempfile::tempdir()?;
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
-        let group = format!("enf-service-{}", std::process::id());
+        // A name of its own: if the last one's cgroup stays, that is not this one's end too.
+        let nth = STARTED.fetch_add(1, Ordering::Relaxed);
+        let group = format!("enf-service-{}-{nth}", std::process::id());
         let cgroup = Cgroup::at_root(&group)?;
         std::fs::create_dir(dir.path().join("policies"))?;
         std::fs::write(dir.path().join("policies/test.yaml"), policy)?;
@@ -143,7 +150,7 @@ impl Service {
         }
         std::fs::write(dir.path().join("upstream.pem"), ca_pem)?;
         let path = dir.path().display();
-        let ports = free_ports()?;
+        let ports = free_ports(nth)?;
         let names: String = names.iter().map(|(name, ip)| format!("\"{name}\" = [\"{ip}\"]\n")).collect();
         let object = std::env::var("ENFORCER_BPF_OBJECT").context("run the tests by `cargo xtask test`")?;
         let config = format!(
@@ -359,10 +366,19 @@ fn given(command: &Command, store: &Store) -> Result<Command> {
     Ok(whole)
 }
 
-/// Two ports that nobody has, so that suites may run beside each other.
-fn free_ports() -> Result<[u16; 2]> {
-    let taken = [TcpListener::bind("[::]:0")?, TcpListener::bind("[::]:0")?];
-    Ok([taken[0].local_addr()?.port(), taken[1].local_addr()?.port()])
+/// Two ports that nobody has, so that suites may run beside each other, for the `nth` service of
+/// this process. They are none of those that the kernel gives to whoever connects
+/// (ip_local_port_range, ip(7)): a daemon that is started again finds its own free.
+fn free_ports(nth: u32) -> Result<[u16; 2]> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let end: u16 = range.split_whitespace().next().context("no range of ports")?.parse()?;
+    let first = end.checked_sub(PORTS).context("the kernel gives ports from the lowest on")?;
+    // Processes begin at ports far from each other, and their services beside each other.
+    let from = std::process::id().wrapping_mul(97).wrapping_add(nth * 2);
+    let mut free = (0..u32::from(PORTS))
+        .filter_map(|step| Some(first + u16::try_from(from.wrapping_add(step) % u32::from(PORTS)).ok()?))
+        .filter(|port| TcpListener::bind(("::", *port)).is_ok() && UdpSocket::bind(("::", *port)).is_ok());
+    Ok([free.next().context("no port is free")?, free.next().context("no port is free")?])
 }
 
 pub fn kill9(pid: i32) -> nix::Result<()> {

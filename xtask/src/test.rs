@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +30,9 @@ const FIRST: &[(&str, &[&str])] = &[
 /// its own. With more of them a busy machine keeps clients waiting longer than they wait.
 const LANES: usize = 2;
 
+/// How many tests of a suite are run again when they failed; more is no accident.
+const AGAIN: usize = 5;
+
 /// Sets up, builds and runs all tests, or those whose name contains `filter`.
 pub fn all(filter: Option<&str>) -> Result<()> {
     ensure!(is_root()?, "the tests attach programs to cgroups: run them as root");
@@ -41,14 +43,32 @@ pub fn all(filter: Option<&str>) -> Result<()> {
     })?;
     let environment = [("ENFORCER_BPF_OBJECT", object), ("ENFORCER_BPF_DEBUG_OBJECT", debug)];
     // A run takes long: it tells all that fails.
-    let mut tests = cargo();
-    tests.args(["test", "--workspace", "--exclude", SUITES, "--locked", "--no-fail-fast"]);
-    tests.args(filter).envs(environment.clone());
-    let failed_alone = run(&mut tests).err().map(|error| format!("{error:#}"));
-    let rows = rows(suites, filter.is_some());
-    let failed: Vec<String> = failed_alone.into_iter().chain(beside(&rows, filter, &environment)).collect();
+    let unit = Row { name: "all but the suites".to_owned(), binary: None, words: &[] };
+    let mut failed: Vec<Failed> = one(unit, filter.as_slice(), &environment).err().into_iter().collect();
+    failed.extend(beside(rows(suites, filter.is_some()), filter.as_slice(), &environment));
+    let failed: Vec<String> = failed.into_iter().filter_map(|failed| again(failed, &environment)).collect();
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// Runs what failed once more, with nothing beside it: a client that has its own idea of how long a
+/// second is fails on a machine that is busy with something else. What fails twice is named.
+fn again(failed: Failed, environment: &[(&str, PathBuf)]) -> Option<String> {
+    let Failed { row, tests, why } = failed;
+    if tests.is_empty() || tests.len() > AGAIN {
+        return Some(format!("{} ({why})", row.name));
+    }
+    println!("{} | once more, alone: {}", row.name, tests.join(", "));
+    let mut exact = vec!["--exact"];
+    exact.extend(tests.iter().map(String::as_str));
+    let row = Row { words: &[], ..row };
+    match one(row, &exact, environment) {
+        Ok(row) => {
+            println!("{} | FLAKY, held when run again: {}", row.name, tests.join(", "));
+            None
+        }
+        Err(Failed { row, tests, why }) => Some(format!("{} ({why}: {})", row.name, tests.join(", "))),
+    }
 }
 
 fn cargo() -> Command {
@@ -60,8 +80,17 @@ fn cargo() -> Command {
 /// A suite, and the words that say which of its tests are run.
 struct Row {
     name: String,
-    binary: PathBuf,
+    /// None for all tests of the workspace that are not in suites.
+    binary: Option<PathBuf>,
     words: &'static [&'static str],
+}
+
+/// A suite that failed.
+struct Failed {
+    row: Row,
+    /// The tests that did; none if it ended before it could say so.
+    tests: Vec<String>,
+    why: String,
 }
 
 /// The suites by name, with their binaries. They are those of the whole workspace: for a package
@@ -98,26 +127,25 @@ fn rows(mut suites: BTreeMap<String, PathBuf>, whole: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     if !whole {
         for (name, words) in FIRST {
-            let binary = suites[*name].clone();
+            let binary = Some(suites[*name].clone());
             rows.push(Row { name: (*name).to_owned(), binary, words });
         }
         suites.retain(|name, _| FIRST.iter().all(|(first, _)| first != name));
     }
-    rows.extend(suites.into_iter().map(|(name, binary)| Row { name, binary, words: &[] }));
+    rows.extend(suites.into_iter().map(|(name, binary)| Row { name, binary: Some(binary), words: &[] }));
     rows
 }
 
-/// Runs the suites, some at a time, and names those that failed. Each line begins with its suite.
-fn beside(rows: &[Row], filter: Option<&str>, environment: &[(&str, PathBuf)]) -> Vec<String> {
-    let next = AtomicUsize::new(0);
+/// Runs the suites, some at a time; those that failed.
+fn beside(rows: Vec<Row>, filter: &[&str], environment: &[(&str, PathBuf)]) -> Vec<Failed> {
+    let rows = Mutex::new(rows.into_iter());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
-                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = one(row, filter, environment) {
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                        failed.push(format!("{} ({error:#})", row.name));
+                while let Some(row) = held(&rows).next() {
+                    if let Err(one) = one(row, filter, environment) {
+                        held(&failed).push(one);
                     }
                 }
             });
@@ -126,32 +154,58 @@ fn beside(rows: &[Row], filter: Option<&str>, environment: &[(&str, PathBuf)]) -
     failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one suite to its end.
-fn one(row: &Row, filter: Option<&str>, environment: &[(&str, PathBuf)]) -> Result<()> {
-    let Row { name, binary, words } = row;
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one suite to its end. Each line begins with its name.
+fn one(row: Row, more: &[&str], environment: &[(&str, PathBuf)]) -> Result<Row, Failed> {
     let started = Instant::now();
-    let mut suite = Command::new("sh")
-        // In one stream, so that what a test says stands where it was said.
-        .args(["-c", r#"exec "$0" "$@" 2>&1"#])
-        .arg(binary)
-        .args(*words)
-        .args(filter)
-        .current_dir(root().join("tests"))
-        .envs(environment.iter().cloned())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", binary.display()))?;
-    let mut lines = BufReader::new(suite.stdout.take().context("no output")?);
-    let mut line = Vec::new();
+    let mut tests = Vec::new();
+    let ended = listen(command(&row, more).envs(environment.iter().cloned()), &row.name, &mut tests);
+    println!("{} | {} s", row.name, started.elapsed().as_secs());
+    match ended {
+        Ok(status) if status.success() => Ok(row),
+        Ok(status) => Err(Failed { row, tests, why: status.to_string() }),
+        Err(error) => Err(Failed { row, tests, why: format!("{error:#}") }),
+    }
+}
+
+fn command(row: &Row, more: &[&str]) -> Command {
+    let mut command = match &row.binary {
+        Some(binary) => {
+            let mut suite = Command::new("sh");
+            // In one stream, so that what a test says stands where it was said.
+            suite.args(["-c", r#"exec "$0" "$@" 2>&1"#]).arg(binary);
+            suite.current_dir(root().join("tests"));
+            suite
+        }
+        None => {
+            let mut all = cargo();
+            all.args(["test", "--workspace", "--exclude", SUITES, "--locked", "--no-fail-fast", "--"]);
+            all
+        }
+    };
+    command.args(row.words).args(more);
+    command
+}
+
+/// Runs it, says what it says under this name, and keeps the names of the tests that failed: they
+/// stand indented under the last `failures:` of a test binary.
+fn listen(command: &mut Command, name: &str, failed: &mut Vec<String>) -> Result<ExitStatus> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start it")?;
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?);
+    let (mut line, mut listed) = (Vec::new(), false);
     while lines.read_until(b'\n', &mut line)? > 0 {
-        print!("{name} | {}", String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line);
+        print!("{name} | {text}");
+        match text.trim_end().strip_prefix("    ") {
+            Some(test) if listed => failed.push(test.to_owned()),
+            _ => listed = text.trim_end() == "failures:",
+        }
         line.clear();
     }
-    let status = suite.wait()?;
-    println!("{name} | {} s", started.elapsed().as_secs());
-    ensure!(status.success(), "{status}");
-    Ok(())
+    Ok(child.wait()?)
 }
 
 /// Sets up, builds and runs the demonstration.
@@ -176,4 +230,50 @@ pub fn demo() -> Result<()> {
 pub fn is_root() -> Result<bool> {
     let out = Command::new("id").arg("-u").output()?;
     Ok(out.stdout.trim_ascii() == b"0")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A suite of this script, which finds in `$D` a folder of its own.
+    fn suite(dir: &tempfile::TempDir, script: &str) -> Row {
+        let path = dir.path().join("suite");
+        let text = format!("#!/bin/sh\nD={}\n{script}", dir.path().display());
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Row { name: "of a test".to_owned(), binary: Some(path), words: &["--skip", "slow"] }
+    }
+
+    const FAILS: &str = "printf 'test a ... ok\\ntest b::c ... FAILED\\n\\nfailures:\\n\\n---- b::c stdout ----\\n    \
+                         no name\\n\\n\\nfailures:\\n    b::c\\n\\ntest result: FAILED\\n'; exit 101\n";
+
+    #[test]
+    fn what_fails_once_is_run_again_alone_and_what_fails_twice_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let once = format!("echo \"$@\" >> $D/said; [ -e $D/ran ] && exit 0; touch $D/ran; {FAILS}");
+        let failed = one(suite(&dir, &once), &[], &[]).err().unwrap();
+        assert_eq!(failed.tests, ["b::c"]);
+        assert_eq!(again(failed, &[]), None);
+        let said = std::fs::read_to_string(dir.path().join("said")).unwrap();
+        assert_eq!(said, "--skip slow\n--exact b::c\n");
+        let failed = one(suite(&dir, FAILS), &[], &[]).err().unwrap();
+        let named = again(failed, &[]).unwrap();
+        assert!(named.contains("of a test") && named.contains("101") && named.contains("b::c"), "{named}");
+
+        // One that names no test, or many, is not run again.
+        let counts = |fails: &str| {
+            let failed = one(suite(&dir, &format!("echo >> $D/runs; {fails}")), &[], &[]).err().unwrap();
+            assert!(again(failed, &[]).is_some());
+            let runs = std::fs::read_to_string(dir.path().join("runs")).unwrap();
+            std::fs::remove_file(dir.path().join("runs")).unwrap();
+            runs.lines().count()
+        };
+        assert_eq!(counts("kill -9 $$"), 1);
+        let many = |tests: usize| format!("echo failures:; yes '    a' | head -{tests}; exit 101");
+        assert_eq!(counts(&many(AGAIN)), 2);
+        assert_eq!(counts(&many(AGAIN + 1)), 1);
+    }
 }

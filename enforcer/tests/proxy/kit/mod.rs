@@ -56,7 +56,7 @@ rules:
     allow: true
 "#;
 /// How long something may take that comes at once on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until this holds, or panics with what did not come.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
