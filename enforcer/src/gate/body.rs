@@ -83,6 +83,7 @@ impl BodyError {
             BodyError::InArchive => "secret-in-archive",
             BodyError::Archive(ArchiveError::Limit(_)) => "archive-over-limit",
             BodyError::Archive(ArchiveError::Unreadable(_)) => "archive-unreadable",
+            BodyError::Archive(ArchiveError::Ambiguous) => "multipart-ambiguous",
             BodyError::Recording(_) => "log-unavailable",
             BodyError::Limit(over) => over.reason().as_str(),
             BodyError::Inner(error) => error.reason(),

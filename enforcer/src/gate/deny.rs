@@ -248,6 +248,10 @@ fn of_archive(reason: &str) -> Option<&'static str> {
             "an archive or a compressed file cannot be read here, so secrets in it cannot be found: send it as \
              zip, tar, gzip or zstd, whole and not encrypted"
         }
+        "multipart-ambiguous" => {
+            "the parts of this multipart body could be told apart in more than one way, so that secrets in one could \
+             be missed: send one boundary in one Content-Type, written plainly, and lines that end in CRLF"
+        }
         "archive-over-limit" => {
             "an archive is too large to be looked into (8 MiB, packed and unpacked, 64 archives, four in one \
              another): send less at once, or ask for a rule that does not mask requests to this host"

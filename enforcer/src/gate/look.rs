@@ -117,10 +117,10 @@ impl Look {
 
     /// Looks into an archive on a thread for such work.
     fn check(&self, archive: Bytes) -> JoinHandle<Checked> {
-        let (codings, masker) = (self.sniffer.codings().to_vec(), self.masker.clone());
+        let (unpacker, masker) = (self.sniffer.unpacker(), self.masker.clone());
         tokio::task::spawn_blocking(move || {
             let (mut found, mut changed) = (Findings::default(), false);
-            let read = Sniffer::unpack(&codings, &archive, &mut |part| {
+            let read = unpacker.unpack(&archive, &mut |part| {
                 // What was found before decides already.
                 if !changed {
                     let (findings, masked) = mask(&masker, part);

@@ -98,6 +98,8 @@ struct Answer {
 
 const NONE: &[(&str, &str)] = &[];
 const FORM: &[(&str, &str)] = &[("content-type", "multipart/form-data; boundary=B")];
+const CODED_FORM: &[(&str, &str)] =
+    &[("content-type", "multipart/form-data; boundary=B"), ("content-encoding", "gzip")];
 const CODED: &[(&str, &str)] = &[("content-encoding", "gzip")];
 const TYPED: &[(&str, &str)] = &[("content-type", "application/octet-stream")];
 
@@ -117,6 +119,7 @@ fn packed(text: &[u8]) -> Vec<Packed> {
         ("zip in a form", FORM, form(&zip(text, 0))),
         ("tar.gz in a form", FORM, form(&gzip(&tar(text)))),
         ("zip in a content coding", CODED, gzip(&zip(text, 0))),
+        ("zip in a form in a content coding", CODED_FORM, gzip(&form(&zip(text, 0)))),
     ]
 }
 
@@ -132,7 +135,8 @@ async fn a_secret_in_an_archive_does_not_go_out_and_other_archives_do() {
                 let answer = post(&kit, &mut client, fields, &body, chunked).await;
                 assert_eq!(answer.status, StatusCode::OK, "{name}: {}", answer.why);
                 // What is coded is coded anew.
-                let same = answer.body.is_some_and(|echo| echo == body || fields == CODED);
+                let same =
+                    answer.body.is_some_and(|echo| echo == body || fields == CODED || fields == CODED_FORM);
                 assert!(same, "{name} is not what was sent");
             }
         }
@@ -192,6 +196,37 @@ async fn what_cannot_be_read_or_is_too_large_does_not_go_out() {
         }
     }
     kit.recorded_text(unreadable).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_reader_may_cut_elsewhere_does_not_go_out() {
+    let kit = Kit::start(Options::default()).await;
+    let secret = zip(&[&b"nothing in here".repeat(20)[..], SECRET.as_bytes()].concat(), 0);
+    let two = &[("content-type", "multipart/form-data; boundary=A; boundary=B")][..];
+    let none = &[("content-type", "multipart/form-data")][..];
+    let twice = &[("content-type", "text/plain"), ("content-type", "multipart/form-data; boundary=B")][..];
+    for (name, fields, body) in [
+        ("two boundaries", two, form(&secret)),
+        ("no boundary", none, form(&secret)),
+        ("two types", twice, form(&secret)),
+        ("two boundaries in a coding", &[two[0], CODED[0]][..], gzip(&form(&secret))),
+        ("a bare line", FORM, [b"--B\n\n", &secret[..], b"\n--B--\n"].concat()),
+        (
+            "a part of parts",
+            FORM,
+            [b"--B\r\nContent-Type: multipart/mixed; boundary=C\r\n\r\n--C\r\n\r\n", &secret[..]].concat(),
+        ),
+    ] {
+        for h2 in [false, true] {
+            let mut client = kit.client("masked.test", h2).await;
+            let answer = post(&kit, &mut client, fields, &body, false).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{name}");
+            assert!(answer.why.contains("multipart-ambiguous"), "{name}: {}", answer.why);
+            let mut client = kit.client("masked.test", h2).await;
+            let answer = post(&kit, &mut client, fields, &body, true).await;
+            assert!(answer.status == StatusCode::FORBIDDEN || answer.body.is_none(), "{name} went out");
+        }
+    }
 }
 
 /// What comes back of an upstream that answers with this body, which ends where it is whole.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use crate::mask::{Findings, MaskError, Masker, Place, Selection};
 use crate::protocol::http::canonical;
@@ -98,19 +98,15 @@ impl Search {
 
     fn archives(&self, body: &Unframed, fields: &HeaderMap) -> Option<Findings> {
         let mut found = Findings::default();
-        let codings = &body.codings;
-        if !codings.is_empty() && is_multipart(fields) {
-            // Where a part begins is known of plain bytes alone.
-            return None;
-        }
-        let mut sniffer = Sniffer::new(codings, fields);
+        let mut sniffer = Sniffer::new(&body.codings, fields);
+        let unpacker = sniffer.unpacker();
         sniffer.push(body.bytes.clone());
         sniffer.finish();
         while let Some(piece) = sniffer.next().ok()? {
             let Piece::Archive(archive) = piece else { continue };
             let _room = self.subject.held.room_now(ROOM_BYTES)?;
             let mut readable = true;
-            let unpacked = Sniffer::unpack(codings, &archive, &mut |part| {
+            let unpacked = unpacker.unpack(&archive, &mut |part| {
                 readable &= self.part(part, &mut found).is_ok();
             });
             unpacked.ok().filter(|()| readable)?;
@@ -127,12 +123,4 @@ impl Search {
         found.merge(stream.findings());
         Ok(())
     }
-}
-
-/// Whether any field says so: a server may go by either.
-fn is_multipart(fields: &HeaderMap) -> bool {
-    let kind = b"multipart/";
-    fields.get_all(header::CONTENT_TYPE).iter().any(|value| {
-        value.as_bytes().trim_ascii_start().get(..kind.len()).is_some_and(|it| it.eq_ignore_ascii_case(kind))
-    })
 }

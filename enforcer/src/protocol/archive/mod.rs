@@ -65,6 +65,9 @@ pub enum ArchiveError {
     /// It cannot be looked into to its end.
     #[error("the archive cannot be read: {0}")]
     Unreadable(&'static str),
+    /// Who reads a multipart body may find other parts in it than we do.
+    #[error("the parts of a multipart body can be told apart in more than one way")]
+    Ambiguous,
 }
 
 /// The bytes that a file of a kind begins with.

@@ -1,26 +1,22 @@
 //! Where in a body an archive can begin: at its first byte, and in a multipart body at the
-//! first byte of each part. Content types are not believed.
+//! first byte of each part. Content types of what is in it are not believed.
+
+mod parts;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
-use memchr::memmem;
+use http::HeaderMap;
 
 use super::super::archive::{self, ArchiveError, BEGIN_BYTES, Begin, PACKED_MAX_BYTES};
 use super::coding::{Coding, Decoder};
-
-/// Bytes of a part's head.
-const HEAD_MAX_BYTES: usize = 16 * 1024;
-/// Bytes of a boundary (RFC 2046 allows 70).
-const BOUNDARY_MAX_BYTES: usize = 256;
+use parts::{Boundary, Parts};
 
 /// Cuts a body into what can go on and what has to be looked into first.
 pub struct Sniffer {
     codings: Vec<Coding>,
-    /// What ends a part of a multipart body.
-    delimiter: Option<Vec<u8>>,
+    parts: Parts,
     state: State,
     waiting: BytesMut,
-    /// So much of `waiting` holds no delimiter.
+    /// So much of `waiting` holds no boundary.
     searched: usize,
     ended: bool,
 }
@@ -33,8 +29,10 @@ enum State {
     Begin(Option<Box<Decoder>>, Vec<u8>),
     /// Content that is no archive.
     Plain,
-    /// Content that is one.
+    /// Content that is one, or a body in a coding that has parts.
     Archive,
+    /// Content where others may see other parts.
+    Unclear,
 }
 
 /// What comes next of a body.
@@ -49,24 +47,23 @@ pub enum Piece {
 impl Sniffer {
     /// For a body with these codings and fields.
     pub fn new(codings: &[Coding], headers: &HeaderMap) -> Self {
-        let delimiter = if codings.is_empty() { boundary(headers) } else { None };
-        let mut sniffer = Self {
-            codings: codings.to_vec(),
-            state: State::Head,
-            delimiter,
-            waiting: BytesMut::new(),
-            searched: 0,
-            ended: false,
+        Self::with(codings, Parts::of(headers))
+    }
+
+    fn with(codings: &[Coding], parts: Parts) -> Self {
+        let state = match &parts {
+            Parts::None => Self::beginning(codings),
+            Parts::Unclear => State::Unclear,
+            Parts::By(_) if codings.is_empty() => State::Head,
+            // Where they begin is known of plain bytes alone.
+            Parts::By(_) => State::Archive,
         };
-        if sniffer.delimiter.is_none() {
-            sniffer.begin();
-        }
-        sniffer
+        Self { codings: codings.to_vec(), parts, state, waiting: BytesMut::new(), searched: 0, ended: false }
     }
 
     /// Whether everything that follows is plain, so that it need not be pushed.
     pub fn passes(&self) -> bool {
-        matches!(self.state, State::Plain) && self.delimiter.is_none() && self.waiting.is_empty()
+        matches!(self.state, State::Plain) && self.boundary().is_none() && self.waiting.is_empty()
     }
 
     /// Takes a chunk; [`Sniffer::next`] then gives what can be given.
@@ -98,24 +95,31 @@ impl Sniffer {
         loop {
             let known = match &self.state {
                 State::Head => {
-                    let Some(end) = self.head()? else { return Ok(None) };
+                    let Some(end) = parts::head(&self.waiting, self.ended)? else { return Ok(None) };
                     let head = self.take(end);
-                    self.begin();
+                    self.state = Self::beginning(&self.codings);
                     return Ok(Some(Piece::Plain(head)));
                 }
                 State::Begin(decoder, begin) => {
-                    let end = self.end();
+                    let end = self.end()?;
                     let (bytes, last) = match decoder {
                         Some(_) => (begin.as_slice(), self.ended),
                         None => {
-                            let end = end.unwrap_or(self.waiting.len());
-                            (&self.waiting[..end], self.ended || end < self.waiting.len())
+                            let content = &self.waiting[..end.map_or(self.waiting.len(), |end| end.content)];
+                            let last = self.ended || end.is_some();
+                            match self.boundary().map(|boundary| boundary.begins(content, last)) {
+                                Some(None) => return Ok(None),
+                                Some(Some(true)) => return Err(ArchiveError::Ambiguous),
+                                Some(Some(false)) | None => (content, last),
+                            }
                         }
                     };
                     archive::begin(bytes, last || bytes.len() >= BEGIN_BYTES)
                 }
-                State::Plain => return Ok(self.plain()),
+                State::Plain => return self.plain(),
                 State::Archive => return self.archive(),
+                State::Unclear if self.waiting.is_empty() => return Ok(None),
+                State::Unclear => return Err(ArchiveError::Ambiguous),
             };
             self.state = match known {
                 Begin::More => return Ok(None),
@@ -125,87 +129,89 @@ impl Sniffer {
         }
     }
 
-    /// Shows everything in an archive.
-    pub fn unpack(
-        codings: &[Coding],
-        archive: &Bytes,
-        see: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), ArchiveError> {
-        if codings.is_empty() {
-            return archive::unpack(archive, see);
-        }
-        archive::unpack(&archive::decoded(codings, archive)?, see)
+    /// What looks into archives of this body.
+    pub fn unpacker(&self) -> Unpacker {
+        Unpacker { codings: self.codings.clone(), parts: self.parts.clone() }
     }
 
-    /// The codings of the whole body.
-    pub fn codings(&self) -> &[Coding] {
-        &self.codings
+    fn beginning(codings: &[Coding]) -> State {
+        let decoder = Decoder::new(codings, archive::UNPACKED_MAX_BYTES as u64);
+        let decoder = decoder.ok().filter(|_| !codings.is_empty()).map(Box::new);
+        State::Begin(decoder, Vec::new())
     }
 
-    fn begin(&mut self) {
-        let decoder = Decoder::new(&self.codings, archive::UNPACKED_MAX_BYTES as u64);
-        let decoder = decoder.ok().filter(|_| !self.codings.is_empty()).map(Box::new);
-        self.state = State::Begin(decoder, Vec::new());
-        self.searched = 0;
-    }
-
-    /// Where the head of the part ends that comes next.
-    fn head(&self) -> Result<Option<usize>, ArchiveError> {
-        match memmem::find(&self.waiting, b"\r\n\r\n") {
-            Some(at) => Ok(Some(at + 4)),
-            None if self.ended => Ok((!self.waiting.is_empty()).then_some(self.waiting.len())),
-            None if self.waiting.len() > HEAD_MAX_BYTES => {
-                Err(ArchiveError::Limit("16 KiB before a part of a multipart body"))
-            }
-            None => Ok(None),
+    /// What stands between parts, where they can be seen.
+    fn boundary(&self) -> Option<&Boundary> {
+        match &self.parts {
+            Parts::By(boundary) if self.codings.is_empty() => Some(boundary),
+            _ => None,
         }
     }
 
     /// Where the content ends, if that is in what waits.
-    fn end(&self) -> Option<usize> {
-        let delimiter = self.delimiter.as_ref()?;
-        let from = self.searched.min(self.waiting.len());
-        memmem::find(&self.waiting[from..], delimiter).map(|at| from + at)
+    fn end(&self) -> Result<Option<parts::Found>, ArchiveError> {
+        let Some(boundary) = self.boundary() else { return Ok(None) };
+        boundary.find(&self.waiting, self.searched.min(self.waiting.len()), self.ended)
     }
 
-    fn plain(&mut self) -> Option<Piece> {
-        let delimiter = self.delimiter.as_ref().map_or(0, Vec::len);
-        let end = match self.end() {
-            Some(at) => {
+    fn plain(&mut self) -> Result<Option<Piece>, ArchiveError> {
+        let end = match self.end()? {
+            Some(found) => {
                 self.state = State::Head;
-                at + delimiter
+                found.end
             }
             None if self.ended => self.waiting.len(),
-            // A delimiter may have begun.
-            None => self.waiting.len() - self.begun(),
+            // A boundary may have begun.
+            None => self.waiting.len() - self.boundary().map_or(0, |boundary| boundary.begun(&self.waiting)),
         };
-        (end > 0).then(|| Piece::Plain(self.take(end)))
-    }
-
-    /// How many bytes at the end of what waits can be the beginning of a delimiter.
-    fn begun(&self) -> usize {
-        let Some(delimiter) = &self.delimiter else { return 0 };
-        let most = self.waiting.len().min(delimiter.len() - 1);
-        (1..=most).rev().find(|len| self.waiting.ends_with(&delimiter[..*len])).unwrap_or(0)
+        Ok((end > 0).then(|| Piece::Plain(self.take(end))))
     }
 
     fn archive(&mut self) -> Result<Option<Piece>, ArchiveError> {
-        let end = match self.end() {
-            Some(at) => Some(at),
+        let end = match self.end()? {
+            Some(found) => Some(found.content),
             None => self.ended.then_some(self.waiting.len()),
         };
         if end.unwrap_or(self.waiting.len()) > PACKED_MAX_BYTES {
             return Err(ArchiveError::Limit("8 MiB packed"));
         }
-        self.searched = self.waiting.len().saturating_sub(self.delimiter.as_ref().map_or(0, Vec::len));
+        self.searched = self.waiting.len().saturating_sub(self.boundary().map_or(0, Boundary::most));
         let Some(end) = end else { return Ok(None) };
         self.state = State::Plain;
-        Ok(Some(Piece::Archive(self.take(end))))
+        Ok((end > 0).then(|| Piece::Archive(self.take(end))))
     }
 
     fn take(&mut self, end: usize) -> Bytes {
         self.searched = 0;
         self.waiting.split_to(end).freeze()
+    }
+}
+
+/// Looks into the archives of a body.
+pub struct Unpacker {
+    codings: Vec<Coding>,
+    parts: Parts,
+}
+
+impl Unpacker {
+    /// Shows everything in an archive, or in the parts of a body in a coding.
+    pub fn unpack(&self, archive: &Bytes, see: &mut dyn FnMut(&[u8])) -> Result<(), ArchiveError> {
+        if self.codings.is_empty() {
+            return archive::unpack(archive, see);
+        }
+        let plain = archive::decoded(&self.codings, archive)?;
+        if self.parts == Parts::None {
+            return archive::unpack(&plain, see);
+        }
+        let mut parts = Sniffer::with(&[], self.parts.clone());
+        parts.push(Bytes::from(plain));
+        parts.finish();
+        while let Some(piece) = parts.next()? {
+            if let Piece::Archive(archive) = piece {
+                archive::unpack(&archive, see)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -216,21 +222,6 @@ fn decode_begin(decoder: &mut Decoder, begin: &mut Vec<u8>) {
     {
         begin.extend_from_slice(&piece[..piece.len().min(BEGIN_BYTES)]);
     }
-}
-
-/// What stands before each part of a multipart body but the first.
-fn boundary(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let (name, parameters) = kind.split_once(';')?;
-    if !name.trim().to_ascii_lowercase().starts_with("multipart/") {
-        return None;
-    }
-    let boundary = parameters.split(';').find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("boundary").then(|| value.trim().trim_matches('"'))
-    })?;
-    let known = !boundary.is_empty() && boundary.len() <= BOUNDARY_MAX_BYTES;
-    known.then(|| [b"\r\n--", boundary.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -248,7 +239,7 @@ mod tests {
 
     fn multipart() -> HeaderMap {
         let kind = "multipart/form-data; charset=x; boundary=\"B-1\"".parse().unwrap();
-        HeaderMap::from_iter([(header::CONTENT_TYPE, kind)])
+        HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)])
     }
 
     /// What is plain and what is an archive, for a body that comes in chunks of a size.
@@ -323,7 +314,70 @@ mod tests {
         assert!(matches!(run(&most), Err(ArchiveError::Limit(_))));
         let head = |len: usize| [&b"--B-1\r\nx: "[..], &vec![b'x'; len - 10]].concat();
         let form = |body: &[u8]| pieces(Sniffer::new(&[], &multipart()), body, 1 << 20);
-        assert!(form(&head(HEAD_MAX_BYTES)).is_ok());
-        assert!(matches!(form(&head(HEAD_MAX_BYTES + 1)), Err(ArchiveError::Limit(_))));
+        assert!(form(&head(parts::HEAD_MAX_BYTES)).is_ok());
+        assert!(matches!(form(&head(parts::HEAD_MAX_BYTES + 1)), Err(ArchiveError::Limit(_))));
+    }
+
+    #[test]
+    fn what_one_reader_cuts_elsewhere_is_no_multipart_body() {
+        let zip = b"PK\x03\x04 and more";
+        let head = b"--B-1\r\nx: y\r\n\r\n";
+        for (name, clear, body) in [
+            ("padded", true, [&head[..], b"a\r\n--B-1 \t\r\nx: y\r\n\r\nb\r\n--B-1--\r\n"].concat()),
+            ("no end", true, [&head[..], b"a"].concat()),
+            ("no line behind the end", true, [&head[..], b"a\r\n--B-1--"].concat()),
+            ("a bare line behind the end", true, [&head[..], b"a\r\n--B-1--\n"].concat()),
+            ("a boundary at the end", true, [&head[..], b"a\r\n--B-1"].concat()),
+            ("something like it", true, [&head[..], b"a\r\n--B-2\r\n--\n-\r\n--B-1--"].concat()),
+            ("a letter more", false, [&head[..], b"a\r\n--B-1x\r\n\r\n", zip].concat()),
+            ("a dash more", false, [&head[..], b"a\r\n--B-1-\r\n\r\n", zip].concat()),
+            ("much white space", false, [&head[..], b"a\r\n--B-1", &[b' '; 17], b"\r\n\r\n", zip].concat()),
+            ("a bare line before it", false, [&head[..], b"a\n--B-1\r\n\r\n", zip].concat()),
+            ("a bare line behind it", false, [&head[..], b"a\r\n--B-1\n\r\n", zip].concat()),
+            ("a bare line in a head", false, [&b"--B-1\r\nx: y\n\n"[..], zip, b"\r\n\r\n"].concat()),
+            ("at the beginning of a part", false, [&head[..], b"--B-1\r\n\r\n", zip].concat()),
+            ("no head", false, [&b"--B-1\r\n"[..], zip, b"\r\n\r\n"].concat()),
+            (
+                "parts in parts",
+                false,
+                [&b"--B-1\r\nContent-Type: Multipart/mixed; boundary=C\r\n\r\n--C\r\n\r\n"[..], zip].concat(),
+            ),
+        ] {
+            for size in [1, 2, 3, 5, 7, 11, 13, 17, 1000] {
+                let seen = pieces(Sniffer::new(&[], &multipart()), &body, size);
+                match clear {
+                    true => assert_eq!(seen, Ok((body.clone(), Vec::new())), "{name}, by {size}"),
+                    false => assert_eq!(seen, Err(ArchiveError::Ambiguous), "{name}, by {size}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_looked_into_below_a_coding_and_not_at_all_where_nobody_knows_the_boundary() {
+        let packed = gzip(b"packed");
+        let form = [b"--B-1\r\n\r\ntext\r\n--B-1\r\n\r\n", &packed[..], b"\r\n--B-1--\r\n"].concat();
+        let coded = gzip(&form);
+        for size in [1, 7, 1000] {
+            let mut sniffer = Sniffer::new(&[Coding::Gzip], &multipart());
+            let unpacker = sniffer.unpacker();
+            for chunk in coded.chunks(size) {
+                sniffer.push(Bytes::copy_from_slice(chunk));
+                assert_eq!(sniffer.next(), Ok(None));
+                assert!(sniffer.holds() && !sniffer.passes());
+            }
+            sniffer.finish();
+            let Ok(Some(Piece::Archive(archive))) = sniffer.next() else { panic!("not held") };
+            assert_eq!((&archive[..], sniffer.next()), (&coded[..], Ok(None)));
+            let mut seen = Vec::new();
+            unpacker.unpack(&archive, &mut |part| seen.push(part.to_vec())).unwrap();
+            assert!(seen.contains(&b"packed".to_vec()), "{seen:?}");
+            let cut = unpacker.unpack(&Bytes::from(gzip(&form[..form.len() - 30])), &mut |_| {});
+            assert!(cut.is_err());
+        }
+        let kind = "multipart/form-data".parse().unwrap();
+        let fields = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
+        assert_eq!(pieces(Sniffer::new(&[], &fields), b"", 1), Ok((Vec::new(), Vec::new())));
+        assert_eq!(pieces(Sniffer::new(&[], &fields), b"x", 1), Err(ArchiveError::Ambiguous));
     }
 }
