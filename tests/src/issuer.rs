@@ -151,6 +151,11 @@ struct State {
     given: usize,
     /// What its API says of the job with such a token, as GitLab's does.
     jobs: Vec<(String, Value)>,
+    /// What its API says of commits, by path and query, to whoever has this authorization.
+    commits: Vec<(String, Value)>,
+    authorization: Option<String>,
+    /// How often it was asked for commits.
+    asked_for_commits: usize,
 }
 
 /// A running issuer; it ends with the process.
@@ -231,6 +236,17 @@ impl Issuer {
         self.state().jobs.push((token.to_owned(), job));
     }
 
+    /// The API says this of the commit at this path, as GitHub's does, to whoever has this token.
+    pub fn has_commit(&self, token: &str, path: &str, commit: Value) {
+        self.state().authorization = Some(format!("Bearer {token}"));
+        self.state().commits.retain(|(other, _)| other != path);
+        self.state().commits.push((path.to_owned(), commit));
+    }
+
+    pub fn asked_for_commits(&self) -> usize {
+        self.state().asked_for_commits
+    }
+
     pub fn asked(&self) -> usize {
         self.state().asked
     }
@@ -252,6 +268,7 @@ async fn answer(request: Request<Incoming>, state: &Mutex<State>, url: &str) -> 
         "/authorize" | "/token" | "/device" => return log_in(request, state, url).await,
         "/job-token" => return token_of_job(&request, state),
         "/api/v4/job" => return job(&request, state),
+        path if path.starts_with("/repos/") => return commit(&request, state),
         _ => return said(404, Bytes::new(), None),
     };
     let (mood, signers, control) = {
@@ -314,6 +331,20 @@ async fn log_in(request: Request<Incoming>, state: &Mutex<State>, url: &str) -> 
         Some(tokens) => said(200, tokens.to_string().into(), None),
         None => said(400, Bytes::new(), None),
     }
+}
+
+fn commit<B>(request: &Request<B>, state: &Mutex<State>) -> Response<Body> {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.asked_for_commits += 1;
+    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if bearer.is_none() || bearer != state.authorization.as_deref() {
+        return said(401, Bytes::new(), None);
+    }
+    let known = state.commits.iter().find(|(path, _)| path == request.uri().path());
+    known.map_or_else(
+        || said(404, Bytes::new(), None),
+        |(_, commit)| said(200, commit.to_string().into(), None),
+    )
 }
 
 fn token_of_job<B>(request: &Request<B>, state: &Mutex<State>) -> Response<Body> {

@@ -284,6 +284,7 @@ impl Daemon {
             identity: self.config.identity.clone(),
             approvals: serde_json::to_value(&self.config.approvals)?,
             webhooks: super::webhooks::secrets(self.config.approvals.as_ref()),
+            forges: super::webhooks::tokens(self.config.approvals.as_ref()),
             host: read("/proc/sys/kernel/hostname"),
             site: super::webhooks::site(&self.config),
             page: self.config.web.as_ref().map(|web| web.listen),

@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 
 use crate::approval::Desk;
 use crate::approval::config::ApprovalsConfig;
+use crate::approval::forge::config::ForgeConfig;
+use crate::approval::forge::{Forge, Forges};
 use crate::approval::webhook::{Secrets, Sender, Webhooks};
 use crate::gate::{Gate, Operator, Subjects};
 use crate::mask::{Custom, ExactValue, SurrogateKey};
@@ -36,7 +38,8 @@ use crate::workload::Workload;
 use crate::workload::identity::Verifier;
 use crate::workload::identity::replay::Spent;
 use crate::workload::wire::{
-    ApprovalsRequest, FromProxy, InForce, Refused, SecretValue, Setup, ToProxy, WebhookSecrets, WorkloadSpec,
+    ApprovalsRequest, ForgeToken, FromProxy, InForce, Refused, SecretValue, Setup, ToProxy, WebhookSecrets,
+    WorkloadSpec,
 };
 
 /// Letters of an error that is too long to be told in full: each is at most 12 bytes in JSON.
@@ -236,20 +239,39 @@ fn recording(setup: &Setup) -> Result<Recording> {
 /// all else goes on.
 fn asked(setup: &mut Setup) -> Result<Option<(Desk, Verifier)>> {
     let config = serde_json::from_value::<Option<ApprovalsConfig>>(setup.approvals.clone())?;
-    let (Some(config), boot) = (config, &setup.boot_id) else { return Ok(None) };
+    let (Some(config), boot) = (config, setup.boot_id.clone()) else { return Ok(None) };
     let people = config.people().map_err(anyhow::Error::msg)?;
+    let forges = forges(&config, setup)?;
+    let webhooks = std::mem::take(&mut setup.webhooks);
     let client = || Client::new(setup.upstream_ca.as_deref(), setup.static_names.clone());
-    let secrets = std::mem::take(&mut setup.webhooks).into_iter().map(|secrets| secrets.map(webhook));
+    let secrets = webhooks.into_iter().map(|secrets| secrets.map(webhook));
     let sender = Sender { host: setup.host.clone(), page: setup.site.clone() };
     let hooks = config.webhook.iter().cloned().zip(secrets);
     let webhooks = Webhooks::new(hooks, sender, client()?, Handle::current());
-    let desk = Desk::telling(&config.dir, people, boot, webhooks).unwrap_or_else(|error| {
+    let desk = Desk::telling(&config.dir, people, &boot, webhooks).unwrap_or_else(|error| {
         tracing::error!("nothing that a rule holds goes out: {error}");
-        Desk::closed(&error.to_string(), boot)
+        Desk::closed(&error.to_string(), &boot)
     });
-    let client = client()?.with_plain_on_loopback(config.http_on_loopback);
-    let verifier = Verifier::new(&config.issuers(), Box::new(client)).map_err(anyhow::Error::msg)?;
+    let client = || Ok::<_, anyhow::Error>(client()?.with_plain_on_loopback(config.http_on_loopback));
+    let desk = if forges.is_empty() { desk } else { desk.asking(Forges::new(forges, client()?)) };
+    let verifier = Verifier::new(&config.issuers(), Box::new(client()?)).map_err(anyhow::Error::msg)?;
     Ok(Some((desk, verifier)))
+}
+
+/// Who is asked for the authors of commits. One that cannot be asked keeps its jobs from what needs
+/// people.
+fn forges(config: &ApprovalsConfig, setup: &mut Setup) -> Result<Vec<Forge>> {
+    let tokens = std::mem::take(&mut setup.forges).into_iter();
+    let forge = |(forge, token): (&ForgeConfig, Result<ForgeToken, String>)| {
+        let checked = forge.check(&setup.identity, config.http_on_loopback);
+        let (issuer, profile) = checked.map_err(anyhow::Error::msg)?;
+        let token = token.map(|known| Some(known.token).filter(|token| !token.expose().is_empty()));
+        if let Err(why) = &token {
+            tracing::error!("the forge of `{}` cannot be asked: {why}", forge.issuer);
+        }
+        Ok(Forge { issuer, profile, api: forge.api.clone(), token })
+    };
+    config.forge.iter().zip(tokens).map(forge).collect()
 }
 
 fn webhook(secrets: WebhookSecrets) -> Secrets {

@@ -1,4 +1,4 @@
-//! What of webhooks stands in files, which root alone may read: the proxy is given it.
+//! What of webhooks and forges stands in files, which root alone may read: the proxy is given it.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,9 +8,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::approval::config::ApprovalsConfig;
+use crate::approval::forge::config::{ForgeConfig, MAX_TOKEN};
 use crate::approval::webhook::config::{MAX_URL, SECRET, WebhookConfig, address};
 use crate::secret::SecretText;
-use crate::workload::wire::WebhookSecrets;
+use crate::workload::wire::{ForgeToken, WebhookSecrets};
 
 use super::config::Config;
 
@@ -21,6 +22,21 @@ const MAX_SECRET: usize = 2 * *SECRET.end();
 pub(super) fn secrets(approvals: Option<&ApprovalsConfig>) -> Vec<Result<WebhookSecrets, String>> {
     let webhooks = approvals.into_iter().flat_map(|approvals| &approvals.webhook);
     webhooks.map(|webhook| of(webhook).map_err(|error| format!("{error:#}"))).collect()
+}
+
+/// Of each forge, in their order. Where one is not known nobody is asked about its jobs.
+pub(super) fn tokens(approvals: Option<&ApprovalsConfig>) -> Vec<Result<ForgeToken, String>> {
+    let forges = approvals.into_iter().flat_map(|approvals| &approvals.forge);
+    forges.map(|forge| token(forge).map_err(|error| format!("{error:#}"))).collect()
+}
+
+fn token(forge: &ForgeConfig) -> Result<ForgeToken> {
+    let Some(path) = &forge.token_file else {
+        return Ok(ForgeToken { token: SecretText::new(String::new()) });
+    };
+    let token = private(path, MAX_TOKEN)?;
+    ensure!(!token.expose().is_empty(), "{} is empty", path.display());
+    Ok(ForgeToken { token })
 }
 
 fn of(webhook: &WebhookConfig) -> Result<WebhookSecrets> {
@@ -122,5 +138,21 @@ mod tests {
         let why = all[1].as_ref().unwrap_err();
         assert!(why.contains("not https") && !why.contains("hunter2"), "{why}");
         assert!(secrets(None).is_empty());
+    }
+
+    #[test]
+    fn a_token_of_a_forge_is_read_as_a_secret_or_the_reason_is_told() {
+        let (good, open, empty) = (file("hunter2\n", 0o600), file("hunter2", 0o644), file("\n", 0o600));
+        let forge = |more: &str| format!(r#"{{"issuer": "ci", "api": "https://h.test"{more}}}"#);
+        let of = |file: &tempfile::NamedTempFile| {
+            forge(&format!(r#", "token_file": "{}""#, file.path().display()))
+        };
+        let text = [forge(""), of(&good), of(&open), of(&empty)].join(", ");
+        let config: ApprovalsConfig = serde_json::from_str(&format!(r#"{{"forge": [{text}]}}"#)).unwrap();
+        let all = tokens(Some(&config));
+        let known = |at: usize| all[at].as_ref().unwrap().token.expose().as_str();
+        assert_eq!((known(0), known(1)), ("", "hunter2"));
+        assert!(all[2].as_ref().unwrap_err().contains("chmod 600"));
+        assert!(all[3].as_ref().unwrap_err().contains("is empty"));
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use super::forge::config::{ForgeConfig, MAX_FORGES};
 use super::people::{Account, People, PersonId};
 use super::webhook::config::{MAX_WEBHOOKS, WebhookConfig};
 use crate::policy::{Fact, Group};
@@ -29,6 +30,8 @@ pub struct ApprovalsConfig {
     pub person: Vec<Person>,
     /// Where it is told what waits, and how it ended.
     pub webhook: Vec<WebhookConfig>,
+    /// Who is asked for the authors of a job's commit, who do not decide about it.
+    pub forge: Vec<ForgeConfig>,
 }
 
 impl Default for ApprovalsConfig {
@@ -41,6 +44,7 @@ impl Default for ApprovalsConfig {
             issuer: Vec::new(),
             person: Vec::new(),
             webhook: Vec::new(),
+            forge: Vec::new(),
         }
     }
 }
@@ -86,6 +90,16 @@ impl ApprovalsConfig {
             webhook.check()?;
             if !names.insert(&webhook.name) {
                 return Err(format!("another webhook of [approvals] is called `{}` too", webhook.name));
+            }
+        }
+        if self.forge.len() > MAX_FORGES {
+            return Err(format!("there are more than {MAX_FORGES} forges in [approvals]"));
+        }
+        let mut issuers = BTreeSet::new();
+        for forge in &self.forge {
+            forge.check(jobs, self.http_on_loopback)?;
+            if !issuers.insert(&forge.issuer) {
+                return Err(format!("another forge of [approvals] is of the issuer `{}` too", forge.issuer));
             }
         }
         self.people().map(drop)
@@ -144,13 +158,13 @@ pub fn decider(identity: &Identity) -> (Account, Vec<Group>) {
 /// The login of who started a job, if a token says so that was verified.
 pub fn actor(identity: &Identity) -> Option<Account> {
     let claims = verified(identity)?;
-    Some(Account::forge(&forge(claims)?, claims.get(Field::Actor)?))
+    Some(Account::forge(&forge_of(claims)?, claims.get(Field::Actor)?))
 }
 
 /// Where a job's run can be looked at, if that is known of its provider.
 pub fn run_link(identity: &Identity) -> Option<String> {
     let claims = verified(identity)?;
-    let (forge, repository) = (forge(claims)?, claims.get(Field::Repository)?);
+    let (forge, repository) = (forge_of(claims)?, claims.get(Field::Repository)?);
     let run = claims.get(Field::RunId)?;
     match claims.provider {
         Profile::Github => Some(format!("https://{forge}/{repository}/actions/runs/{run}")),
@@ -168,12 +182,13 @@ pub fn stage_fact(identity: Option<&Identity>, field: Field) -> Fact<std::sync::
     }
 }
 
-fn verified(identity: &Identity) -> Option<&Claims> {
+/// What was verified of a job: not what it says of itself.
+pub(super) fn verified(identity: &Identity) -> Option<&Claims> {
     (identity.assurance() >= Assurance::Api).then(|| identity.claims())
 }
 
 /// The host of the forge whose logins a provider's actors have.
-fn forge(claims: &Claims) -> Option<String> {
+pub(super) fn forge_of(claims: &Claims) -> Option<String> {
     let issuer: Uri = claims.issuer.parse().ok()?;
     let host = issuer.host()?;
     if claims.provider != Profile::Github {
@@ -241,7 +256,7 @@ mod tests {
     #[test]
     fn actors_are_of_the_forge_that_says_so() {
         let host = |provider, issuer: &str| {
-            forge(&Claims { provider, issuer: issuer.to_owned(), ..Claims::default() })
+            forge_of(&Claims { provider, issuer: issuer.to_owned(), ..Claims::default() })
         };
         for (provider, issuer, want) in [
             (Profile::Github, "https://token.actions.githubusercontent.com", "github.com"),

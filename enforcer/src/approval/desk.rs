@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::bound::{Bound, Exact};
 use super::client::Class;
+use super::forge::{Forges, Unknown};
 use super::ids::{ApprovalId, JobKey, RuleKey, UnixMs, WaiterId};
 use super::people::{Account, People};
 use super::record::{Approval, Scope, Seen};
@@ -33,6 +34,7 @@ use super::{Answer, Decided, Says};
 use crate::mask::MaskedText;
 use crate::policy::{Fact, Group, JobFacts, Requirement};
 use crate::session::SessionId;
+use crate::workload::identity::Identity;
 use crate::workload::identity::replay::JobId;
 
 /// Calls that wait for the thread at the same time.
@@ -53,6 +55,8 @@ pub enum DeskError {
     Ended,
     #[error(transparent)]
     Store(#[from] ApprovalError),
+    #[error(transparent)]
+    Author(#[from] Unknown),
 }
 
 /// A statement that policy holds, and all that is to be known of it.
@@ -67,6 +71,8 @@ pub struct Asked {
     pub environment: Fact<Arc<str>>,
     pub reference: Fact<Arc<str>>,
     pub actor: Option<Account>,
+    /// Who wrote the job's commit, if a forge was asked.
+    pub authors: Vec<Account>,
     pub held: Held,
 }
 
@@ -122,6 +128,7 @@ pub struct Desk {
     told: Arc<Mutex<Told>>,
     boot: Arc<str>,
     webhooks: Arc<Webhooks>,
+    forges: Option<Arc<Forges>>,
 }
 
 /// What the thread has.
@@ -172,13 +179,31 @@ impl Desk {
             // Every call will say that the desk has ended.
             tracing::error!(%error, "the approvals have no thread");
         }
-        Ok(Self { calls: Ok(calls), told, boot: boot.into(), pending, webhooks })
+        Ok(Self { calls: Ok(calls), told, boot: boot.into(), pending, webhooks, forges: None })
     }
 
     /// One that lets nothing go, and says why.
     pub fn closed(why: &str, boot: &str) -> Self {
         let (told, pending, webhooks) = Default::default();
-        Self { calls: Err(why.into()), told, boot: boot.into(), pending, webhooks }
+        Self { calls: Err(why.into()), told, boot: boot.into(), pending, webhooks, forges: None }
+    }
+
+    /// Forges are asked who wrote a job's commit.
+    #[must_use]
+    pub fn asking(self, forges: Forges) -> Self {
+        Self { forges: Some(Arc::new(forges)), ..self }
+    }
+
+    /// Who wrote a job's commit, for a requirement that they have no say in.
+    pub async fn authors(
+        &self,
+        requirement: &Requirement,
+        identity: Option<&Identity>,
+    ) -> Result<Vec<Account>, DeskError> {
+        match &self.forges {
+            Some(forges) if requirement.excludes_self() => Ok(forges.authors(identity).await?),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// How many questions are open, or why there are none.
@@ -388,7 +413,7 @@ impl Owner {
             requirement: &asked.requirement,
             facts: JobFacts { environment: text(&asked.environment), reference: text(&asked.reference) },
             actor: asked.actor.as_ref(),
-            authors: &[],
+            authors: &asked.authors,
             held: &asked.held,
         };
         let submitted = self.store.submit(&submission, &self.people, now())?;

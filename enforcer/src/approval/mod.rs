@@ -43,6 +43,7 @@ mod client;
 pub mod config;
 mod decide;
 mod desk;
+pub mod forge;
 mod ids;
 mod journal;
 pub mod limits;

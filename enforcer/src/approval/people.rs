@@ -29,6 +29,13 @@ impl Account {
     pub fn subject(issuer: &str, subject: &str) -> Self {
         Account::Subject { issuer: issuer.into(), subject: subject.into() }
     }
+
+    /// The login, or the subject, without where it is one.
+    pub fn name(&self) -> &str {
+        match self {
+            Account::Forge { login: name, .. } | Account::Subject { subject: name, .. } => name,
+        }
+    }
 }
 
 impl fmt::Display for Account {

@@ -12,6 +12,8 @@ pub struct Held {
     /// A link to the run.
     pub run: Option<MaskedText>,
     pub actor: Option<MaskedText>,
+    /// Who wrote the commit.
+    pub author: Option<MaskedText>,
     pub host: MaskedText,
     pub statement: MaskedText,
     /// What the statement does, decoded.
@@ -26,6 +28,8 @@ pub struct View {
     pub repository: Option<Shown>,
     pub run: Option<Shown>,
     pub actor: Option<Shown>,
+    #[serde(default)]
+    pub author: Option<Shown>,
     pub host: Shown,
     pub statement: Shown,
     pub effect: Option<Shown>,
@@ -39,6 +43,7 @@ impl View {
             repository: line(&held.repository),
             run: line(&held.run),
             actor: line(&held.actor),
+            author: line(&held.author),
             host: Shown::host(&held.host),
             statement: Shown::text(&held.statement),
             effect: line(&held.effect),
@@ -58,6 +63,7 @@ mod tests {
             repository: Some(text.clone()),
             run: Some(text.clone()),
             actor: Some(text.clone()),
+            author: Some(text.clone()),
             host: text.clone(),
             statement: text.clone(),
             effect: Some(text.clone()),

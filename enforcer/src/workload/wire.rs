@@ -238,6 +238,8 @@ pub struct Setup {
     pub approvals: serde_json::Value,
     /// Of its webhooks, in their order, what stands in files, or why that is not known.
     pub webhooks: Vec<Result<WebhookSecrets, String>>,
+    /// Of its forges, in their order, the tokens that they are asked with, or why those are not known.
+    pub forges: Vec<Result<ForgeToken, String>>,
     /// What this host is called, and the web page if there is one, for whoever is told by them.
     pub host: String,
     pub site: Option<String>,
@@ -263,6 +265,14 @@ pub struct WebhookSecrets {
     /// Empty: it is not signed.
     #[serde(with = "crate::secret::exposed")]
     pub secret: SecretText,
+}
+
+/// With what a forge is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgeToken {
+    /// Empty: what everybody may ask.
+    #[serde(with = "crate::secret::exposed")]
+    pub token: SecretText,
 }
 
 /// A workload, before its first process runs.

@@ -68,6 +68,7 @@ pub struct Whole {
     pub message: String,
     pub repository: String,
     pub actor: String,
+    pub author: String,
     pub run: String,
     /// Whether `run` is an address that a browser may be sent to.
     pub linked: bool,
@@ -112,6 +113,7 @@ impl Whole {
             message: text(&view["message"]),
             repository: text(&view["repository"]),
             actor: text(&view["actor"]),
+            author: text(&view["author"]),
             linked: is_link(&run),
             run,
             host: text(&view["host"]),

@@ -65,6 +65,7 @@ fn asked(job: &str) -> Asked {
         environment: Fact::Absent,
         reference: Fact::Absent,
         actor: Some(super::super::tests::ACTOR.clone()),
+        authors: Vec::new(),
         held: HELD.clone(),
     }
 }

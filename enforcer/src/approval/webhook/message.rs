@@ -55,6 +55,7 @@ pub struct Who<'a> {
     pub repository: Option<&'a str>,
     pub run: Option<&'a str>,
     pub actor: Option<&'a str>,
+    pub author: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,7 +90,12 @@ impl<'a> Message<'a> {
                 Applies::Waiting => "waiting",
                 Applies::Retry => "retry",
             },
-            who: Who { repository: text(&view.repository), run: text(&view.run), actor: text(&view.actor) },
+            who: Who {
+                repository: text(&view.repository),
+                run: text(&view.run),
+                actor: text(&view.actor),
+                author: text(&view.author),
+            },
             what: What {
                 host: view.host.as_str(),
                 statement: view.statement.as_str(),

@@ -43,7 +43,7 @@ pub fn whole(one: &Value) -> String {
     line("approval", format!("{} ({})", text(&one["id"]), text(&one["state"])));
     line("rule", text(&one["rule"]));
     line("says", text(&view["message"]));
-    for name in ["repository", "run", "actor", "host", "effect"] {
+    for name in ["repository", "run", "actor", "author", "host", "effect"] {
         line(name, text(&view[name]));
     }
     line("since", moment(&one["opened"]));

@@ -154,7 +154,10 @@ impl<F: Forward> Steps<'_, F> {
             effect: self.effect(whole),
             message: allowed.decision.message.as_deref().map(|message| conn.text(message)),
         };
-        self::asked(desk, conn, told).ok_or_else(|| Stop::log_unavailable("no session"))
+        match self::asked(desk, conn, told).await {
+            Ok(asked) => asked.ok_or_else(|| Stop::log_unavailable("no session")),
+            Err(error) => Err(self.broken(allowed, &error).await),
+        }
     }
 
     /// The API of a model whose client may be told that it waits.
@@ -467,41 +470,46 @@ impl Drop for Waits {
 }
 
 /// A question with all that is known of whose it is.
-pub(in super::super) fn asked(desk: &Desk, conn: &Conn, told: Told) -> Option<Asked> {
-    let whose = conn.subject.whose.now();
+pub(in super::super) async fn asked(
+    desk: &Desk,
+    conn: &Conn,
+    told: Told,
+) -> Result<Option<Asked>, DeskError> {
+    let (workload, whose) = (&conn.subject.workload, conn.subject.whose.now());
     let identity = whose.as_ref().map(|bound| &*bound.identity);
+    let authors = desk.authors(&told.requirement, identity).await?;
+    let Some(session) = conn.session() else { return Ok(None) };
     // Nobody is to take what a job says of itself for what somebody has verified.
     let verified = identity.is_some_and(|identity| identity.assurance() > Assurance::Attested);
     let claim = |field| {
         let said = identity?.claims().get(field)?;
         Some(if verified { conn.text(said) } else { conn.text(&format!("{said} (the job's own words)")) })
     };
-    Some(Asked {
-        job: job(desk, conn),
+    // As the actor: the login without the forge.
+    let author =
+        authors.iter().map(|author| conn.text(author.name()).to_string()).collect::<Vec<_>>().join(", ");
+    Ok(Some(Asked {
+        job: desk.job(workload.tag, workload.cgroup, whose.as_ref().map(|bound| bound.job)),
         rule: told.rule,
-        session: conn.session()?,
+        session,
         bound: told.bound,
         class: told.class,
         requirement: told.requirement,
         environment: stage_fact(identity, Field::Environment),
         reference: stage_fact(identity, Field::Ref),
         actor: identity.and_then(actor),
+        authors,
         held: crate::approval::Held {
             repository: claim(Field::Repository),
             run: identity.and_then(run_link).map(|link| conn.text(&link)),
             actor: claim(Field::Actor),
+            author: (!author.is_empty()).then(|| conn.text(&author)),
             host: told.host,
             statement: told.statement,
             effect: told.effect,
             message: told.message,
         },
-    })
-}
-
-/// The job that a workload is now.
-fn job(desk: &Desk, conn: &Conn) -> JobKey {
-    let workload = &conn.subject.workload;
-    desk.job(workload.tag, workload.cgroup, conn.subject.whose.now().map(|bound| bound.job))
+    }))
 }
 
 /// All jobs that end with a workload: the one that it is known to be, and the one that it was

@@ -34,8 +34,9 @@ impl Tools {
         let conn = &self.conn;
         let bound = self.bound(judged);
         let rule = RuleKey::new(decision.rule.as_ref().map_or("", |rule| rule.as_str()));
-        let Some(question) = self.question(desk, requirement, decision, judged, bound) else {
-            return Err(Stop::log_unavailable("no session"));
+        let question = match self.question(desk, requirement, decision, judged, bound).await {
+            Ok(question) => question.ok_or_else(|| Stop::log_unavailable("no session"))?,
+            Err(error) => return Err(self.broken(decision, &error).await),
         };
         conn.holds(desk);
         let Reception { submitted, approval, ready } = match desk.submit(question).await {
@@ -103,14 +104,14 @@ impl Tools {
     }
 
     /// What people are asked.
-    fn question(
+    async fn question(
         &self,
         desk: &Desk,
         requirement: &Arc<Requirement>,
         decision: &Decision,
         judged: &Judged<'_>,
         bound: Bound,
-    ) -> Option<Asked> {
+    ) -> Result<Option<Asked>, DeskError> {
         let conn = &self.conn;
         let told = Told {
             rule: RuleKey::new(decision.rule.as_ref().map_or("", |rule| rule.as_str())),
@@ -122,7 +123,7 @@ impl Tools {
             effect: effect(judged).map(|text| conn.text(&text)),
             message: decision.message.as_deref().map(|message| conn.text(message)),
         };
-        asked(desk, conn, told)
+        asked(desk, conn, told).await
     }
 
     /// Until there is an answer, or nobody waits for one any more.

@@ -1,6 +1,7 @@
 //! Requests that people have to agree to: a stock client, a job with a token, deciders with
 //! tokens of their own, and an upstream that remembers what came.
 
+mod authors;
 mod clients;
 mod login;
 mod quorum;

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::NAME;
 
 pub const ISSUER: &str = "issuer.test";
+/// The commit of its jobs.
+pub const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 const JOBS: &str = "https://enforcer.test";
 const PEOPLE: &str = "https://approvals.test";
 pub const POLICY: &str = r#"
@@ -66,7 +68,7 @@ impl World {
     }
 
     /// With another policy, more names, and more settings, in which `@UPSTREAM@` is the URL of the
-    /// upstream and `@DIR@` the folder of the service.
+    /// upstream, `@ISSUER@` that of the issuer and `@DIR@` the folder of the service.
     pub fn with(policy: &str, more_names: &[(&str, IpAddr)], more: &str) -> Self {
         let sink = Sink::start(NAME).unwrap();
         let issuer = Issuer::start(ISSUER).unwrap();
@@ -93,7 +95,7 @@ impl World {
             );
         }
         let upstream = format!("https://{NAME}:{}", sink.address.port());
-        text += &more.replace("@UPSTREAM@", &upstream).replace("@DIR@", &dir);
+        text += &more.replace("@UPSTREAM@", &upstream).replace("@ISSUER@", url).replace("@DIR@", &dir);
         let config = service.dir.path().join("config.toml");
         let mut config = std::fs::OpenOptions::new().append(true).open(config).unwrap();
         config.write_all(text.as_bytes()).unwrap();
@@ -112,7 +114,7 @@ impl World {
     pub fn token_of_job(&self) -> String {
         self.token(json!({
             "aud": JOBS, "sub": "repo:octo/app:ref:refs/heads/main", "repository": "octo/app", "repository_id": "7",
-            "ref": "refs/heads/main", "sha": "1234", "workflow": "build", "event_name": "push", "run_id": "42",
+            "ref": "refs/heads/main", "sha": SHA, "workflow": "build", "event_name": "push", "run_id": "42",
             "actor": "mona",
         }))
     }
