@@ -193,6 +193,10 @@ fn of_approval(reason: &str) -> Option<&'static str> {
              job say who it is by a token (`enforcer job start`), and the operator know that login"
         }
         "nobody-can-approve" => "more people would have to agree to this request than there are who may",
+        "too-many-searches" => {
+            "this host looks into as many bodies of this job as it may at the same time: send fewer at once, or this \
+             one again later"
+        }
         "too-many-approvals" => {
             "too many questions are open, or were asked of late: wait until they are decided"
         }

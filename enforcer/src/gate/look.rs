@@ -91,15 +91,13 @@ impl Look {
         if self.check.is_none() {
             match self.sniffer.next()? {
                 Some(Piece::Plain(bytes)) => return Poll::Ready(Ok(Some(bytes))),
-                Some(Piece::Archive(archive)) => self.check = Some(self.check(archive)),
+                Some(Piece::Archive(archive)) => {
+                    self.take_room()?;
+                    self.check = Some(self.check(archive));
+                }
                 None => {
-                    // An archive is no reason to wait while others hold theirs: they may
-                    // wait for this one.
-                    if self.sniffer.holds() && self.room.is_none() {
-                        self.room = self.conn.subject.held.room_now(ROOM_BYTES);
-                        if self.room.is_none() {
-                            return Poll::Ready(Err(ArchiveError::Limit("archives at the same time").into()));
-                        }
+                    if self.sniffer.holds() {
+                        self.take_room()?;
                     }
                     return Poll::Ready(Ok(None));
                 }
@@ -108,17 +106,30 @@ impl Look {
         let Some(check) = &mut self.check else { return Poll::Ready(Ok(None)) };
         let checked = ready!(Pin::new(check).poll(cx));
         self.check = None;
-        self.room = None;
         let checked = checked.map_err(|_| ArchiveError::Unreadable("looking into it failed"))?;
         self.conn.findings(self.statement, Direction::Request, &checked.found);
         checked.verdict?;
         Poll::Ready(Ok(Some(checked.archive)))
     }
 
-    /// Looks into an archive on a thread for such work.
-    fn check(&self, archive: Bytes) -> JoinHandle<Checked> {
+    /// An archive is no reason to wait while others hold theirs: they may wait for this one.
+    fn take_room(&mut self) -> Result<(), BodyError> {
+        if self.room.is_none() {
+            self.room = self.conn.subject.held.room_now(ROOM_BYTES);
+        }
+        match self.room {
+            Some(_) => Ok(()),
+            None => Err(ArchiveError::Limit("archives at the same time").into()),
+        }
+    }
+
+    /// Looks into an archive on a thread for such work, which keeps the room until it ends, whether
+    /// anybody waits for it or not.
+    fn check(&mut self, archive: Bytes) -> JoinHandle<Checked> {
+        let room = self.room.take();
         let (unpacker, masker) = (self.sniffer.unpacker(), self.masker.clone());
         tokio::task::spawn_blocking(move || {
+            let _room = room;
             let (mut found, mut changed) = (Findings::default(), false);
             let read = unpacker.unpack(&archive, &mut |part| {
                 // What was found before decides already.

@@ -3,11 +3,12 @@
 //! **Invariant**: a body is read only if what is in it can change the verdict. What cannot be told of
 //! it (a coding, a name that stands twice, messages that have not come yet) is told to policy as such.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,10 +18,15 @@ use crate::protocol::http::coding::{self, Coding, Decoder};
 use crate::protocol::http::request::RequestFacts;
 use crate::protocol::{grpc, llm};
 
-use super::super::held::Held;
+use super::super::held::{Held, Room};
 use super::super::{Forward, Stop, Whose};
 use super::search::Search;
 use super::{Asked, Steps, codings};
+
+/// How long a body waits until it is looked into.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+/// How much of a body is looked into before it is seen whether anybody still waits for it.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// A body that comes in.
 pub(super) enum Inbound {
@@ -39,6 +45,13 @@ impl Inbound {
         match self {
             Self::Coming(body) => body.is_end_stream(),
             Self::Read(read) => read.held.is_end_stream(),
+        }
+    }
+
+    fn room(&self) -> Room {
+        match self {
+            Self::Coming(_) => None,
+            Self::Read(read) => read.held.room(),
         }
     }
 }
@@ -106,7 +119,8 @@ impl<F: Forward> Steps<'_, F> {
                 true => Inside::unclear(awaits),
                 false => {
                     let whole = self.read(body).await?;
-                    self.look(awaits, facts, parts, whole).await?
+                    let room = body.as_ref().and_then(Inbound::room);
+                    self.look(awaits, facts, parts, whole, room).await?
                 }
             };
             inside.complete(found);
@@ -162,29 +176,40 @@ impl<F: Forward> Steps<'_, F> {
         Ok(whole)
     }
 
-    /// Looks into a body on a thread for such work.
+    /// Looks into a body on a thread for such work. That goes on a while where its request has gone,
+    /// so that room and turn stay taken until it ends.
     async fn look(
         &self,
         awaits: Awaits,
         facts: &RequestFacts,
         parts: &Parts,
         body: Whole,
+        room: Room,
     ) -> Result<Inside, Stop> {
         let subject = &self.scope.conn.subject;
         let found =
             awaits.findings.then(|| Search::new(subject)).transpose().map_err(super::mask_unavailable)?;
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, subject.held.turn()).await else {
+            return Err(Stop::denied(StatusCode::TOO_MANY_REQUESTS, "too-many-searches"));
+        };
+        let waited_for = Arc::new(());
         let looking = Looking {
             facts: facts.clone(),
             method: parts.method.clone(),
             fields: parts.headers.clone(),
             limits: self.gate.settings.decoded.clone(),
             body,
+            waited_for: Arc::downgrade(&waited_for),
         };
-        let look = move || Inside {
-            models: awaits.models.then(|| looking.models()),
-            findings: found.map(|search| search.all(&looking)),
+        let look = move || {
+            let _taken = (room, turn);
+            Inside {
+                models: awaits.models.then(|| looking.models()),
+                findings: found.map(|search| search.all(&looking)),
+            }
         };
         let looked = tokio::task::spawn_blocking(look).await;
+        drop(waited_for);
         Ok(looked.unwrap_or_else(|_| Inside::unclear(awaits)))
     }
 }
@@ -196,6 +221,8 @@ pub(super) struct Looking {
     pub fields: HeaderMap,
     limits: coding::Limits,
     pub body: Whole,
+    /// Dead when nobody waits for what is found.
+    waited_for: Weak<()>,
 }
 
 impl Looking {
@@ -225,8 +252,19 @@ impl Looking {
     /// Shows the decoded bytes; `None` if they cannot be read, or if `see` has seen enough.
     pub fn decoded(&self, body: &Unframed, see: &mut dyn FnMut(Bytes) -> Option<()>) -> Option<()> {
         let Unframed { bytes, codings, .. } = body;
-        if codings.is_empty() || bytes.is_empty() {
-            return if bytes.is_empty() { Some(()) } else { see(bytes.clone()) };
+        let mut see = |piece: Bytes| {
+            self.waited_for.upgrade()?;
+            see(piece)
+        };
+        if codings.is_empty() {
+            let mut rest = bytes.clone();
+            while !rest.is_empty() {
+                see(rest.split_to(rest.len().min(PIECE_BYTES)))?;
+            }
+            return Some(());
+        }
+        if bytes.is_empty() {
+            return Some(());
         }
         let mut decoder = Decoder::within(codings, self.limits.clone()).ok()?;
         decoder.push(bytes.clone());
