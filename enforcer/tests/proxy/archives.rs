@@ -210,7 +210,7 @@ async fn what_another_reader_may_cut_elsewhere_does_not_go_out() {
         ("no boundary", none, form(&secret)),
         ("two types", twice, form(&secret)),
         ("two boundaries in a coding", &[two[0], CODED[0]][..], gzip(&form(&secret))),
-        ("a bare line", FORM, [b"--B\n\n", &secret[..], b"\n--B--\n"].concat()),
+        ("a bare line", FORM, [b"--B\r\nx: y\n\n", &secret[..], b"\r\n--B--\r\n"].concat()),
         (
             "a part of parts",
             FORM,

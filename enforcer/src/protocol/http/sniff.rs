@@ -8,12 +8,14 @@ use http::HeaderMap;
 
 use super::super::archive::{self, ArchiveError, BEGIN_BYTES, Begin, PACKED_MAX_BYTES};
 use super::coding::{Coding, Decoder};
-use parts::{Boundary, Parts};
+use parts::{Boundary, Lines, Parts};
 
 /// Cuts a body into what can go on and what has to be looked into first.
 pub struct Sniffer {
     codings: Vec<Coding>,
     parts: Parts,
+    /// Of the first line, once that is known.
+    lines: Option<Lines>,
     state: State,
     waiting: BytesMut,
     /// So much of `waiting` holds no boundary.
@@ -58,7 +60,8 @@ impl Sniffer {
             // Where they begin is known of plain bytes alone.
             Parts::By(_) => State::Archive,
         };
-        Self { codings: codings.to_vec(), parts, state, waiting: BytesMut::new(), searched: 0, ended: false }
+        let (codings, waiting) = (codings.to_vec(), BytesMut::new());
+        Self { codings, parts, lines: None, state, waiting, searched: 0, ended: false }
     }
 
     /// Whether everything that follows is plain, so that it need not be pushed.
@@ -95,7 +98,9 @@ impl Sniffer {
         loop {
             let known = match &self.state {
                 State::Head => {
-                    let Some(end) = parts::head(&self.waiting, self.ended)? else { return Ok(None) };
+                    self.lines = self.lines.or_else(|| Lines::of(&self.waiting));
+                    let lines = self.lines.unwrap_or(Lines::Crlf);
+                    let Some(end) = parts::head(&self.waiting, lines, self.ended)? else { return Ok(None) };
                     let head = self.take(end);
                     self.state = Self::beginning(&self.codings);
                     return Ok(Some(Piece::Plain(head)));
@@ -151,7 +156,8 @@ impl Sniffer {
     /// Where the content ends, if that is in what waits.
     fn end(&self) -> Result<Option<parts::Found>, ArchiveError> {
         let Some(boundary) = self.boundary() else { return Ok(None) };
-        boundary.find(&self.waiting, self.searched.min(self.waiting.len()), self.ended)
+        let (from, lines) = (self.searched.min(self.waiting.len()), self.lines.unwrap_or(Lines::Crlf));
+        boundary.find(&self.waiting, from, lines, self.ended)
     }
 
     fn plain(&mut self) -> Result<Option<Piece>, ArchiveError> {
@@ -295,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn archives_are_held_where_no_line_has_a_carriage_return() {
+        let form = |zip: &[u8]| {
+            [b"--B-1\nx: y\n\n", zip, b"\n--B-1\n\ntext\n--B-1\n\n", zip, b"\n--B-1--\n"].concat()
+        };
+        let zip = b"PK\x03\x04 and \r\n more".to_vec();
+        for size in [1, 2, 3, 7, 1000] {
+            let seen = pieces(Sniffer::new(&[], &multipart()), &form(&zip), size);
+            assert_eq!(seen, Ok((form(&zip), vec![zip.clone(), zip.clone()])), "{size}");
+            // Its last byte could belong to the line of the boundary.
+            let seen = pieces(Sniffer::new(&[], &multipart()), &form(b"PK\x03\x04\r"), size);
+            assert_eq!(seen, Err(ArchiveError::Ambiguous), "{size}");
+        }
+    }
+
+    #[test]
     fn text_does_not_wait() {
         let mut sniffer = Sniffer::new(&[], &HeaderMap::new());
         for chunk in ["data: 1\n\n", "PK\x03\x04", "B"] {
@@ -332,6 +353,11 @@ mod tests {
             ("a letter more", false, [&head[..], b"a\r\n--B-1x\r\n\r\n", zip].concat()),
             ("a dash more", false, [&head[..], b"a\r\n--B-1-\r\n\r\n", zip].concat()),
             ("much white space", false, [&head[..], b"a\r\n--B-1", &[b' '; 17], b"\r\n\r\n", zip].concat()),
+            ("bare lines", true, b"--B-1\nx: y\n\na\n--B-1 \n\nb\r\r\n\n--B-1--\n".to_vec()),
+            ("bare lines to its end", true, b"--B-1\n\na\n--B-1\n\n\n--B-1--".to_vec()),
+            ("a whole line before it", false, [&b"--B-1\n\na\r\n--B-1\n\n"[..], zip].concat()),
+            ("a whole line behind it", false, [&b"--B-1\n\na\n--B-1\r\n\n"[..], zip].concat()),
+            ("a whole line in a head", false, [&b"--B-1\nx: y\r\n\n"[..], zip].concat()),
             ("a bare line before it", false, [&head[..], b"a\n--B-1\r\n\r\n", zip].concat()),
             ("a bare line behind it", false, [&head[..], b"a\r\n--B-1\n\r\n", zip].concat()),
             ("a bare line in a head", false, [&b"--B-1\r\nx: y\n\n"[..], zip, b"\r\n\r\n"].concat()),

@@ -1,7 +1,8 @@
 //! Where the parts of a multipart body begin and end (RFC 2046, 5.1), for all who may read it.
 //!
 //! Readers differ: in which of two boundaries they go by, in whether a line may end without a
-//! carriage return, in what may follow a boundary. **Invariant**: a body is taken for parts only
+//! carriage return, in what may follow a boundary. Some clients end no line with one (Google's for
+//! Python among them): who does not read that finds no part at all. **Invariant**: a body is taken for parts only
 //! where all of them cut it at the same bytes. What one may cut elsewhere is an error, since an
 //! archive could begin where nobody looked.
 
@@ -35,6 +36,30 @@ pub(super) struct Boundary {
     line: Vec<u8>,
 }
 
+/// How the lines around parts end, in all of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// As RFC 2046 has it.
+    Crlf,
+    /// Without a carriage return.
+    Lf,
+}
+
+impl Lines {
+    /// By the first line of a body; none if it is not there yet.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'\n', bytes)?;
+        Some(if bytes[..end].ends_with(b"\r") { Self::Crlf } else { Self::Lf })
+    }
+
+    fn end(self) -> &'static [u8] {
+        match self {
+            Self::Crlf => b"\r\n",
+            Self::Lf => b"\n",
+        }
+    }
+}
+
 /// A boundary in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found {
@@ -64,13 +89,21 @@ impl Parts {
 impl Boundary {
     /// The next one from there on; none if it is not there yet, or if it is not known yet what
     /// follows it. `last` if no more bytes come.
-    pub fn find(&self, bytes: &[u8], from: usize, last: bool) -> Result<Option<Found>, ArchiveError> {
+    pub fn find(
+        &self,
+        bytes: &[u8],
+        from: usize,
+        lines: Lines,
+        last: bool,
+    ) -> Result<Option<Found>, ArchiveError> {
         let Some(at) = memmem::find(&bytes[from..], &self.line).map(|at| from + at) else { return Ok(None) };
         let end = at + self.line.len();
-        if at == 0 || bytes[at - 1] != b'\r' {
-            return Err(ArchiveError::Ambiguous);
-        }
-        Ok(self.ends_line(&bytes[end..], last)?.then_some(Found { content: at - 1, end }))
+        let content = match (lines, bytes[..at].ends_with(b"\r")) {
+            (Lines::Crlf, true) => at - 1,
+            (Lines::Lf, false) => at,
+            _ => return Err(ArchiveError::Ambiguous),
+        };
+        Ok(ends_line(&bytes[end..], lines, last)?.then_some(Found { content, end }))
     }
 
     /// Whether what begins a content is this boundary, which some readers take for an empty part;
@@ -99,35 +132,39 @@ impl Boundary {
     pub fn most(&self) -> usize {
         self.line.len() + PADDING_MAX_BYTES + 4
     }
+}
 
-    /// Whether its line ends plainly; false if that is not known yet.
-    fn ends_line(&self, rest: &[u8], last: bool) -> Result<bool, ArchiveError> {
-        if rest.starts_with(b"--") {
-            return Ok(true);
-        }
-        let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        match &rest[padding..] {
-            _ if padding > PADDING_MAX_BYTES => Err(ArchiveError::Ambiguous),
-            [b'\r', b'\n', ..] => Ok(true),
-            [] | [b'\r'] if !last => Ok(false),
-            [b'-'] if padding == 0 && !last => Ok(false),
-            // A body that ends with its boundary has no further part.
-            [] if last => Ok(true),
-            _ => Err(ArchiveError::Ambiguous),
-        }
+/// Whether the line of a boundary ends plainly behind it; false if that is not known yet.
+fn ends_line(rest: &[u8], lines: Lines, last: bool) -> Result<bool, ArchiveError> {
+    if rest.starts_with(b"--") {
+        return Ok(true);
+    }
+    let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let (behind, end) = (&rest[padding..], lines.end());
+    match behind {
+        _ if padding > PADDING_MAX_BYTES => Err(ArchiveError::Ambiguous),
+        _ if behind.starts_with(end) => Ok(true),
+        // A body that ends with its boundary has no further part.
+        [] => Ok(last),
+        _ if !last && (end.starts_with(behind) || (padding == 0 && behind == b"-")) => Ok(false),
+        _ => Err(ArchiveError::Ambiguous),
     }
 }
 
 /// Where the head of a part ends that these bytes begin with; none if that is not there yet.
-pub(super) fn head(bytes: &[u8], last: bool) -> Result<Option<usize>, ArchiveError> {
-    let end = memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4);
+pub(super) fn head(bytes: &[u8], lines: Lines, last: bool) -> Result<Option<usize>, ArchiveError> {
+    let blank = [lines.end(), lines.end()].concat();
+    let end = memmem::find(bytes, &blank).map(|at| at + blank.len());
     let head = &bytes[..end.unwrap_or(bytes.len())];
     // A line that ends otherwise may be the last one of a head to some, and to others what is no
     // field begins the content.
-    let bare = memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r');
+    let other = memchr::memchr2_iter(b'\r', b'\n', head).any(|at| match lines {
+        Lines::Crlf => head[at] == b'\n' && !head[..at].ends_with(b"\r"),
+        Lines::Lf => head[at] == b'\r',
+    });
     let control = |byte: &u8| byte.is_ascii_control() && !b"\t\r\n".contains(byte);
     let over = head.strip_prefix(b"--").is_some_and(|rest| rest.trim_ascii().is_empty());
-    let unclear = bare || head.iter().any(control) || find_ignoring_case(head, b"multipart/").is_some();
+    let unclear = other || head.iter().any(control) || find_ignoring_case(head, b"multipart/").is_some();
     if unclear && !over {
         return Err(ArchiveError::Ambiguous);
     }
