@@ -83,7 +83,7 @@ impl Policy {
         let below = below.into_iter().flatten().map(|layer| &*layer.policy);
         let (mut any, mut code) = (false, false);
         for layer in std::iter::once(self).chain(below).filter(|layer| layer.tools) {
-            let rules = layer.index.candidates(known.host).filter_map(|number| layer.rules.get(number));
+            let rules = layer.index.candidates(&known).filter_map(|one| layer.rules.get(one.number));
             for rule in rules.filter(|rule| rule.tool.is_some()) {
                 let more = !any || !code && rule.tool == Some(Item::Code);
                 if more && rule.awaits_answer(&known) {

@@ -223,6 +223,11 @@ impl TextGlob {
         }
     }
 
+    /// What every text begins with that it matches.
+    pub(super) fn begins(&self) -> &str {
+        self.text.split('*').next().unwrap_or_default()
+    }
+
     pub fn matches(&self, text: &str) -> bool {
         match &self.pattern {
             TextPattern::Exact => *self.text == *text,

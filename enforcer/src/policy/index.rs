@@ -1,4 +1,8 @@
-//! Which rules a host can match, so that a decision asks few of many.
+//! Which rules a host and a path can match, so that a decision asks few of many.
+//!
+//! A rule that is asked lies somewhere in memory, and to wait for that costs more than to ask
+//! it. What tells most rules of a host apart is the beginning of the path, which stands in the
+//! lists themselves.
 //!
 //! **Invariant**: what is left out would have answered no, and what is left in comes in
 //! the order of the files: a walk over the candidates decides as one over all rules.
@@ -9,10 +13,37 @@ use std::sync::Arc;
 
 use super::facts::Fact;
 use super::glob::{Host, Key};
+use super::known::Known;
 use super::rule::Rule;
 
-/// Numbers of rules, rising.
-type Numbers = Vec<u32>;
+/// Bytes of a path's beginning that stand in the lists: an entry is half a cache line.
+const BEGINS: usize = 26;
+
+/// Rules by their numbers, rising.
+type Numbers = Vec<Entry>;
+
+/// A rule, and what a path begins with that it can match.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    number: u32,
+    /// Whoever finds it in this list knows that its host is the one asked for.
+    is_host: bool,
+    length: u8,
+    begins: [u8; BEGINS],
+}
+
+impl Entry {
+    fn of(number: u32, rule: &Rule) -> Self {
+        let path = rule.begins().as_bytes();
+        let (mut begins, length) = ([0; BEGINS], path.len().min(BEGINS));
+        begins[..length].copy_from_slice(&path[..length]);
+        Self { number, is_host: false, length: u8::try_from(length).unwrap_or_default(), begins }
+    }
+
+    fn may_match(&self, path: &str) -> bool {
+        path.as_bytes().starts_with(&self.begins[..usize::from(self.length)])
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -31,20 +62,20 @@ impl Index {
     pub fn of(rules: &[Arc<Rule>]) -> Self {
         let mut index = Self::default();
         for rule in rules {
-            let number = index.count;
+            let entry = Entry::of(index.count, rule);
             index.count += 1;
             if rule.when.host.is_empty() {
-                index.any.push(number);
+                index.any.push(entry);
             }
             for glob in &rule.when.host {
-                let numbers = match glob.key() {
-                    Key::Exact(name) => index.exact.entry(name.into()).or_default(),
-                    Key::Suffix(suffix) => index.suffixes.entry(suffix.into()).or_default(),
-                    Key::Address(address) => index.addresses.entry(address).or_default(),
-                    Key::Network => &mut index.networks,
+                let (numbers, is_host) = match glob.key() {
+                    Key::Exact(name) => (index.exact.entry(name.into()).or_default(), true),
+                    Key::Suffix(suffix) => (index.suffixes.entry(suffix.into()).or_default(), false),
+                    Key::Address(address) => (index.addresses.entry(address).or_default(), true),
+                    Key::Network => (&mut index.networks, false),
                 };
-                if numbers.last() != Some(&number) {
-                    numbers.push(number);
+                if numbers.last().is_none_or(|last| last.number != entry.number) {
+                    numbers.push(Entry { is_host, ..entry });
                 }
             }
         }
@@ -56,9 +87,9 @@ impl Index {
     }
 
     /// Numbers of the rules that may match, rising.
-    pub fn candidates(&self, host: Fact<Host<'_>>) -> Candidates<'_> {
-        let mut lists: Vec<&[u32]> = vec![&self.any];
-        match host {
+    pub fn candidates<'a>(&'a self, known: &'a Known<'_>) -> Candidates<'a> {
+        let mut lists: Vec<&[Entry]> = vec![&self.any];
+        match known.host {
             Fact::Unknown => return self.all(),
             Fact::Absent => {}
             Fact::Known(Host::Name(name)) => {
@@ -72,14 +103,15 @@ impl Index {
             }
         }
         lists.retain(|list| !list.is_empty());
-        Candidates::Some(lists)
+        Candidates::Some(lists, known.paths())
     }
 
     /// One that leaves nothing out.
     #[cfg(test)]
     pub fn plain(count: usize) -> Self {
         let count = u32::try_from(count).unwrap();
-        Self { count, any: (0..count).collect(), ..Self::default() }
+        let entry = |number| Entry { number, is_host: false, length: 0, begins: [0; BEGINS] };
+        Self { count, any: (0..count).map(entry).collect(), ..Self::default() }
     }
 
     #[cfg(test)]
@@ -91,29 +123,47 @@ impl Index {
 /// Merges lists of numbers that rise; a number that is in several comes once.
 pub(super) enum Candidates<'a> {
     All(std::ops::Range<u32>),
-    Some(Vec<&'a [u32]>),
+    /// With the path, in each way in which a server may read it.
+    Some(Vec<&'a [Entry]>, Option<[&'a str; 2]>),
+}
+
+/// A rule's number, and whether its host is already known to be the one asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub number: usize,
+    pub is_host: bool,
 }
 
 impl Iterator for Candidates<'_> {
-    type Item = usize;
+    type Item = Candidate;
 
-    fn next(&mut self) -> Option<usize> {
-        let number = match self {
-            Candidates::All(all) => all.next()?,
-            Candidates::Some(lists) => {
-                let least = lists.iter().filter_map(|list| list.first().copied()).min()?;
-                for list in lists {
-                    *list = list.strip_prefix(&[least]).unwrap_or(list);
+    fn next(&mut self) -> Option<Candidate> {
+        let (number, is_host) = match self {
+            Candidates::All(all) => (all.next()?, false),
+            Candidates::Some(lists, paths) => loop {
+                let least = *lists.iter().filter_map(|list| list.first()).min_by_key(|one| one.number)?;
+                let mut is_host = false;
+                for list in lists.iter_mut() {
+                    if let [first, rest @ ..] = *list
+                        && first.number == least.number
+                    {
+                        is_host |= first.is_host;
+                        *list = rest;
+                    }
                 }
-                least
-            }
+                if paths.is_none_or(|paths| paths.iter().any(|path| least.may_match(path))) {
+                    break (least.number, is_host);
+                }
+            },
         };
-        usize::try_from(number).ok()
+        Some(Candidate { number: usize::try_from(number).ok()?, is_host })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::super::{Facts, IdentityFacts, Policy, Protocol, Stage, WorkloadFacts};
@@ -150,6 +200,17 @@ mod tests {
             "",
             "method: GET",
             "path: /x/**",
+            "path: /x",
+            "path: ['/x/**', /]",
+            "path: '/x/*/z'",
+            "path: /x/**, cel: http.path.startsWith('/x/y')",
+            "cel: http.path.startsWith('/x/')",
+            "cel: http.path.startsWith('/x;') || http.path == '/'",
+            "cel: http.path.startsWith('/x;')",
+            "cel: '\"/x/y\" == http.path && http.headers[\"a\"][0] == \"b\"'",
+            "cel: http.path.startsWith('/a-beginning-that-is-longer-than-an-entry/')",
+            "cel: '!http.path.startsWith(\"/x\")'",
+            "cel: http.path.contains('y') && http.path.startsWith('/x')",
             "port: 443",
             "protocol: http",
             "workload: {name: 'b*', labels: {team: web}}",
@@ -194,7 +255,10 @@ mod tests {
             rules in rules(),
             host in 0..HOSTS.len() + 2,
             method in prop::option::of(prop::sample::select(vec!["GET", "POST"])),
-            path in prop::sample::select(vec!["/", "/x/y"]),
+            path in prop::option::of(prop::sample::select(vec![
+                "/", "/x", "/x/y", "/x/y;z", "/x;p/y", "/y;/x", "/x/y/z", "/x%2Fy", "/a;/x/y",
+                "/a-beginning-that-is-longer-than-an-entry", "/a-beginning-that-is-longer-than-an-entry/x",
+            ])),
             assurance in prop::sample::select(Assurance::ALL.to_vec()),
         ) {
             let texts = [(Field::Repository, "a/b".to_owned()), (Field::Actor, "mona".to_owned())];
@@ -202,6 +266,7 @@ mod tests {
             let (indexed, plain) = (policy(&rules), policy(&rules).unindexed());
             let labels = [("team".to_owned(), "web".to_owned())].into();
             let workload = WorkloadFacts { name: "build".to_owned(), cgroup: "/x".to_owned(), labels };
+            let headers = http::HeaderMap::new();
             let facts = Facts {
                 host: match HOSTS.get(host) {
                     Some(host) => Fact::Known(host),
@@ -211,7 +276,8 @@ mod tests {
                 port: Fact::Known(443),
                 protocol: Fact::Known(Protocol::Https),
                 method: method.map_or(Fact::Unknown, Fact::Known),
-                path: Fact::Known(path),
+                path: path.map_or(Fact::Unknown, Fact::Known),
+                headers: Fact::Known(&headers),
                 identity: match assurance {
                     Assurance::None => Fact::Absent,
                     assurance => Fact::Known(IdentityFacts { claims: &claims, assurance }),
@@ -227,16 +293,47 @@ mod tests {
         }
     }
 
+    fn asked(policy: &Policy, host: Fact<&str>, path: Fact<&str>) -> Vec<usize> {
+        let workload =
+            WorkloadFacts { name: "a".to_owned(), cgroup: "/a".to_owned(), labels: BTreeMap::new() };
+        let facts = Facts { host, path, ..Facts::new(&workload, Stage::Http) };
+        policy.index.candidates(&Known::of(&facts, true).unwrap()).map(|one| one.number).collect()
+    }
+
+    #[test]
+    fn what_begins_otherwise_is_not_asked() {
+        let conditions = [
+            "path: /a/**",
+            "path: '/a/*/c'",
+            "path: [/a/b, /b]",
+            "cel: http.path.startsWith('/a/b')",
+            "cel: http.path == '/a/b' && http.method == 'GET'",
+            "cel: http.path.startsWith('/a/b') || http.method == 'GET'",
+            "path: /a/**, cel: http.path.startsWith('/a/b')",
+            "cel: http.path.endsWith('/b')",
+        ];
+        let rules: Vec<String> =
+            conditions.iter().map(|when| format!("when: {{host: a.test, {when}}}, observe: true")).collect();
+        let policy = policy(&rules);
+        let asked = |path| asked(&policy, Fact::Known("a.test"), path);
+        assert_eq!(asked(Fact::Known("/a/b")), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(asked(Fact::Known("/a/x")), [0, 1, 2, 5, 7]);
+        assert_eq!(asked(Fact::Known("/x")), [2, 5, 7]);
+        // One server reads it as the path without the parameter.
+        assert_eq!(asked(Fact::Known("/a;x/b")), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(asked(Fact::Unknown).len(), 8);
+        assert_eq!(asked(Fact::Absent).len(), 8);
+    }
+
     #[test]
     fn few_of_many_are_asked() {
         let rules: Vec<String> =
             (0..300).map(|n| format!("when: {{host: 'h{}.test'}}, observe: true", n % 100)).collect();
         let policy = policy(&rules);
-        let asked = |host| policy.index.candidates(host).collect::<Vec<_>>();
-        assert_eq!(asked(Fact::Known(Host::Name("h7.test"))), [7, 107, 207]);
-        assert!(asked(Fact::Known(Host::Name("x.h7.test"))).is_empty());
-        assert!(asked(Fact::Absent).is_empty());
-        assert_eq!(asked(Fact::Unknown).len(), 300);
+        assert_eq!(asked(&policy, Fact::Known("h7.test"), Fact::Unknown), [7, 107, 207]);
+        assert!(asked(&policy, Fact::Known("x.h7.test"), Fact::Unknown).is_empty());
+        assert!(asked(&policy, Fact::Absent, Fact::Unknown).is_empty());
+        assert_eq!(asked(&policy, Fact::Unknown, Fact::Known("/")).len(), 300);
         assert!(!policy.index.is_plain() && policy.unindexed().index.is_plain());
     }
 }

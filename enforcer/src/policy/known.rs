@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use super::cel::MAX_CEL_TEXT_BYTES;
 use super::facts::{Fact, Facts, Stage, Told};
 use super::glob::{Host, undelimited};
 use crate::protocol::llm;
@@ -57,6 +58,13 @@ impl<'a> Known<'a> {
             query: OnceCell::new(),
             split: OnceCell::new(),
         })
+    }
+
+    /// The path, in each way in which a server may read it; `None` if it is not known, or so long
+    /// that what a condition says of it may be that it costs too much.
+    pub fn paths(&self) -> Option<[&str; 2]> {
+        let path: &str = self.path.as_ref().known().filter(|path| path.len() <= MAX_CEL_TEXT_BYTES)?;
+        Some([path, self.plain.as_deref().unwrap_or(path)])
     }
 
     /// Whose API of a model is spoken at the path, as one server reads it or another (`plain`).

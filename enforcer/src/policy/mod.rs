@@ -304,9 +304,9 @@ impl Policy {
     /// What the rules of this layer may come to say.
     fn may(&self, known: &Known<'_>, role: Role) -> May<'_> {
         let mut may = May::default();
-        let candidates = self.index.candidates(known.host);
-        for (number, rule) in candidates.filter_map(|number| Some((number, self.rules.get(number)?))) {
-            let matches = rule.matches(known);
+        let candidates = self.index.candidates(known);
+        for (candidate, rule) in candidates.filter_map(|one| Some((one, self.rules.get(one.number)?))) {
+            let matches = rule.matches(known, candidate);
             if matches == Tri::No || !role.counts(rule, Tri::Yes) {
                 continue;
             }
@@ -328,7 +328,7 @@ impl Policy {
                     }
                 }
                 Some(Deciding::Deny(_)) => {
-                    may.denied = Some((number, rule));
+                    may.denied = Some((candidate.number, rule));
                     return may;
                 }
             }
@@ -395,10 +395,9 @@ impl Policy {
         let mut added = Decision::bare(Verdict::Deny, Reason::PolicyDefaultDeny);
         added.durability = Durability::PageCache;
         let mut doubt = Doubt::default();
-        let candidates =
-            if walk == Walk::Explain { self.index.all() } else { self.index.candidates(known.host) };
-        for (number, rule) in candidates.filter_map(|number| Some((number, self.rules.get(number)?))) {
-            let matches = rule.matches(known);
+        let candidates = if walk == Walk::Explain { self.index.all() } else { self.index.candidates(known) };
+        for (candidate, rule) in candidates.filter_map(|one| Some((one, self.rules.get(one.number)?))) {
+            let matches = rule.matches(known, candidate);
             step(rule, role, matches, known);
             let whole = matches == Tri::Yes && role.counts(rule, matches);
             if !whole && role.limits(rule) && rule.may_limit(known) {
@@ -410,7 +409,7 @@ impl Policy {
             }
             // Who only looks at the way is told of all rules, and decides nothing.
             if walk == Walk::Decide && matches == Tri::Yes {
-                self.counts.count(number);
+                self.counts.count(candidate.number);
             }
             if rule.mode == Mode::Audit && matches!(rule.deciding, Some(Deciding::Delegate(_))) {
                 // As if it were not there, its addresses, too: nobody below decides whom they are for.

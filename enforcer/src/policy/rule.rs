@@ -12,6 +12,7 @@ use super::facts::{Awaits, Fact, Facts, Protocol, Stage};
 use super::file::Mode;
 use super::glob::{HostGlob, TextGlob};
 use super::identity;
+use super::index::Candidate;
 use super::known::Known;
 use super::layers::Delegation;
 use super::limit::{Limit, Limited};
@@ -353,8 +354,16 @@ impl Rule {
         }
     }
 
-    pub fn matches(&self, known: &Known<'_>) -> Tri {
-        self.all(known, &Condition::ALL)
+    /// What every path begins with that it can match, in each reading of it.
+    pub fn begins(&self) -> &str {
+        let glob = if let [glob] = &*self.when.path { glob.begins() } else { "" };
+        let cel = self.when.cel.as_ref().map_or("", |expression| expression.begins());
+        if cel.len() > glob.len() { cel } else { glob }
+    }
+
+    pub fn matches(&self, known: &Known<'_>, found: Candidate) -> Tri {
+        let host = if found.is_host { Condition::Host.bit() } else { 0 };
+        self.all(known, &Condition::ALL, self.asks & !host)
     }
 
     /// Whether a server may read this as what it limits, in a reading in which it does not let
@@ -375,12 +384,12 @@ impl Rule {
     /// Whether it may match something in the answer to this request.
     pub fn awaits_answer(&self, known: &Known<'_>) -> bool {
         let [Condition::Tool, rest @ ..] = &Condition::ALL else { return self.tool.is_some() };
-        self.tool.is_some() && self.all(known, rest) != Tri::No
+        self.tool.is_some() && self.all(known, rest, self.asks) != Tri::No
     }
 
-    fn all(&self, known: &Known<'_>, conditions: &[Condition]) -> Tri {
+    fn all(&self, known: &Known<'_>, conditions: &[Condition], asks: u16) -> Tri {
         let mut worst = Tri::Yes;
-        for condition in conditions.iter().copied().filter(|one| self.asks & one.bit() != 0) {
+        for condition in conditions.iter().copied().filter(|one| asks & one.bit() != 0) {
             worst = worst.min(self.condition(condition, known));
             if worst == Tri::No {
                 return worst;

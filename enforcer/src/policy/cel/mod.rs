@@ -164,6 +164,12 @@ impl Expression {
         self.needs
     }
 
+    /// What every path begins with for which it can hold. That part is asked first: what the
+    /// others cost, or that they fail, makes no difference.
+    pub fn begins(&self) -> &str {
+        self.parts.get(self.first).map_or("", Cond::path_begins)
+    }
+
     /// Whether it holds for a rule that lets something through (`grants`), or for one
     /// that does not. A request that can be read in two ways is let through if it holds
     /// for both, and is refused if it holds for either.

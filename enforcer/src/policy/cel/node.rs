@@ -37,6 +37,17 @@ impl Cond {
             (Text::Fact(TextFact::Path), Text::Const(_)) | (Text::Const(_), Text::Fact(TextFact::Path))
         )
     }
+
+    /// What a request's path begins with if this is true.
+    pub fn path_begins(&self) -> &str {
+        let equal = matches!(self, Cond::Text(Compare::Equal, _));
+        let (Cond::Text(Compare::Equal, two) | Cond::Part(Part::StartsWith, two)) = self else { return "" };
+        match &**two {
+            (Text::Fact(TextFact::Path), Text::Const(text)) => text,
+            (Text::Const(text), Text::Fact(TextFact::Path)) if equal => text,
+            _ => "",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
