@@ -79,6 +79,13 @@ impl Index {
                 }
             }
         }
+        // Most lists are of one host, and lists grow by doubling.
+        index.exact.values_mut().chain(index.suffixes.values_mut()).for_each(Vec::shrink_to_fit);
+        index
+            .addresses
+            .values_mut()
+            .chain([&mut index.networks, &mut index.any])
+            .for_each(Vec::shrink_to_fit);
         index
     }
 
