@@ -3,8 +3,8 @@
 //! Every pattern and every literal gives the set of its possible first five bytes, folded
 //! with `| 0x20` so that case costs nothing. Two windows of four bytes stand in each: one
 //! at its first byte and one at its second. So it is enough to look at every second
-//! position, wherever a match begins. A bit set of the windows' hashes stays in the
-//! nearest caches; a hit names what to verify there.
+//! position, wherever a match begins. A Bloom filter of the windows, two bits in one word
+//! for each, stays in the nearest caches; a hit names what to verify there.
 
 /// Bytes of a beginning.
 pub(super) const BEGINNING: usize = 5;
@@ -101,7 +101,7 @@ impl Filter {
         let mut heads = Vec::with_capacity((1 << HEAD_BITS) + 1);
         for (index, entry) in (0_u32..).zip(&entries) {
             let hash = spread(entry.window) >> shift;
-            bits[(hash >> 6) as usize] |= 1 << (hash & 63);
+            bits[(hash >> 6) as usize] |= 1 << (hash & 63) | 1 << second_bit(entry.window);
             heads.resize(heads.len().max(head(entry.window) + 1), index);
         }
         heads.resize((1 << HEAD_BITS) + 1, u32::try_from(entries.len()).unwrap_or(u32::MAX));
@@ -161,6 +161,11 @@ fn spread(folded: u32) -> u32 {
     folded.wrapping_mul(0x9e37_79b1)
 }
 
+/// Which other bit of the same word stands for a window.
+fn second_bit(folded: u32) -> u32 {
+    folded.wrapping_mul(0x85eb_ca6b) >> 26
+}
+
 fn head(folded: u32) -> usize {
     (spread(folded) >> (32 - HEAD_BITS)) as usize
 }
@@ -169,7 +174,8 @@ fn head(folded: u32) -> usize {
 fn next_in<const SHIFT: u32>(bits: &[u64], hay: &[u8], from: usize) -> Option<usize> {
     let known = |folded: u32| -> u64 {
         let hash = spread(folded) >> SHIFT;
-        bits.get((hash >> 6) as usize).map_or(0, |word| word >> (hash & 63) & 1)
+        let both = |word: &u64| word >> (hash & 63) & word >> second_bit(folded) & 1;
+        bits.get((hash >> 6) as usize).map_or(0, both)
     };
     let low = |wide: u64, byte: u32| -> u32 { u32::try_from(wide >> (8 * byte) & 0xffff_ffff).unwrap_or(0) };
     const WIDE: u64 = 0x2020_2020_2020_2020;

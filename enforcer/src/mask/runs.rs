@@ -1,8 +1,9 @@
 //! Runs of token characters in a normal form: values that their surroundings tell, and
 //! what may be coded in them.
 //!
-//! Text is skipped by leaps: a run of twelve cannot hide between two bytes that are eleven
-//! apart and no token characters.
+//! Text is skipped by leaps: of a block, one bit for each byte says where twelve token
+//! characters stand together, and near the end of the bytes at hand a run of twelve cannot hide
+//! between two bytes that are eleven apart and no token characters.
 
 use super::{
     coded::{Coded, Coding, Start},
@@ -141,7 +142,25 @@ impl Runs {
     }
 
     /// Decodes what is new in the runs from `first` on, and gives those that have ended.
+    #[inline]
     fn decode(
+        &mut self,
+        view: &View<'_>,
+        first: usize,
+        budget: &mut Budget,
+        decided: &mut u64,
+        out: &mut Vec<Found>,
+    ) -> Result<Vec<usize>, MaskError> {
+        if first >= self.coded.len() {
+            return Ok(Vec::new());
+        }
+        self.decode_some(view, first, budget, decided, out)
+    }
+
+    /// The same where there are such runs: rarely, so that it is not a part of those who ask.
+    #[cold]
+    #[inline(never)]
+    fn decode_some(
         &mut self,
         view: &View<'_>,
         first: usize,
@@ -219,43 +238,90 @@ impl Runs {
         depth: u8,
         budget: &mut Budget,
     ) -> Result<Option<usize>, MaskError> {
-        let data = view.data;
         let from = run.start.max(view.offset(self.looked));
-        let mut before = from.checked_sub(1).map_or(0, |at| data[at]);
-        // In a run that has ended nothing begins that is too short.
-        let to = if run.open { run.end } else { (run.end + 1).saturating_sub(Coding::SHORTEST) };
-        for at in from..to {
-            let byte = data[at];
-            let starts = starts(before, byte);
-            before = byte;
-            if starts == 0 {
-                continue;
-            }
-            for coding in Coding::ALL {
-                let last = at + coding.wanted() - 1;
-                let fits = || last < run.end && is(data[last], coding.class());
-                if starts & coding.class() == 0 || (!run.open && !fits()) {
-                    continue;
-                }
-                let position = view.base + at as u64;
-                if self.coded.iter().any(|coded| coded.covers(coding, position)) {
-                    continue;
-                }
-                match coding.start(&data[at..run.end], run.open) {
-                    Start::No => {}
-                    Start::Unknown => {
-                        self.looked = position;
+        if !run.open {
+            self.coded_in(view, Run { start: from, ..run }, depth, budget)?;
+        } else {
+            let mut before = from.checked_sub(1).map_or(0, |at| view.data[at]);
+            for (at, &byte) in view.data.iter().enumerate().take(run.end).skip(from) {
+                let starts = starts(before, byte);
+                before = byte;
+                for coding in Coding::ALL.into_iter().filter(|coding| starts & coding.class() != 0) {
+                    if self.coded_at(view, run, at, coding, (depth, budget))? {
+                        self.looked = view.base + at as u64;
                         return Ok(Some((at + coding.free_digits()).min(run.end)));
-                    }
-                    Start::Yes => {
-                        let digits = data[at..run.end].iter().take_while(|b| coding.value(**b).is_some());
-                        self.coded.push(Coded::new(coding, position, digits.count(), depth, budget)?);
                     }
                 }
             }
         }
         self.looked = self.looked.max(view.base + run.end as u64);
         Ok(None)
+    }
+
+    /// The same in a run that has ended, of which all is known: what is too short to have been
+    /// coded is passed over by leaps.
+    fn coded_in(
+        &mut self,
+        view: &View<'_>,
+        run: Run,
+        depth: u8,
+        budget: &mut Budget,
+    ) -> Result<(), MaskError> {
+        let text = &view.data[..run.end];
+        let behind = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
+        let last = Coding::SHORTEST - 1;
+        let mut before = behind(run.start);
+        for at in run.start..run.end.saturating_sub(last) {
+            let starts = starts(before, text[at]);
+            before = text[at];
+            if starts & BASE64 != 0 && is(text[at + last], BASE64) {
+                self.coded_at(view, run, at, Coding::Base64, (depth, budget))?;
+            }
+        }
+        for coding in [Coding::Hex, Coding::Base32] {
+            let (class, last) = (coding.class(), coding.wanted() - 1);
+            let mut at = run.start;
+            while let Some(&byte) = text.get(at + last) {
+                if !is(byte, class) {
+                    at += last + 1;
+                    continue;
+                }
+                let digits = |b: &&u8| is(**b, class);
+                let begin = at + last - text[at..at + last].iter().rev().take_while(digits).count();
+                let end = at + last + text[at + last..].iter().take_while(digits).count();
+                if end - begin > last && !is(behind(begin), class) {
+                    self.coded_at(view, run, begin, coding, (depth, budget))?;
+                }
+                at = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to decode at a byte where a coding can begin, if that looks coded; true if it cannot
+    /// be told yet.
+    fn coded_at(
+        &mut self,
+        view: &View<'_>,
+        run: Run,
+        at: usize,
+        coding: Coding,
+        (depth, budget): (u8, &mut Budget),
+    ) -> Result<bool, MaskError> {
+        let position = view.base + at as u64;
+        if self.coded.iter().any(|coded| coded.covers(coding, position)) {
+            return Ok(false);
+        }
+        let text = &view.data[at..run.end];
+        match coding.start(text, run.open) {
+            Start::No => {}
+            Start::Unknown => return Ok(true),
+            Start::Yes => {
+                let digits = text.iter().take_while(|b| coding.value(**b).is_some());
+                self.coded.push(Coded::new(coding, position, digits.count(), depth, budget)?);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -280,6 +346,7 @@ fn next(view: &View<'_>, from: usize, reach: usize) -> Option<Run> {
         }
         at = (end + 1).min(data.len());
     }
+    at = leap(data, at);
     while let Some(&byte) = data.get(at + RUN_MIN - 1) {
         if !is(byte, TOKEN) {
             at += RUN_MIN;
@@ -292,7 +359,7 @@ fn next(view: &View<'_>, from: usize, reach: usize) -> Option<Run> {
         if end - start >= RUN_MIN || open {
             return Some(Run { start, end, open });
         }
-        at = end + 1;
+        at = leap(data, end + 1);
     }
     // The last run, however short, may go on.
     let at = at.min(data.len());
@@ -301,12 +368,84 @@ fn next(view: &View<'_>, from: usize, reach: usize) -> Option<Run> {
     (!view.last && short > 0).then_some(Run { start: end - short, end, open: true })
 }
 
+/// Bytes that [`leap`] looks at at once.
+const BLOCK: usize = 64;
+
+/// Passes over blocks in which no long run begins; `at` itself is no part of a run that began
+/// before it, or all before it is out. The last bytes may be left to others.
+fn leap(data: &[u8], mut at: usize) -> usize {
+    while let Some(block) = data.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
+        let one = tokens(block);
+        // Where so many of them stand together, the bit of the first.
+        let two = one & one >> 1;
+        let four = two & two >> 2;
+        let twelve = four & four >> 4 & four >> 8;
+        if twelve != 0 {
+            return at + twelve.trailing_zeros() as usize;
+        }
+        // What begins behind that has not been seen whole.
+        at += BLOCK + 1 - RUN_MIN;
+    }
+    at
+}
+
+const _: () = assert!(RUN_MIN == 12);
+
+/// Which bytes are token characters, a bit each. Without branches, for vectors.
+fn tokens(block: &[u8; BLOCK]) -> u64 {
+    /// Multiplied with eight bytes that are 0 or 1, it gathers them in the topmost byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut flags = [0_u8; BLOCK];
+    for (flag, b) in flags.iter_mut().zip(block) {
+        let letter = (b | 0x20).wrapping_sub(b'a') < 26;
+        let digit = b.wrapping_sub(b'-') <= b'9' - b'-';
+        let other = (*b == b'+') | (*b == b'=') | (*b == b'_') | (*b == b'~');
+        *flag = u8::from(letter | digit | other);
+    }
+    let gathered = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56;
+    let eights = flags.as_chunks::<8>().0.iter();
+    eights.enumerate().fold(0, |bits, (index, eight)| bits | gathered(eight) << (8 * index))
+}
+
 impl Coding {
     fn class(self) -> u8 {
         match self {
             Self::Base64 => BASE64,
             Self::Hex => HEX,
             Self::Base32 => BASE32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_token_character_is_is_said_twice_alike() {
+        for byte in 0..=255_u8 {
+            let mut block = [b' '; BLOCK];
+            block[usize::from(byte) % BLOCK] = byte;
+            let expected = u64::from(is(byte, TOKEN)) << (usize::from(byte) % BLOCK);
+            assert_eq!(tokens(&block), expected, "{byte}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_leap_passes_over_no_run(
+            words in proptest::collection::vec((0..30_usize, prop::sample::select(vec![" ", "\"", ": ", "\n\n"])), 0..40),
+        ) {
+            let text: String = words.iter().map(|(length, gap)| ["a".repeat(*length), (*gap).to_owned()].concat()).collect();
+            let first = text.as_bytes().windows(RUN_MIN).position(|w| w.iter().all(|b| is(*b, TOKEN)));
+            let at = leap(text.as_bytes(), 0);
+            // It stops at the first, or before it where less than a block is left.
+            prop_assert!(first.map_or(at + BLOCK > text.len(), |first| at == first || at < first && at + BLOCK > text.len()), "{} {:?}", at, first);
+            // And in no other run.
+            let inside = at > 0 && at < text.len() && is(text.as_bytes()[at - 1], TOKEN) && is(text.as_bytes()[at], TOKEN);
+            prop_assert!(!inside || at + BLOCK > text.len() || first == Some(at));
         }
     }
 }

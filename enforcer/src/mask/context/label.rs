@@ -34,11 +34,21 @@ const fn quote(b: u8) -> bool {
 impl Label {
     /// Reads `before` from its end. None if nothing there can be the name of a value.
     pub(super) fn read(before: &[u8]) -> Option<Self> {
-        let (join, end) = joined(before)?;
-        let line = key(before, end).unwrap_or_else(|| name(&before[..end]));
-        if line.is_empty() {
-            return None;
+        let (join, line) = line(before)?;
+        Self::of(before, join, line)
+    }
+
+    /// The same if its text is `wanted`, which is asked first: most are not.
+    pub(super) fn read_if(before: &[u8], wanted: impl FnOnce(Letters<'_>) -> bool) -> Option<Self> {
+        let (join, line) = line(before)?;
+        if wanted(Letters(&line[line.len().saturating_sub(LABEL_MAX)..])) {
+            Self::of(before, join, line)
+        } else {
+            None
         }
+    }
+
+    fn of(before: &[u8], join: Join, line: &[u8]) -> Option<Self> {
         let mut label = Self {
             join,
             minified: minified(before, line),
@@ -75,34 +85,65 @@ impl Label {
     }
 }
 
+/// The letters and digits of a line, in lower case.
+pub(super) struct Letters<'a>(&'a [u8]);
+
+impl Iterator for Letters<'_> {
+    type Item = u8;
+
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        while let [first, rest @ ..] = self.0 {
+            self.0 = rest;
+            if first.is_ascii_alphanumeric() {
+                return Some(first.to_ascii_lowercase());
+            }
+        }
+        None
+    }
+}
+
+/// What joins a value to what stands before it, and the text in which its name can stand.
+fn line(before: &[u8]) -> Option<(Join, &[u8])> {
+    let (join, end) = joined(before)?;
+    let line = key(before, end).unwrap_or_else(|| name(&before[..end]));
+    (!line.is_empty()).then_some((join, line))
+}
+
 /// The operator at the end of `before`, and where what is on its left ends.
 fn joined(before: &[u8]) -> Option<(Join, usize)> {
-    let back = |mut end: usize, most: usize, what: &dyn Fn(u8) -> bool| {
+    /// Where the bytes begin that end at `end`, at `most` so many, and are all alike.
+    #[inline]
+    fn back(before: &[u8], mut end: usize, most: usize, what: impl Fn(u8) -> bool) -> usize {
         let least = end.saturating_sub(most);
         while end > least && what(before[end - 1]) {
             end -= 1;
         }
         end
-    };
-    let opened =
-        back(before.len(), 12, &|b| space(b) || quote(b) || matches!(b, b'(' | b'[' | b'{' | b'\\' | b'$'));
+    }
+    let opened = back(before, before.len(), 12, |b| {
+        space(b) || quote(b) || matches!(b, b'(' | b'[' | b'{' | b'\\' | b'$')
+    });
     // A value can stand on the line behind its tag or its key.
-    let wrapped = back(opened, 40, &|b| space(b) || quote(b) || matches!(b, b'\n' | b'\r'));
+    let wrapped = back(before, opened, 40, |b| space(b) || quote(b) || matches!(b, b'\n' | b'\r'));
     let from = match before[..wrapped].last() {
         Some(b'>' | b':' | b'=') => wrapped,
         _ => opened,
     };
-    let operator = back(from, 5, &|b| matches!(b, b'=' | b':' | b'>' | b'<' | b',' | b'|' | b'?' | b'!'));
+    let operator =
+        back(before, from, 5, |b| matches!(b, b'=' | b':' | b'>' | b'<' | b',' | b'|' | b'?' | b'!'));
     if operator < from {
         // `#{`, `<<` and comparisons say nothing about a value.
         let found = &before[operator..from];
         if found == b"<" || found == b"!=" || found == b"==" || found == b"===" || found == b"!==" {
             return None;
         }
-        let end = back(operator, 8, &|b| space(b) || quote(b) || matches!(b, b')' | b']' | b'.' | b'\\'));
+        let end =
+            back(before, operator, 8, |b| space(b) || quote(b) || matches!(b, b')' | b']' | b'.' | b'\\'));
         return Some((Join::Operator, end));
     }
-    let end = back(before.len(), 4, &|b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'(' | b'.'));
+    let end =
+        back(before, before.len(), 4, |b| space(b) || quote(b) || matches!(b, b'-' | b'_' | b'(' | b'.'));
     (end < before.len()).then_some((Join::Space, end))
 }
 

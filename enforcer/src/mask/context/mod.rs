@@ -11,7 +11,7 @@ mod vendors;
 use std::sync::OnceLock;
 
 use self::{
-    label::{Join, Label},
+    label::{Join, Label, Letters},
     own::own,
     value::Form,
     vendors::{COMMON, GROUPS, OPEN},
@@ -84,14 +84,19 @@ struct Triples(Vec<u64>);
 
 impl Triples {
     /// Whether a text holds one of them.
-    fn in_text(&self, text: &[u8]) -> bool {
-        let (mut first, mut second) = (0, 0);
+    fn in_text(&self, mut text: impl Iterator<Item = u8>) -> bool {
+        let has = |index: usize| self.0[index / 64] >> (index % 64) & 1 == 1;
         // Of the last two bytes the rest is taken for zeros, as in `triple`.
-        text.iter().map(|b| code(*b)).chain([0, 0]).enumerate().any(|(at, third)| {
-            let index = (first * 36 + second) * 36 + third;
-            (first, second) = (second, third);
-            at >= 2 && self.0[index / 64] >> (index % 64) & 1 == 1
-        })
+        let mut codes = || text.next().map(|b| code(b));
+        let Some(first) = codes() else { return false };
+        let mut pair = first * 36 + codes().unwrap_or(0);
+        while let Some(third) = codes() {
+            if has(pair * 36 + third) {
+                return true;
+            }
+            pair = pair % 36 * 36 + third;
+        }
+        has(pair * 36) || has(pair % 36 * 36 * 36)
     }
 }
 
@@ -304,16 +309,17 @@ impl Contexts {
         let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];
         let to = run.len() - dots(run);
         for from in starts(run).filter(|from| *from < to) {
+            let wanted = |letters: Letters<'_>| self.begins.in_text(letters);
             let label = match from {
-                0 => Label::read(before),
+                0 => Label::read_if(before, wanted),
                 _ => {
                     let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
                     all[..before.len()].copy_from_slice(before);
                     all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
-                    Label::read(&all[..before.len() + from])
+                    Label::read_if(&all[..before.len() + from], wanted)
                 }
             };
-            let Some(label) = label.filter(|label| self.begins.in_text(label.text())) else { continue };
+            let Some(label) = label else { continue };
             if let Some(rule) = self.weigh(&label, &run[from..to]) {
                 return Some(ContextHit { rule, from, to });
             }
