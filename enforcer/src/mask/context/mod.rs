@@ -87,7 +87,7 @@ impl Triples {
     fn in_text(&self, mut text: impl Iterator<Item = u8>) -> bool {
         let has = |index: usize| self.0[index / 64] >> (index % 64) & 1 == 1;
         // Of the last two bytes the rest is taken for zeros, as in `triple`.
-        let mut codes = || text.next().map(|b| code(b));
+        let mut codes = || text.next().map(code);
         let Some(first) = codes() else { return false };
         let mut pair = first * 36 + codes().unwrap_or(0);
         while let Some(third) = codes() {
