@@ -239,9 +239,10 @@ impl Runs {
         budget: &mut Budget,
     ) -> Result<Option<usize>, MaskError> {
         let from = run.start.max(view.offset(self.looked));
-        if !run.open {
+        // What is looked at again for what stands around it was looked through before.
+        if !run.open && from < run.end {
             self.coded_in(view, Run { start: from, ..run }, depth, budget)?;
-        } else {
+        } else if run.open {
             let mut before = from.checked_sub(1).map_or(0, |at| view.data[at]);
             for (at, &byte) in view.data.iter().enumerate().take(run.end).skip(from) {
                 let starts = starts(before, byte);
