@@ -4,7 +4,7 @@
 //! four digits of base64), and its placeholder is coded in the same way with as many bytes
 //! around it as share its groups: what decodes the run finds the placeholder in it.
 
-use std::{io::Read as _, sync::OnceLock};
+use std::io::Read as _;
 
 use super::{
     error::MaskError,
@@ -149,8 +149,7 @@ impl Coding {
     /// text, or compressed.
     pub(super) fn start(self, run: &[u8], open: bool) -> Start {
         let wanted = self.wanted();
-        // Most words are too short, or are told from their first digit.
-        if (!open && run.len() < wanted) || !self.can_begin(run[0]) {
+        if !open && run.len() < wanted {
             return Start::No;
         }
         if self.is_refused(run) {
@@ -176,35 +175,57 @@ impl Coding {
 
     /// Whether the first two bytes tell already that nothing was coded here. Most runs are words.
     fn is_refused(self, run: &[u8]) -> bool {
-        let digits = 16_usize.div_ceil(self.bits() as usize);
-        let mut bytes = [0; 2];
-        let decoded = run.len() >= digits && self.decode_to(&run[..digits], &mut bytes) == 2;
-        decoded
-            && match bytes {
-                [0x1f, second] => second != 0x8b,
-                [0, second] => !is_plain(second),
-                [0xc2..=0xf4, second] => !(0x80..0xc0).contains(&second),
-                [first, second] => !is_plain(first) || (second != 0 && !is_plain(second) && second < 0xc2),
-            }
+        let digits = 16_u32.div_ceil(self.bits());
+        let mut sum = 0;
+        for at in 0..digits {
+            let Some(value) = run.get(at as usize).and_then(|digit| self.value(*digit)) else { return false };
+            sum = sum << self.bits() | u32::from(value);
+        }
+        let [.., first, second] = (sum >> (digits * self.bits() - 16)).to_be_bytes();
+        !can_begin(first, second)
     }
 
-    /// Whether text, or something compressed, can begin with a byte whose first bits these are.
-    fn can_begin(self, digit: u8) -> bool {
-        static BEGINS: OnceLock<[[bool; 256]; 3]> = OnceLock::new();
-        let begins = BEGINS.get_or_init(|| {
-            Self::ALL.map(|coding| {
-                let mut table = [false; 256];
-                for (digit, begins) in (0..=255_u8).zip(&mut table) {
-                    let Some(value) = coding.value(digit) else { continue };
-                    let low = u32::from(value) << (8 - coding.bits());
-                    let mut bytes =
-                        (low..low + (1 << (8 - coding.bits()))).filter_map(|b| u8::try_from(b).ok());
-                    *begins = bytes.any(|byte| looks_decoded(&[byte]));
-                }
-                table
-            })
-        });
-        begins[self as usize][usize::from(digit)]
+    /// Whether text, or something compressed, can begin with the first two digits of a run. Quick,
+    /// since it is asked wherever a word begins.
+    #[inline]
+    pub(super) fn opens(self, run: &[u8]) -> bool {
+        static PAIRS: [[u64; 64]; 3] = [pairs(Coding::Base64), pairs(Coding::Hex), pairs(Coding::Base32)];
+        let seconds = |digit: &u8| self.value(*digit).map_or(0, |v| PAIRS[self as usize][usize::from(v)]);
+        match run {
+            [] => true,
+            [first] => seconds(first) != 0,
+            [first, second, ..] => self.value(*second).is_some_and(|v| seconds(first) >> v & 1 == 1),
+        }
+    }
+}
+
+/// By the value of the first digit, a bit for each second one with which something can begin.
+const fn pairs(coding: Coding) -> [u64; 64] {
+    let (bits, mut pairs) = (coding.bits(), [0; 64]);
+    let mut pair = 0_u32;
+    while pair < 1 << (2 * bits) {
+        // What two digits tell of 16 bits, and all that may stand behind.
+        let rest = 16 - 2 * bits;
+        let mut behind = 0;
+        while behind < 1 << rest {
+            let [.., first, second] = (pair << rest | behind).to_be_bytes();
+            if can_begin(first, second) {
+                pairs[(pair >> bits) as usize] |= 1 << (pair & ((1 << bits) - 1));
+            }
+            behind += 1;
+        }
+        pair += 1;
+    }
+    pairs
+}
+
+/// Whether text in UTF-8 or UTF-16, or something compressed, can begin with two bytes.
+const fn can_begin(first: u8, second: u8) -> bool {
+    match [first, second] {
+        [0x1f, second] => second == 0x8b,
+        [0, second] => is_plain(second),
+        [0xc2..=0xf4, second] => matches!(second, 0x80..0xc0),
+        [first, second] => is_plain(first) && (second == 0 || is_plain(second) || second >= 0xc2),
     }
 }
 
@@ -245,13 +266,17 @@ fn base32(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-fn is_plain(byte: u8) -> bool {
+const fn is_plain(byte: u8) -> bool {
     matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~')
 }
 
 /// Whether bytes are the beginning of text in UTF-8 or UTF-16, or of something compressed.
 fn looks_decoded(bytes: &[u8]) -> bool {
     const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+    // Quick, since most of what is asked about is neither.
+    if bytes.iter().any(|b| *b < 0x80 && *b != 0 && !is_plain(*b)) && bytes.first() != Some(&GZIP[0]) {
+        return false;
+    }
     let zipped = || bytes.iter().zip(&GZIP).all(|(a, b)| a == b);
     let wide = |first: usize| {
         bytes.iter().enumerate().all(|(at, b)| if at % 2 == first { is_plain(*b) } else { *b == 0 })

@@ -26,6 +26,7 @@ pub mod fuzzing;
 mod findings;
 mod ids;
 pub mod json;
+mod lanes;
 mod level;
 mod locate;
 mod map;

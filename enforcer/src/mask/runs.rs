@@ -1,15 +1,17 @@
 //! Runs of token characters in a normal form: values that their surroundings tell, and
 //! what may be coded in them.
 //!
-//! Text is skipped by leaps: of a block, one bit for each byte says where twelve token
-//! characters stand together, and near the end of the bytes at hand a run of twelve cannot hide
-//! between two bytes that are eleven apart and no token characters.
+//! Text is passed over by blocks: one bit for each byte says where token characters stand, and so
+//! where twelve of them stand together.
+
+use wide::u8x16;
 
 use super::{
     coded::{Coded, Coding, Start},
     context::{LOOK_BEHIND, RUN_MAX, RUN_MIN},
     error::MaskError,
     filter::Target,
+    lanes::{self, BLOCK},
     level::{Budget, tidy},
     masker::UNKNOWN_INDEX,
     scan::{Found, View},
@@ -115,7 +117,8 @@ impl Runs {
         self.at = view.end();
         let over = self.decode(view, 0, budget, &mut decided, out)?;
         let mut reach = view.offset(std::mem::replace(&mut self.known, view.end()));
-        while let Some(run) = next(view, from, reach) {
+        let mut tokens = Tokens::new(view.data, from);
+        while let Some(run) = next(view, &mut tokens, from, reach) {
             reach = 0;
             let at = self.at;
             if let Some(hold) = self.context(view, run, depth, out)? {
@@ -142,25 +145,7 @@ impl Runs {
     }
 
     /// Decodes what is new in the runs from `first` on, and gives those that have ended.
-    #[inline]
     fn decode(
-        &mut self,
-        view: &View<'_>,
-        first: usize,
-        budget: &mut Budget,
-        decided: &mut u64,
-        out: &mut Vec<Found>,
-    ) -> Result<Vec<usize>, MaskError> {
-        if first >= self.coded.len() {
-            return Ok(Vec::new());
-        }
-        self.decode_some(view, first, budget, decided, out)
-    }
-
-    /// The same where there are such runs: rarely, so that it is not a part of those who ask.
-    #[cold]
-    #[inline(never)]
-    fn decode_some(
         &mut self,
         view: &View<'_>,
         first: usize,
@@ -269,16 +254,10 @@ impl Runs {
         budget: &mut Budget,
     ) -> Result<(), MaskError> {
         let text = &view.data[..run.end];
-        let behind = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
-        let last = Coding::SHORTEST - 1;
-        let mut before = behind(run.start);
-        for at in run.start..run.end.saturating_sub(last) {
-            let starts = starts(before, text[at]);
-            before = text[at];
-            if starts & BASE64 != 0 && is(text[at + last], BASE64) {
-                self.coded_at(view, run, at, Coding::Base64, (depth, budget))?;
-            }
+        for at in base64_starts(text, run.start) {
+            self.coded_at(view, run, at, Coding::Base64, (depth, budget))?;
         }
+        let behind = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
         for coding in [Coding::Hex, Coding::Base32] {
             let (class, last) = (coding.class(), coding.wanted() - 1);
             let mut at = run.start;
@@ -301,20 +280,35 @@ impl Runs {
 
     /// Begins to decode at a byte where a coding can begin, if that looks coded; true if it cannot
     /// be told yet.
+    #[inline]
     fn coded_at(
         &mut self,
         view: &View<'_>,
         run: Run,
         at: usize,
         coding: Coding,
+        below: (u8, &mut Budget),
+    ) -> Result<bool, MaskError> {
+        let text = &view.data[at..run.end];
+        if coding.opens(text) {
+            self.begin(text, view.base + at as u64, run.open, coding, below)
+        } else {
+            Ok(false)
+        }
+    }
+
+    fn begin(
+        &mut self,
+        text: &[u8],
+        position: u64,
+        open: bool,
+        coding: Coding,
         (depth, budget): (u8, &mut Budget),
     ) -> Result<bool, MaskError> {
-        let position = view.base + at as u64;
         if self.coded.iter().any(|coded| coded.covers(coding, position)) {
             return Ok(false);
         }
-        let text = &view.data[at..run.end];
-        match coding.start(text, run.open) {
+        match coding.start(text, open) {
             Start::No => {}
             Start::Unknown => return Ok(true),
             Start::Yes => {
@@ -334,78 +328,136 @@ fn starts(before: u8, byte: u8) -> u8 {
     fresh | if before & BETWEEN != 0 { byte & BASE64 } else { 0 }
 }
 
+/// Where in a text, from an offset on, as many digits of base64 begin as have to look decoded: the
+/// first of them, and those behind what stands between.
+fn base64_starts(text: &[u8], from: usize) -> impl Iterator<Item = usize> {
+    let (mut base, mut next, mut starts) = (from, from, 0_u64);
+    std::iter::from_fn(move || {
+        while starts == 0 {
+            if next >= text.len() {
+                return None;
+            }
+            base = next;
+            let marks = |block: &[u8; BLOCK]| (lanes::bits(block, base64), lanes::bits(block, between));
+            let (digits, between) = lanes::at(text, base, marks);
+            let before = base.checked_sub(1).map_or(0, |at| text[at]);
+            let goes_on = digits << 1 | u64::from(is(before, BASE64));
+            let fresh = between << 1 | u64::from(is(before, BETWEEN));
+            starts = lanes::together::<{ Coding::SHORTEST }>(digits, 0) & (!goes_on | fresh);
+            // What begins behind that was not seen whole.
+            next += if text.len() - base > BLOCK { BLOCK + 1 - Coding::SHORTEST } else { BLOCK };
+        }
+        let start = base + starts.trailing_zeros() as usize;
+        starts &= starts - 1;
+        Some(start)
+    })
+}
+
 /// The next run that is long enough, or reaches the end of the bytes at hand. Up to `reach`
-/// there is nothing but one that begins at `from`.
-fn next(view: &View<'_>, from: usize, reach: usize) -> Option<Run> {
+/// there is nothing but one that begins at `from`, where all before it is out.
+fn next(view: &View<'_>, tokens: &mut Tokens<'_>, from: usize, reach: usize) -> Option<Run> {
     let data = view.data;
     let mut at = from;
     if reach > from {
-        let end = reach + data[reach..].iter().take_while(|byte| is(**byte, TOKEN)).count();
+        let end = tokens.end(reach);
         let open = end == data.len() && !view.last;
         if end - from >= RUN_MIN || open {
             return Some(Run { start: from, end, open });
         }
-        at = (end + 1).min(data.len());
+        at = end;
     }
-    at = leap(data, at);
-    while let Some(&byte) = data.get(at + RUN_MIN - 1) {
-        if !is(byte, TOKEN) {
-            at += RUN_MIN;
-            continue;
-        }
-        let here = at + RUN_MIN - 1;
-        let start = here - data[at..here].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
-        let end = here + data[here..].iter().take_while(|byte| is(**byte, TOKEN)).count();
-        let open = end == data.len() && !view.last;
-        if end - start >= RUN_MIN || open {
-            return Some(Run { start, end, open });
-        }
-        at = leap(data, end + 1);
+    if let Some(start) = tokens.long(at) {
+        let end = tokens.end(start + RUN_MIN);
+        return Some(Run { start, end, open: end == data.len() && !view.last });
     }
     // The last run, however short, may go on.
-    let at = at.min(data.len());
     let short = data[at..].iter().rev().take_while(|byte| is(**byte, TOKEN)).count();
     let end = data.len();
     (!view.last && short > 0).then_some(Run { start: end - short, end, open: true })
 }
 
-/// Bytes that [`leap`] looks at at once.
-const BLOCK: usize = 64;
-
-/// Passes over blocks in which no long run begins; `at` itself is no part of a run that began
-/// before it, or all before it is out. The last bytes may be left to others.
-fn leap(data: &[u8], mut at: usize) -> usize {
-    while let Some(block) = data.get(at..).and_then(<[u8]>::first_chunk::<BLOCK>) {
-        let one = tokens(block);
-        // Where so many of them stand together, the bit of the first.
-        let two = one & one >> 1;
-        let four = two & two >> 2;
-        let twelve = four & four >> 4 & four >> 8;
-        if twelve != 0 {
-            return at + twelve.trailing_zeros() as usize;
-        }
-        // What begins behind that has not been seen whole.
-        at += BLOCK + 1 - RUN_MIN;
-    }
-    at
+/// Where token characters stand, a bit each, in a block that goes forward, and in the next.
+struct Tokens<'a> {
+    data: &'a [u8],
+    base: usize,
+    here: u64,
+    next: u64,
+    /// Behind which of them so many more stand that it is a run.
+    long: u64,
 }
 
-const _: () = assert!(RUN_MIN == 12);
-
-/// Which bytes are token characters, a bit each. Without branches, for vectors.
-fn tokens(block: &[u8; BLOCK]) -> u64 {
-    /// Multiplied with eight bytes that are 0 or 1, it gathers them in the topmost byte.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let mut flags = [0_u8; BLOCK];
-    for (flag, b) in flags.iter_mut().zip(block) {
-        let letter = (b | 0x20).wrapping_sub(b'a') < 26;
-        let digit = b.wrapping_sub(b'-') <= b'9' - b'-';
-        let other = (*b == b'+') | (*b == b'=') | (*b == b'_') | (*b == b'~');
-        *flag = u8::from(letter | digit | other);
+impl<'a> Tokens<'a> {
+    fn new(data: &'a [u8], from: usize) -> Self {
+        let mut tokens = Self { data, base: from, here: 0, next: 0, long: 0 };
+        tokens.jump(from);
+        tokens
     }
-    let gathered = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(GATHER) >> 56;
-    let eights = flags.as_chunks::<8>().0.iter();
-    eights.enumerate().fold(0, |bits, (index, eight)| bits | gathered(eight) << (8 * index))
+
+    /// Goes to the block in which an offset stands, which is not before the one at hand.
+    fn go(&mut self, at: usize) {
+        match at - self.base {
+            0..BLOCK => {}
+            BLOCK..TWO_BLOCKS => {
+                self.base += BLOCK;
+                self.here = self.next;
+                self.load();
+            }
+            _ => self.jump(at),
+        }
+    }
+
+    fn jump(&mut self, at: usize) {
+        self.base = at;
+        self.here = lanes::at(self.data, at, |block| lanes::bits(block, token));
+        self.load();
+    }
+
+    fn load(&mut self) {
+        self.next = lanes::at(self.data, self.base + BLOCK, |block| lanes::bits(block, token));
+        self.long = lanes::together::<RUN_MIN>(self.here, self.next);
+    }
+
+    /// Where the token characters end that begin at an offset.
+    fn end(&mut self, mut at: usize) -> usize {
+        loop {
+            self.go(at);
+            let others = !self.here >> (at - self.base);
+            if others != 0 {
+                return at + others.trailing_zeros() as usize;
+            }
+            at = self.base + BLOCK;
+        }
+    }
+
+    /// The first offset from `at` on where a run begins, or goes on for long enough.
+    fn long(&mut self, mut at: usize) -> Option<usize> {
+        while at < self.data.len() {
+            self.go(at);
+            let long = self.long >> (at - self.base);
+            if long != 0 {
+                return Some(at + long.trailing_zeros() as usize);
+            }
+            at = self.base + BLOCK;
+        }
+        None
+    }
+}
+
+const TWO_BLOCKS: usize = 2 * BLOCK;
+
+fn token(bytes: u8x16) -> u8x16 {
+    // From the dash to the nine: dot, slash and digits.
+    let more = lanes::within(bytes, b'-', b'9') | lanes::is(bytes, b'+') | lanes::is(bytes, b'_');
+    lanes::letter(bytes) | more | lanes::is(bytes, b'=') | lanes::is(bytes, b'~')
+}
+
+fn base64(bytes: u8x16) -> u8x16 {
+    lanes::letter(bytes) | lanes::within(bytes, b'/', b'9') | between(bytes)
+}
+
+fn between(bytes: u8x16) -> u8x16 {
+    let dashes = lanes::is(bytes, b'-') | lanes::is(bytes, b'_');
+    lanes::is(bytes, b'+') | lanes::is(bytes, b'/') | dashes
 }
 
 impl Coding {
@@ -425,28 +477,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_token_character_is_is_said_twice_alike() {
+    fn what_a_byte_can_be_is_said_twice_alike() {
         for byte in 0..=255_u8 {
             let mut block = [b' '; BLOCK];
-            block[usize::from(byte) % BLOCK] = byte;
-            let expected = u64::from(is(byte, TOKEN)) << (usize::from(byte) % BLOCK);
-            assert_eq!(tokens(&block), expected, "{byte}");
+            let at = usize::from(byte) % BLOCK;
+            block[at] = byte;
+            let lanes =
+                [lanes::bits(&block, token), lanes::bits(&block, base64), lanes::bits(&block, between)];
+            let one = [TOKEN, BASE64, BETWEEN].map(|class| u64::from(is(byte, class)) << at);
+            assert_eq!(lanes, one, "{byte}");
         }
+    }
+
+    /// Runs of all lengths around the shortest and around a block, with what can stand in them.
+    fn texts() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![4 => "[a-zA-Z0-9]{1,15}", 1 => "[a-zA-Z0-9]{50,140}", 2 => "[-+/_=.~]{1,2}", 2 => "[ \":\n]{1,3}"];
+        prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat().into_bytes())
     }
 
     proptest! {
         #[test]
-        fn a_leap_passes_over_no_run(
-            words in proptest::collection::vec((0..30_usize, prop::sample::select(vec![" ", "\"", ": ", "\n\n"])), 0..40),
-        ) {
-            let text: String = words.iter().map(|(length, gap)| ["a".repeat(*length), (*gap).to_owned()].concat()).collect();
-            let first = text.as_bytes().windows(RUN_MIN).position(|w| w.iter().all(|b| is(*b, TOKEN)));
-            let at = leap(text.as_bytes(), 0);
-            // It stops at the first, or before it where less than a block is left.
-            prop_assert!(first.map_or(at + BLOCK > text.len(), |first| at == first || at < first && at + BLOCK > text.len()), "{} {:?}", at, first);
-            // And in no other run.
-            let inside = at > 0 && at < text.len() && is(text.as_bytes()[at - 1], TOKEN) && is(text.as_bytes()[at], TOKEN);
-            prop_assert!(!inside || at + BLOCK > text.len() || first == Some(at));
+        fn every_long_run_is_found_with_its_end(text in texts(), from in 0..200_usize) {
+            let from = from.min(text.len());
+            let mut tokens = Tokens::new(&text, from);
+            let (mut at, mut found, mut slow) = (from, Vec::new(), Vec::new());
+            while let Some(start) = tokens.long(at) {
+                at = tokens.end(start + RUN_MIN);
+                found.push((start, at));
+            }
+            let mut at = from;
+            while at < text.len() {
+                let length = text[at..].iter().take_while(|b| is(**b, TOKEN)).count();
+                slow.extend((length >= RUN_MIN).then_some((at, at + length)));
+                at += length.max(1);
+            }
+            prop_assert_eq!(found, slow);
+        }
+
+        #[test]
+        fn base64_begins_where_a_look_at_each_byte_says(text in texts(), from in 0..200_usize) {
+            let from = from.min(text.len());
+            let before = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
+            let whole = |at: usize| {
+                text[at..].iter().take_while(|b| is(**b, BASE64)).count() >= Coding::SHORTEST
+            };
+            let slow: Vec<usize> = (from..text.len())
+                .filter(|at| starts(before(*at), text[*at]) & BASE64 != 0 && whole(*at))
+                .collect();
+            prop_assert_eq!(base64_starts(&text, from).collect::<Vec<_>>(), slow);
         }
     }
 }
