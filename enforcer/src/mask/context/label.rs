@@ -38,10 +38,10 @@ impl Label {
         Self::of(before, join, line)
     }
 
-    /// The same if its text is `wanted`, which is asked first: most are not.
-    pub(super) fn read_if(before: &[u8], wanted: impl FnOnce(Letters<'_>) -> bool) -> Option<Self> {
+    /// The same if the line it stands on is `wanted`, which is asked first: most are not.
+    pub(super) fn read_if(before: &[u8], wanted: impl FnOnce(&[u8]) -> bool) -> Option<Self> {
         let (join, line) = line(before)?;
-        if wanted(Letters(&line[line.len().saturating_sub(LABEL_MAX)..])) {
+        if wanted(&line[line.len().saturating_sub(LABEL_MAX)..]) {
             Self::of(before, join, line)
         } else {
             None
@@ -82,24 +82,6 @@ impl Label {
     /// Whether a word begins at an offset, or the text ends there.
     pub(super) fn begins(&self, at: usize) -> bool {
         at >= self.len || self.begins[at]
-    }
-}
-
-/// The letters and digits of a line, in lower case.
-pub(super) struct Letters<'a>(&'a [u8]);
-
-impl Iterator for Letters<'_> {
-    type Item = u8;
-
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
-        while let [first, rest @ ..] = self.0 {
-            self.0 = rest;
-            if first.is_ascii_alphanumeric() {
-                return Some(first.to_ascii_lowercase());
-            }
-        }
-        None
     }
 }
 

@@ -3,6 +3,8 @@
 //! A search for such names would stop at every second line, so it goes the other way round:
 //! the scanner finds runs of token characters, and here it is asked what stands before them.
 
+mod begins;
+mod head;
 mod label;
 mod own;
 mod value;
@@ -11,7 +13,9 @@ mod vendors;
 use std::sync::OnceLock;
 
 use self::{
-    label::{Join, Label, Letters},
+    begins::Begins,
+    head::{Head, NAME_AHEAD, NAME_MAX, credential_ends},
+    label::{Join, Label},
     own::own,
     value::Form,
     vendors::{COMMON, GROUPS, OPEN},
@@ -23,10 +27,6 @@ pub(super) const LOOK_BEHIND: usize = 128;
 pub(super) const RUN_MIN: usize = 12;
 /// The longest that can be a secret.
 pub(super) const RUN_MAX: usize = 1280;
-/// A name within the run itself (`token=...`) ends within this many bytes.
-const NAME_MAX: usize = 64;
-/// So much of the run stands at least behind such a name.
-const NAME_AHEAD: usize = 12;
 /// Values without a vendor are at least this long, or digits of hex.
 const GENERIC_MIN: usize = 20;
 /// The least length of such digits.
@@ -71,35 +71,12 @@ pub(super) struct Contexts {
     vendors: Vec<Vendor>,
     names: Names,
     words: Names,
-    /// With which three bytes one of both begins.
-    begins: Triples,
+    /// With which letters one of both begins.
+    begins: Begins,
 }
 
 /// How many sets of three letters or digits there are.
 const TRIPLES: usize = 36 * 36 * 36;
-
-/// A set of three letters or digits.
-#[derive(Debug)]
-struct Triples(Vec<u64>);
-
-impl Triples {
-    /// Whether a text holds one of them.
-    fn in_text(&self, mut text: impl Iterator<Item = u8>) -> bool {
-        let has = |index: usize| self.0[index / 64] >> (index % 64) & 1 == 1;
-        // Of the last two bytes the rest is taken for zeros, as in `triple`.
-        let mut codes = || text.next().map(code);
-        let Some(first) = codes() else { return false };
-        let mut pair = first * 36 + codes().unwrap_or(0);
-        while let Some(third) = codes() {
-            if has(pair * 36 + third) {
-                return true;
-            }
-            pair = pair % 36 * 36 + third;
-        }
-        has(pair * 36) || has(pair % 36 * 36 * 36)
-    }
-}
-
 /// Names by their first three bytes.
 #[derive(Debug)]
 struct Names {
@@ -132,11 +109,6 @@ impl Names {
         let triple = triple(text, at);
         let range = usize::from(self.heads[triple])..usize::from(self.heads[triple + 1]);
         self.sorted[range].iter().map(|index| usize::from(*index))
-    }
-
-    /// The first three bytes of all of them.
-    fn begins(&self) -> impl Iterator<Item = usize> {
-        (0..TRIPLES).filter(|triple| self.heads[*triple] < self.heads[triple + 1])
     }
 }
 
@@ -284,20 +256,19 @@ impl Contexts {
         OPEN.split(' ').for_each(|name| add(name, None));
         let names = Names::of(vendors.iter().map(|vendor| vendor.name));
         let words = Names::of(WORDS.iter().map(|(word, _)| *word));
-        let mut begins = Triples(vec![0; TRIPLES.div_ceil(64)]);
-        for triple in names.begins().chain(words.begins()) {
-            begins.0[triple / 64] |= 1 << (triple % 64);
-        }
+        let all = vendors.iter().map(|vendor| vendor.name).chain(WORDS.iter().map(|(word, _)| *word));
+        let begins = Begins::of(all);
         Self { vendors, names, words, begins }
     }
 
     /// What part of a run is a secret. `before` are up to [`LOOK_BEHIND`] bytes before it,
     /// `after` up to 16 behind it.
     pub(super) fn judge(&self, before: &[u8], run: &[u8], after: &[u8]) -> Option<ContextHit> {
-        if run.len() > RUN_MAX || !plausible(run) {
+        let head = Head::of(run);
+        if run.len() > RUN_MAX || !head.plausible() {
             return None;
         }
-        if let Some((form, from, to)) = own(run) {
+        if let Some((form, from, to)) = own(run, head.equals()) {
             // Letters before the first digit may be out: see `hold`.
             let from = from.max(run.iter().position(u8::is_ascii_digit).unwrap_or(0)).min(to);
             return Some(ContextHit { rule: 2 + form, from, to });
@@ -308,8 +279,8 @@ impl Contexts {
         }
         let before = &before[before.len().saturating_sub(LOOK_BEHIND)..];
         let to = run.len() - dots(run);
-        for from in starts(run).filter(|from| *from < to) {
-            let wanted = |letters: Letters<'_>| self.begins.in_text(letters);
+        for from in head.starts().filter(|from| *from < to) {
+            let wanted = |line: &[u8]| self.begins.in_line(line);
             let label = match from {
                 0 => Label::read_if(before, wanted),
                 _ => {
@@ -349,7 +320,7 @@ impl Contexts {
         begun.len() <= own::LONGEST.max(NAME_MAX + NAME_AHEAD)
             || own::goes_on(begun)
             || Label::read(before).is_some()
-            || starts(begun).any(|from| from > 0)
+            || Head::of(begun).starts().any(|from| from > 0)
     }
 
     /// The rule by which a value behind a label is a secret.
@@ -438,39 +409,6 @@ impl Contexts {
 /// How many dots end a run: up to three are the end of a sentence.
 fn dots(run: &[u8]) -> usize {
     run.iter().rev().take(3).take_while(|b| **b == b'.').count()
-}
-
-/// Whether a run could hold a secret at all: cheap, since every long word comes here.
-fn plausible(run: &[u8]) -> bool {
-    let digits = run.iter().any(u8::is_ascii_digit);
-    digits || (run.len() >= 20 && !run.iter().any(|b| matches!(b, b'/' | b'.' | b'-')))
-}
-
-/// Where a value can begin in a run: at its beginning, behind an `=`, or behind a word for a
-/// credential and a dash.
-fn starts(run: &[u8]) -> impl Iterator<Item = usize> + '_ {
-    let head = &run[..run.len().min(NAME_MAX)];
-    let behind = head.iter().enumerate().filter_map(move |(at, b)| match b {
-        b'=' if at + 8 < run.len() => Some(at + 1),
-        b'-' | b'_' | b'.' if at + NAME_AHEAD < run.len() && credential_ends(&head[..at]) => Some(at + 1),
-        _ => None,
-    });
-    std::iter::once(0).chain(behind)
-}
-
-/// Whether a word for a credential ends here.
-fn credential_ends(text: &[u8]) -> bool {
-    let word: &[u8] = match text.last().map(u8::to_ascii_lowercase) {
-        Some(b'y') => b"key",
-        Some(b'n') => b"token",
-        Some(b't') => b"secret",
-        Some(b's') => b"access",
-        Some(b'e') => b"private",
-        Some(b'x') => b"fastforex",
-        Some(b'r') => b"refiner",
-        _ => return false,
-    };
-    text.len() >= word.len() && text[text.len() - word.len()..].eq_ignore_ascii_case(word)
 }
 
 /// The number of the three bytes at an offset; what is not there counts as the first letter.
@@ -574,6 +512,24 @@ mod tests {
         }
         assert_eq!(judge("api_token = \"", "some-ordinary-words-2"), None);
         assert_eq!(judge("api_token = \"", "xxxxxxxxxxxxxxxxxxxx1"), None);
+    }
+
+    #[test]
+    fn a_line_with_a_name_is_never_passed_over() {
+        let contexts = Contexts::get();
+        let names: Vec<&str> =
+            contexts.vendors.iter().map(|v| v.name).chain(WORDS.map(|(word, _)| word)).collect();
+        for name in names {
+            let spread: String = name.chars().flat_map(|c| [c.to_ascii_uppercase(), '-']).collect();
+            for line in
+                [name.to_owned(), format!("my{name}"), format!("{name}4 x"), spread, format!("q {name} ")]
+            {
+                assert!(contexts.begins.in_line(line.as_bytes()), "{line}");
+            }
+        }
+        let without = ["id", "created", "logger", "trace_id", "content", "obfuscation", "pub const"];
+        let passed = without.iter().filter(|line| contexts.begins.in_line(line.as_bytes())).count();
+        assert!(passed * 2 < without.len(), "{passed} of what names nothing");
     }
 
     proptest::proptest! {
