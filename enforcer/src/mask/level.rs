@@ -24,7 +24,7 @@ pub const DEPTH_MAX: u8 = 5;
 /// How many levels of one stream may be open at once.
 pub const LEVELS_MAX: usize = 64;
 /// Bytes that one level looks at in one go; it bounds what is kept.
-const BLOCK_BYTES: usize = 16 * 1024;
+const BLOCK_BYTES: usize = 2 * 1024;
 /// Bytes that are kept behind what is decided: of what goes out while it is looked at, and of
 /// what stands before that.
 const LOOK_BEHIND: usize = 384;
