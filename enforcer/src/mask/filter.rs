@@ -6,6 +6,8 @@
 //! position, wherever a match begins. A Bloom filter of the windows, two bits in one word
 //! for each, stays in the nearest caches; a hit names what to verify there.
 
+use super::pairs::{self, Pairs};
+
 /// Bytes of a beginning.
 pub(super) const BEGINNING: usize = 5;
 /// Bytes of a window.
@@ -44,6 +46,8 @@ struct Entry {
 /// The compiled prefilter.
 #[derive(Debug)]
 pub(super) struct Filter {
+    /// Asked before the hashes, unless there are too many windows.
+    pairs: Option<Pairs>,
     shift: u32,
     bits: Vec<u64>,
     /// By the first bits of a hash, the index of the first entry in `entries`.
@@ -105,7 +109,8 @@ impl Filter {
             heads.resize(heads.len().max(head(entry.window) + 1), index);
         }
         heads.resize((1 << HEAD_BITS) + 1, u32::try_from(entries.len()).unwrap_or(u32::MAX));
-        Self { shift, bits, heads, entries, ones, twos, threes, fours }
+        let pairs = Pairs::of(entries.iter().map(|entry| entry.window));
+        Self { pairs, shift, bits, heads, entries, ones, twos, threes, fours }
     }
 
     /// Whether there is nothing to look for.
@@ -116,12 +121,35 @@ impl Filter {
     /// The next of every second position from `from` on where the hash of a window is known.
     pub(super) fn next(&self, hay: &[u8], from: usize) -> Option<usize> {
         match self.shift {
-            13 => next_in::<13>(&self.bits, hay, from),
-            12 => next_in::<12>(&self.bits, hay, from),
-            11 => next_in::<11>(&self.bits, hay, from),
-            10 => next_in::<10>(&self.bits, hay, from),
-            _ => next_in::<9>(&self.bits, hay, from),
+            13 => self.next_in::<13>(hay, from),
+            12 => self.next_in::<12>(hay, from),
+            11 => self.next_in::<11>(hay, from),
+            10 => self.next_in::<10>(hay, from),
+            _ => self.next_in::<9>(hay, from),
         }
+    }
+
+    /// Four windows a step.
+    fn next_in<const SHIFT: u32>(&self, hay: &[u8], from: usize) -> Option<usize> {
+        let mut at = from;
+        loop {
+            if let Some(pairs) = &self.pairs {
+                at = pairs.next(hay, at);
+            }
+            let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk) else { break };
+            let hits = known_in::<SHIFT>(&self.bits, block);
+            if hits != 0 {
+                return Some(at + hits.trailing_zeros() as usize);
+            }
+            at += pairs::BLOCK;
+        }
+        while let Some(window) = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>) {
+            if known::<SHIFT>(&self.bits, u32::from_le_bytes(*window) | FOLD) != 0 {
+                return Some(at);
+            }
+            at += 2;
+        }
+        None
     }
 
     /// What could begin at `hay[at]`, or one byte before it: how many bytes before, and what.
@@ -170,38 +198,28 @@ fn head(folded: u32) -> usize {
     (spread(folded) >> (32 - HEAD_BITS)) as usize
 }
 
-/// Four windows a step, at every second position.
-fn next_in<const SHIFT: u32>(bits: &[u64], hay: &[u8], from: usize) -> Option<usize> {
-    let known = |folded: u32| -> u64 {
-        let hash = spread(folded) >> SHIFT;
-        let both = |word: &u64| word >> (hash & 63) & word >> second_bit(folded) & 1;
-        bits.get((hash >> 6) as usize).map_or(0, both)
-    };
-    let low = |wide: u64, byte: u32| -> u32 { u32::try_from(wide >> (8 * byte) & 0xffff_ffff).unwrap_or(0) };
-    const WIDE: u64 = 0x2020_2020_2020_2020;
-    let mut at = from;
-    while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<10>) {
-        let [a, b, c, d, e, f, g, h, i, j] = *block;
-        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]) | WIDE;
-        let last = u32::from_le_bytes([g, h, i, j]) | FOLD;
-        let hits =
-            known(low(first, 0)) | known(low(first, 2)) << 2 | known(low(first, 4)) << 4 | known(last) << 6;
-        if hits != 0 {
-            return Some(at + hits.trailing_zeros() as usize);
-        }
-        at += 8;
-    }
-    while let Some(block) = hay.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>) {
-        if known(u32::from_le_bytes(*block) | FOLD) != 0 {
-            return Some(at);
-        }
-        at += 2;
-    }
-    None
+/// Whether the hash of a window is known: 1 if it is.
+#[inline]
+fn known<const SHIFT: u32>(bits: &[u64], folded: u32) -> u64 {
+    let hash = spread(folded) >> SHIFT;
+    let both = |word: &u64| word >> (hash & 63) & word >> second_bit(folded) & 1;
+    bits.get((hash >> 6) as usize).map_or(0, both)
+}
+
+/// The same for the windows at every second position of a block, a bit each.
+#[inline]
+fn known_in<const SHIFT: u32>(bits: &[u64], block: &[u8; pairs::BLOCK + 2]) -> u64 {
+    let [a, b, c, d, e, f, g, h, i, j] = *block;
+    let windows = [[a, b, c, d], [c, d, e, f], [e, f, g, h], [g, h, i, j]];
+    let [one, two, three, four] =
+        windows.map(|window| known::<SHIFT>(bits, u32::from_le_bytes(window) | FOLD));
+    one | two << 2 | three << 4 | four << 6
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -220,5 +238,54 @@ mod tests {
             assert_eq!(filter.begins(tail.as_bytes()), begins, "{tail}");
         }
         assert!(!filter.begins(b"ai") && !filter.begins(b"AKA") && !filter.begins(b"akic"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+        #[test]
+        fn every_window_at_a_second_position_is_found(
+            few in prop::collection::vec("[a-z_:/$0-9-]{5}", 1..30),
+            many in any::<bool>(),
+            parts in prop::collection::vec((any::<prop::sample::Index>(), 0..5_usize, any::<bool>(), "[ -~]{0,9}"), 0..60),
+            from in 0..40_usize,
+        ) {
+            let mut texts = few.clone();
+            // So many that pairs do not help, and some that go on with any letter.
+            let letters = || (b'a'..=b'z').map(char::from);
+            texts.extend(letters().flat_map(|a| letters().map(move |b| format!("sk-{a}{b}"))));
+            if many {
+                let digit = |n: u32, at: u32| char::from_digit(spread(n) >> (6 * at) & 31, 32).unwrap();
+                texts.extend((0..20_000).map(|n| (0..5).map(|at| digit(n, at)).collect()));
+            }
+            let beginnings: Vec<_> = texts
+                .iter()
+                .filter_map(|text| Some((*text.as_bytes().first_chunk()?, Target::Rule(0))))
+                .collect();
+            let filter = Filter::new(&beginnings);
+            prop_assert_eq!(filter.pairs.is_none(), many);
+            let windows: std::collections::HashSet<Vec<u8>> = beginnings
+                .iter()
+                .flat_map(|(b, _)| b.windows(WINDOW).map(|w| w.iter().map(|b| fold(*b)).collect()))
+                .collect();
+            let mut hay = Vec::new();
+            for (which, cut, upper, between) in &parts {
+                let text = which.get(&texts);
+                let text = &text[..text.len() - cut];
+                hay.extend(if *upper { text.to_ascii_uppercase() } else { text.to_owned() }.bytes());
+                hay.extend(between.bytes());
+            }
+            let (mut at, mut found) = (from, Vec::new());
+            while let Some(hit) = filter.next(&hay, at) {
+                prop_assert!(hit >= at && (hit - at) % 2 == 0);
+                if filter.targets(&hay, hit).next().is_some() {
+                    found.push(hit);
+                }
+                at = hit + 2;
+            }
+            let known = |at: &usize| {
+                hay.get(*at..at + WINDOW).is_some_and(|w| windows.contains(&w.iter().map(|b| fold(*b)).collect::<Vec<_>>()))
+            };
+            prop_assert_eq!(found, (from..hay.len()).step_by(2).filter(known).collect::<Vec<_>>());
+        }
     }
 }

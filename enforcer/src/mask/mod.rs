@@ -32,6 +32,7 @@ mod locate;
 mod map;
 mod masker;
 mod norm;
+mod pairs;
 mod part;
 mod names;
 mod parts;
