@@ -46,6 +46,12 @@ pub(super) fn letter(bytes: u8x16) -> u8x16 {
     within(bytes | u8x16::splat(0x20), b'a', b'z')
 }
 
+/// The first so many bits; all, if they are more than there are.
+#[inline]
+pub(super) fn lowest(count: usize) -> u64 {
+    if count < BLOCK { (1 << count) - 1 } else { u64::MAX }
+}
+
 /// The bits behind which `COUNT - 1` more stand in `bits` and in those that follow.
 #[inline]
 pub(super) fn together<const COUNT: usize>(bits: u64, next: u64) -> u64 {

@@ -132,9 +132,11 @@ impl Runs {
             if self.at < at {
                 self.known = view.base + run.end as u64;
             }
-            // What ends with its run is open no more when the next one comes.
-            for index in self.decode(view, known, budget, &mut decided, out)?.into_iter().rev() {
-                self.coded.remove(index).close(budget);
+            if known < self.coded.len() {
+                // What ends with its run is open no more when the next one comes.
+                for index in self.decode(view, known, budget, &mut decided, out)?.into_iter().rev() {
+                    self.coded.remove(index).close(budget);
+                }
             }
             from = run.end;
         }
@@ -196,7 +198,7 @@ impl Runs {
         }
         let after = &data[run.end..data.len().min(run.end + AFTER_BYTES)];
         if length >= RUN_MIN
-            && let Some(hit) = contexts.judge(before, &data[run.start..run.end], &after[..after.len().min(1)])
+            && let Some(hit) = contexts.judge(before, &data[run.start..], length)
             && view.plan.wants(hit.rule)
         {
             let position = |at: usize| view.base + (run.start + at) as u64;
@@ -254,7 +256,7 @@ impl Runs {
         budget: &mut Budget,
     ) -> Result<(), MaskError> {
         let text = &view.data[..run.end];
-        for at in base64_starts(text, run.start) {
+        for at in base64_starts(view.data, run.start, run.end) {
             self.coded_at(view, run, at, Coding::Base64, (depth, budget))?;
         }
         let behind = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
@@ -328,13 +330,13 @@ fn starts(before: u8, byte: u8) -> u8 {
     fresh | if before & BETWEEN != 0 { byte & BASE64 } else { 0 }
 }
 
-/// Where in a text, from an offset on, as many digits of base64 begin as have to look decoded: the
-/// first of them, and those behind what stands between.
-fn base64_starts(text: &[u8], from: usize) -> impl Iterator<Item = usize> {
+/// Where in a text, between two offsets, as many digits of base64 begin as have to look decoded:
+/// the first of them, and those behind what stands between.
+fn base64_starts(text: &[u8], from: usize, to: usize) -> impl Iterator<Item = usize> {
     let (mut base, mut next, mut starts) = (from, from, 0_u64);
     std::iter::from_fn(move || {
         while starts == 0 {
-            if next >= text.len() {
+            if next >= to {
                 return None;
             }
             base = next;
@@ -343,9 +345,10 @@ fn base64_starts(text: &[u8], from: usize) -> impl Iterator<Item = usize> {
             let before = base.checked_sub(1).map_or(0, |at| text[at]);
             let goes_on = digits << 1 | u64::from(is(before, BASE64));
             let fresh = between << 1 | u64::from(is(before, BETWEEN));
-            starts = lanes::together::<{ Coding::SHORTEST }>(digits, 0) & (!goes_on | fresh);
+            let inside = digits & lanes::lowest(to - base);
+            starts = lanes::together::<{ Coding::SHORTEST }>(inside, 0) & (!goes_on | fresh);
             // What begins behind that was not seen whole.
-            next += if text.len() - base > BLOCK { BLOCK + 1 - Coding::SHORTEST } else { BLOCK };
+            next += if to - base > BLOCK { BLOCK + 1 - Coding::SHORTEST } else { BLOCK };
         }
         let start = base + starts.trailing_zeros() as usize;
         starts &= starts - 1;
@@ -515,16 +518,16 @@ mod tests {
         }
 
         #[test]
-        fn base64_begins_where_a_look_at_each_byte_says(text in texts(), from in 0..200_usize) {
-            let from = from.min(text.len());
+        fn base64_begins_where_a_look_at_each_byte_says(text in texts(), from in 0..200_usize, left in 0..100_usize) {
+            let to = text.len().saturating_sub(left);
+            let from = from.min(to);
             let before = |at: usize| at.checked_sub(1).map_or(0, |at| text[at]);
             let whole = |at: usize| {
-                text[at..].iter().take_while(|b| is(**b, BASE64)).count() >= Coding::SHORTEST
+                text[at..to].iter().take_while(|b| is(**b, BASE64)).count() >= Coding::SHORTEST
             };
-            let slow: Vec<usize> = (from..text.len())
-                .filter(|at| starts(before(*at), text[*at]) & BASE64 != 0 && whole(*at))
-                .collect();
-            prop_assert_eq!(base64_starts(&text, from).collect::<Vec<_>>(), slow);
+            let slow: Vec<usize> =
+                (from..to).filter(|at| starts(before(*at), text[*at]) & BASE64 != 0 && whole(*at)).collect();
+            prop_assert_eq!(base64_starts(&text, from, to).collect::<Vec<_>>(), slow);
         }
     }
 }

@@ -17,13 +17,16 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    pub(super) fn of(run: &'a [u8]) -> Self {
+    /// Of the first `length` bytes of a text.
+    pub(super) fn of(text: &'a [u8], length: usize) -> Self {
         let other = |b| lanes::is(b, b'-') | lanes::is(b, b'_') | lanes::is(b, b'.');
-        lanes::at(run, 0, |block| Self {
+        let run = &text[..length];
+        let inside = lanes::lowest(length);
+        lanes::at(text, 0, |block| Self {
             run,
-            digits: lanes::bits(block, |b| lanes::within(b, b'0', b'9')),
-            equals: lanes::bits(block, |b| lanes::is(b, b'=')),
-            others: lanes::bits(block, other),
+            digits: inside & lanes::bits(block, |b| lanes::within(b, b'0', b'9')),
+            equals: inside & lanes::bits(block, |b| lanes::is(b, b'=')),
+            others: inside & lanes::bits(block, other),
         })
     }
 

@@ -261,11 +261,12 @@ impl Contexts {
         Self { vendors, names, words, begins }
     }
 
-    /// What part of a run is a secret. `before` are up to [`LOOK_BEHIND`] bytes before it,
-    /// `after` up to 16 behind it.
-    pub(super) fn judge(&self, before: &[u8], run: &[u8], after: &[u8]) -> Option<ContextHit> {
-        let head = Head::of(run);
-        if run.len() > RUN_MAX || !head.plausible() {
+    /// What part of a run is a secret: of the first `length` bytes of `text`, in which it may be
+    /// seen what stands behind them. `before` are up to [`LOOK_BEHIND`] bytes before it.
+    pub(super) fn judge(&self, before: &[u8], text: &[u8], length: usize) -> Option<ContextHit> {
+        let (run, after) = text.split_at(length);
+        let head = Head::of(text, length);
+        if length > RUN_MAX || !head.plausible() {
             return None;
         }
         if let Some((form, from, to)) = own(run, head.equals()) {
@@ -320,7 +321,7 @@ impl Contexts {
         begun.len() <= own::LONGEST.max(NAME_MAX + NAME_AHEAD)
             || own::goes_on(begun)
             || Label::read(before).is_some()
-            || Head::of(begun).starts().any(|from| from > 0)
+            || Head::of(begun, begun.len()).starts().any(|from| from > 0)
     }
 
     /// The rule by which a value behind a label is a secret.
@@ -493,7 +494,7 @@ mod tests {
     use super::*;
 
     fn judge(before: &str, run: &str) -> Option<(u16, String)> {
-        let hit = Contexts::get().judge(before.as_bytes(), run.as_bytes(), b"\"")?;
+        let hit = Contexts::get().judge(before.as_bytes(), format!("{run}\"").as_bytes(), run.len())?;
         Some((hit.rule, run[hit.from..hit.to].to_owned()))
     }
 
@@ -544,7 +545,8 @@ mod tests {
         ) {
             let run = parts.concat();
             let contexts = Contexts::get();
-            if run.len() >= RUN_MIN && contexts.judge(before.as_bytes(), run.as_bytes(), b" ").is_some() {
+            let text = format!("{run} ");
+            if run.len() >= RUN_MIN && contexts.judge(before.as_bytes(), text.as_bytes(), run.len()).is_some() {
                 for cut in 0..=run.len() {
                     proptest::prop_assert!(contexts.expects(before.as_bytes(), &run.as_bytes()[..cut]), "{} {} {}", before, run, cut);
                 }

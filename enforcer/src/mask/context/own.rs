@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn whole(run: &str) -> Option<(u16, usize, usize)> {
-        own(run.as_bytes(), super::super::Head::of(run.as_bytes()).equals())
+        own(run.as_bytes(), super::super::Head::of(run.as_bytes(), run.len()).equals())
     }
 
     #[test]

@@ -50,10 +50,9 @@ impl<'a> Candidates<'a> {
     fn load(&mut self, mut at: usize) {
         self.bits = 0;
         while at < self.raw.len() {
-            self.bits = lanes::at(self.raw, at, |block| lanes::bits(block, introduces));
-            if let Some(rest @ ..BLOCK) = self.raw.len().checked_sub(at) {
-                self.bits &= !(u64::MAX << rest);
-            }
+            // Behind the end stand zeros, which would introduce something.
+            let inside = lanes::lowest(self.raw.len() - at);
+            self.bits = inside & lanes::at(self.raw, at, |block| lanes::bits(block, introduces));
             if self.bits != 0 {
                 break;
             }
