@@ -114,6 +114,18 @@ pub(super) struct Form {
     pub(super) plain: bool,
 }
 
+impl Form {
+    /// The first two bytes, in every case that they can have.
+    pub(super) fn firsts(&self) -> Vec<[u8; 2]> {
+        let Some(&[a, b]) = self.bytes.expose().first_chunk() else { return Vec::new() };
+        if !self.caseless {
+            return vec![[a, b]];
+        }
+        let cases = |byte: u8| [byte.to_ascii_lowercase(), byte.to_ascii_uppercase()];
+        cases(a).into_iter().flat_map(|a| cases(b).map(|b| [a, b])).collect()
+    }
+}
+
 type Forms = BTreeSet<(Vec<u8>, bool, Option<(Coding, usize)>)>;
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

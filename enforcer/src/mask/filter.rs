@@ -54,7 +54,8 @@ pub(super) struct Filter {
     heads: Vec<u32>,
     /// Sorted by hash.
     entries: Vec<Entry>,
-    /// Which one, two, three and four folded bytes can be a beginning's first.
+    /// Which one and two bytes can be a beginning's first as they are, and which three and four
+    /// folded ones.
     ones: [u64; 4],
     twos: Vec<u64>,
     threes: Vec<u32>,
@@ -67,20 +68,22 @@ pub(super) fn fold(byte: u8) -> u8 {
 }
 
 impl Filter {
-    /// Builds the filter from beginnings and what they stand for.
-    pub(super) fn new(beginnings: &[([u8; BEGINNING], Target)]) -> Self {
+    /// Builds the filter from beginnings and what they stand for, and from the first two bytes of
+    /// each in the cases that it can have.
+    pub(super) fn new(beginnings: &[([u8; BEGINNING], Target)], firsts: &[[u8; 2]]) -> Self {
         // Numbers are sorted and not entries: the built-in rules alone give a hundred thousand.
         let mut keys = Vec::with_capacity(2 * beginnings.len());
         let mut fours = Vec::with_capacity(beginnings.len());
         let (mut ones, mut twos) = ([0_u64; 4], vec![0_u64; 65536 / 64]);
+        for first in firsts {
+            set(&mut ones, first[0].into());
+            set(&mut twos, u16::from_le_bytes(*first));
+        }
         for (index, (beginning, _)) in (0_u64..).zip(beginnings) {
             let [a, b, c, d, e] = beginning.map(|byte| u32::from(fold(byte)));
             let first = a | b << 8 | c << 16 | d << 24;
             keys.push(u64::from(spread(first)) << 32 | index);
             keys.push(u64::from(spread(b | c << 8 | d << 16 | e << 24)) << 32 | SECOND | index);
-            ones[(a >> 6) as usize] |= 1 << (a & 63);
-            let two = first & 0xffff;
-            twos[(two >> 6) as usize] |= 1 << (two & 63);
             fours.push(first);
         }
         keys.sort_unstable();
@@ -173,15 +176,24 @@ impl Filter {
 
     /// Whether these bytes, fewer than a beginning, can be the first of one.
     pub(super) fn begins(&self, tail: &[u8]) -> bool {
-        let folded = |n: usize| tail.iter().take(n).rev().fold(0, |sum, b| sum << 8 | u32::from(fold(*b)));
-        match tail.len() {
-            1 => self.ones[(folded(1) >> 6) as usize] >> (folded(1) & 63) & 1 == 1,
-            2 => self.twos[(folded(2) >> 6) as usize] >> (folded(2) & 63) & 1 == 1,
-            3 => self.threes.binary_search(&folded(3)).is_ok(),
-            4 => self.fours.binary_search(&folded(4)).is_ok(),
+        let two = |a: u8, b: u8| has(&self.twos, u16::from_le_bytes([a, b]));
+        let folded = |bytes: [u8; WINDOW]| u32::from_le_bytes(bytes.map(fold));
+        match *tail {
+            [a] => has(&self.ones, a.into()),
+            [a, b] => two(a, b),
+            [a, b, c] => two(a, b) && self.threes.binary_search(&(folded([a, b, c, 0]) & 0xff_ffff)).is_ok(),
+            [a, b, c, d] => two(a, b) && self.fours.binary_search(&folded([a, b, c, d])).is_ok(),
             _ => false,
         }
     }
+}
+
+fn set(bits: &mut [u64], number: u16) {
+    bits[usize::from(number >> 6)] |= 1 << (number & 63);
+}
+
+fn has(bits: &[u64], number: u16) -> bool {
+    bits[usize::from(number >> 6)] >> (number & 63) & 1 == 1
 }
 
 /// Of two windows never the same; its first bits are the hash.
@@ -224,7 +236,8 @@ mod tests {
 
     #[test]
     fn a_beginning_is_seen_at_every_position() {
-        let filter = Filter::new(&[(*b"AKIA1", Target::Rule(0)), (*b"akib2", Target::Literal(3))]);
+        let beginnings = [(*b"AKIA1", Target::Rule(0)), (*b"akib2", Target::Literal(3))];
+        let filter = Filter::new(&beginnings, &[*b"AK", *b"ak"]);
         for before in 0..20 {
             let mut text = vec![b'.'; before];
             text.extend_from_slice(b"akIA1x");
@@ -234,7 +247,15 @@ mod tests {
         }
         assert_eq!(filter.beginning(b"AKIB2").collect::<Vec<_>>(), [Target::Literal(3)]);
         assert_eq!(filter.beginning(b"AKIC2").count(), 0);
-        for (tail, begins) in [("a", true), ("aK", true), ("AKI", true), ("akib", true), ("k", false)] {
+        for (tail, begins) in [
+            ("a", true),
+            ("aK", false),
+            ("AK", true),
+            ("AKI", true),
+            ("akib", true),
+            ("Akib", false),
+            ("k", false),
+        ] {
             assert_eq!(filter.begins(tail.as_bytes()), begins, "{tail}");
         }
         assert!(!filter.begins(b"ai") && !filter.begins(b"AKA") && !filter.begins(b"akic"));
@@ -261,7 +282,7 @@ mod tests {
                 .iter()
                 .filter_map(|text| Some((*text.as_bytes().first_chunk()?, Target::Rule(0))))
                 .collect();
-            let filter = Filter::new(&beginnings);
+            let filter = Filter::new(&beginnings, &[]);
             prop_assert_eq!(filter.pairs.is_none(), many);
             let windows: std::collections::HashSet<Vec<u8>> = beginnings
                 .iter()

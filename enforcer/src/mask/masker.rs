@@ -249,7 +249,7 @@ fn whole(entity: &Entity, rule: &str, place: &Place) -> (Masked, Findings) {
 
 impl Plan {
     fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, Form)>, strategies: Strategies) -> Self {
-        let mut beginnings = Vec::new();
+        let (mut beginnings, mut firsts) = (Vec::new(), Vec::new());
         let mut runs = Runs { starts: [0; 256], seconds: [0; 256], follows: [0; 256], targets: Vec::new() };
         let mut longest = 0;
         for (index, (_, form)) in (0_u32..).zip(&literals) {
@@ -257,13 +257,15 @@ impl Plan {
             longest = longest.max(bytes.len());
             if let Some(beginning) = bytes.first_chunk::<BEGINNING>() {
                 beginnings.push((*beginning, Target::Literal(index)));
+                firsts.extend(form.firsts());
             }
         }
         for (index, rule) in (0_u32..).zip(&rules) {
             let target = Target::Rule(index);
             let swallowed = usize::try_from(SWALLOW_MAX_BYTES).unwrap_or(usize::MAX);
             longest = longest.max(rule.longest.unwrap_or(swallowed));
-            beginnings.extend(rule.beginnings.iter().map(|b| (*b, target)));
+            beginnings.extend(rule.beginnings.folded.iter().map(|b| (*b, target)));
+            firsts.extend_from_slice(&rule.beginnings.firsts);
             if let Trigger::Run(starts, follows) = rule.detector.trigger {
                 let bit = 1 << runs.targets.len();
                 for byte in 0..=255_u8 {
@@ -278,7 +280,7 @@ impl Plan {
         }
         let contexts = strategies.contexts.iter().any(Option::is_some).then(Contexts::get);
         let known = by_surroundings().map(|(_, _, entity)| Entity::new(entity)).collect();
-        let filter = Filter::new(&beginnings);
+        let filter = Filter::new(&beginnings, &firsts);
         let parts = Parts::default();
         Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest }
     }

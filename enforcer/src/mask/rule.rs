@@ -209,8 +209,8 @@ impl Detector {
 pub(super) struct Rule {
     pub(super) detector: Detector,
     pub(super) entity: Entity,
-    /// All first five bytes that a match can have, folded.
-    pub(super) beginnings: Vec<[u8; BEGINNING]>,
+    /// What a match can begin with; nothing if the rule is tried at runs.
+    pub(super) beginnings: Beginnings,
     /// Of a rule that is tried at runs, the bytes that a match can have in second place.
     pub(super) seconds: Vec<u8>,
     /// The longest match in bytes; none for a swallowing rule.
@@ -252,7 +252,7 @@ impl Rule {
             None => automaton(&detector.pattern).map_err(fail)?,
         };
         let entity = Entity::new(&detector.entity);
-        let (beginnings, seconds) = (Vec::new(), Vec::new());
+        let (beginnings, seconds) = (Beginnings::default(), Vec::new());
         let mut rule = Self { detector: detector.clone(), entity, beginnings, seconds, longest, matcher };
         match detector.trigger {
             Trigger::Prefix => {
@@ -266,7 +266,7 @@ impl Rule {
     }
 
     /// The beginnings of a pattern whose text does not tell them: all that its matcher takes.
-    fn walk(&self) -> Option<Vec<[u8; BEGINNING]>> {
+    fn walk(&self) -> Option<Beginnings> {
         let mut known = vec![(Vec::new(), self.start()?)];
         for _ in 0..BEGINNING {
             let mut longer = Vec::new();
@@ -283,14 +283,7 @@ impl Rule {
             }
             known = longer;
         }
-        let mut beginnings: Vec<[u8; BEGINNING]> = known
-            .iter()
-            .filter_map(|(text, _)| <[u8; BEGINNING]>::try_from(&text[..]).ok())
-            .map(|text| text.map(fold))
-            .collect();
-        beginnings.sort_unstable();
-        beginnings.dedup();
-        (1..=BEGINNINGS_MAX).contains(&beginnings.len()).then_some(beginnings)
+        Beginnings::of(known.iter().filter_map(|(text, _)| text[..].try_into().ok()).collect())
     }
 
     fn second_bytes(&self) -> Vec<u8> {
@@ -304,7 +297,7 @@ impl Rule {
 
     /// How many bytes at the beginning of the secret part the format prescribes.
     pub(super) fn fixed_bytes(&self) -> usize {
-        let mut fixed: Vec<&[u8]> = self.beginnings.iter().map(|all| &all[..FIXED_BYTES]).collect();
+        let mut fixed: Vec<&[u8]> = self.beginnings.folded.iter().map(|all| &all[..FIXED_BYTES]).collect();
         fixed.dedup();
         let many = fixed.is_empty() || fixed.len() > FIXED_MAX;
         let open = many || self.detector.pattern.contains("(?<secret>");
@@ -469,12 +462,12 @@ fn bounds(detector: &Detector, hir: &Hir) -> Result<Option<usize>, String> {
 }
 
 /// The first five bytes that a match can have, if the text of its pattern tells them.
-fn beginnings(hir: &Hir) -> Option<Vec<[u8; BEGINNING]>> {
+fn beginnings(hir: &Hir) -> Option<Beginnings> {
     // As few bytes of a repeated class as are enough: each multiplies what there is.
     (1..=BEGINNING).find_map(|repeated| beginnings_with(hir, repeated))
 }
 
-fn beginnings_with(hir: &Hir, repeated: usize) -> Option<Vec<[u8; BEGINNING]>> {
+fn beginnings_with(hir: &Hir, repeated: usize) -> Option<Beginnings> {
     let mut extractor = Extractor::new();
     extractor
         .kind(ExtractKind::Prefix)
@@ -485,14 +478,30 @@ fn beginnings_with(hir: &Hir, repeated: usize) -> Option<Vec<[u8; BEGINNING]>> {
     let mut prefixes = extractor.extract(hir);
     prefixes.keep_first_bytes(BEGINNING);
     prefixes.dedup();
-    let mut beginnings = Vec::new();
-    for literal in prefixes.literals()? {
-        let bytes = <[u8; BEGINNING]>::try_from(literal.as_bytes()).ok()?;
-        beginnings.push(bytes.map(fold));
+    let texts = prefixes.literals()?.iter().map(|literal| literal.as_bytes().try_into().ok());
+    Beginnings::of(texts.collect::<Option<_>>()?)
+}
+
+/// What a match of a pattern can begin with.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Beginnings {
+    /// As the filter folds it.
+    pub(super) folded: Vec<[u8; BEGINNING]>,
+    /// The first two bytes as they are.
+    pub(super) firsts: Vec<[u8; 2]>,
+}
+
+impl Beginnings {
+    /// None if there are none, or too many.
+    fn of(texts: Vec<[u8; BEGINNING]>) -> Option<Self> {
+        let mut firsts: Vec<[u8; 2]> = texts.iter().map(|[first, second, ..]| [*first, *second]).collect();
+        let mut folded: Vec<_> = texts.into_iter().map(|text| text.map(fold)).collect();
+        folded.sort_unstable();
+        folded.dedup();
+        firsts.sort_unstable();
+        firsts.dedup();
+        (1..=BEGINNINGS_MAX).contains(&folded.len()).then_some(Self { folded, firsts })
     }
-    beginnings.sort_unstable();
-    beginnings.dedup();
-    (1..=BEGINNINGS_MAX).contains(&beginnings.len()).then_some(beginnings)
 }
 
 #[cfg(test)]
@@ -546,8 +555,9 @@ mod tests {
     #[test]
     fn beginnings_come_from_the_pattern() {
         let rule = load("gh[pousr]_[A-Za-z0-9]{36,255}").unwrap();
-        assert_eq!(rule.beginnings.len(), 5 * 36);
+        assert_eq!(rule.beginnings.folded.len(), 5 * 36);
+        assert_eq!(rule.beginnings.firsts, [*b"gh"]);
         assert_eq!(rule.longest, Some(4 + 255));
-        assert_eq!(load("SG\\.[a-z]{20}").unwrap().beginnings.len(), 26 * 26);
+        assert_eq!(load("SG\\.[a-z]{20}").unwrap().beginnings.folded.len(), 26 * 26);
     }
 }
