@@ -171,6 +171,28 @@ fn clean_text_goes_out_at_once_and_uncopied() {
 }
 
 #[test]
+fn what_begins_a_match_but_for_its_case_does_not_wait() {
+    let held = |text: &'static str| {
+        let mut stream = Masker::new(&Selection::parse([SET_SECRETS]).unwrap(), &[]).unwrap().stream();
+        stream.push(Bytes::from_static(text.as_bytes())).unwrap();
+        stream.held()
+    };
+    // `ghp_`, `AKIA`. In the others only the last letter begins something.
+    assert_eq!(["gh", "ghp", "AK", "AKI"].map(held), [2, 3, 2, 3]);
+    assert_eq!(["Gh", "Ghp", "aKI", "Th"].map(held), [1; 4]);
+    // A word waits for its end only where it could be the value of what is named before it.
+    assert_eq!(["and I am obviousl", "github token: obviousl"].map(held), [1, 8]);
+    // Of a value that is known every case of its hex is.
+    let known = ExactValue::new("KEY", &SecretBytes::from("\u{ab}\u{cd}-Qx-known")).unwrap();
+    let masker = Masker::new(&Selection::parse([SET_EXACT]).unwrap(), &[known]).unwrap();
+    for text in ["c", "C", "c2", "C2", "c2A", "C2a", "C2aB"] {
+        let mut stream = masker.stream();
+        stream.push(Bytes::from_static(text.as_bytes())).unwrap();
+        assert_eq!(stream.held(), text.len(), "{text}");
+    }
+}
+
+#[test]
 fn a_long_chain_of_matches_is_not_held_back() {
     let secrets = Selection::parse([SET_SECRETS]).unwrap();
     let mut stream = Masker::new(&secrets, &[]).unwrap().stream();

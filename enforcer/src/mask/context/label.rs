@@ -32,14 +32,9 @@ const fn quote(b: u8) -> bool {
 }
 
 impl Label {
-    /// Reads `before` from its end. None if nothing there can be the name of a value.
-    pub(super) fn read(before: &[u8]) -> Option<Self> {
-        let (join, line) = line(before)?;
-        Self::of(before, join, line)
-    }
-
-    /// The same if the line it stands on is `wanted`, which is asked first: most are not.
-    pub(super) fn read_if(before: &[u8], wanted: impl FnOnce(&[u8]) -> bool) -> Option<Self> {
+    /// Reads `before` from its end. None if nothing there can be the name of a value, or if the
+    /// line on which it stands is not `wanted`, which is asked first: most are not.
+    pub(super) fn read(before: &[u8], wanted: impl FnOnce(&[u8]) -> bool) -> Option<Self> {
         let (join, line) = line(before)?;
         if wanted(&line[line.len().saturating_sub(LABEL_MAX)..]) {
             Self::of(before, join, line)
@@ -156,7 +151,7 @@ mod tests {
     use super::*;
 
     fn read(before: &str) -> Option<(Join, String)> {
-        let label = Label::read(before.as_bytes())?;
+        let label = Label::read(before.as_bytes(), |_| true)?;
         Some((label.join, String::from_utf8(label.text().to_vec()).unwrap()))
     }
 

@@ -283,12 +283,12 @@ impl Contexts {
         for from in head.starts().filter(|from| *from < to) {
             let wanted = |line: &[u8]| self.begins.in_line(line);
             let label = match from {
-                0 => Label::read_if(before, wanted),
+                0 => Label::read(before, wanted),
                 _ => {
                     let mut all = [0_u8; LOOK_BEHIND + NAME_MAX];
                     all[..before.len()].copy_from_slice(before);
                     all[before.len()..before.len() + from].copy_from_slice(&run[..from]);
-                    Label::read_if(&all[..before.len() + from], wanted)
+                    Label::read(&all[..before.len() + from], wanted)
                 }
             };
             let Some(label) = label else { continue };
@@ -302,7 +302,7 @@ impl Contexts {
     /// From which of its bytes on a run that `expects` has to wait: where a value begins that a
     /// name stands before, or the first digit of one that stands for itself.
     pub(super) fn hold(&self, before: &[u8], begun: &[u8]) -> Option<usize> {
-        if Label::read(before).is_some() {
+        if self.is_named(before) {
             return Some(0);
         }
         let head = &begun[..begun.len().min(NAME_MAX)];
@@ -320,8 +320,13 @@ impl Contexts {
     pub(super) fn expects(&self, before: &[u8], begun: &[u8]) -> bool {
         begun.len() <= own::LONGEST.max(NAME_MAX + NAME_AHEAD)
             || own::goes_on(begun)
-            || Label::read(before).is_some()
+            || self.is_named(before)
             || Head::of(begun, begun.len()).starts().any(|from| from > 0)
+    }
+
+    /// Whether `judge` would look at a label here.
+    fn is_named(&self, before: &[u8]) -> bool {
+        Label::read(before, |line| self.begins.in_line(line)).is_some()
     }
 
     /// The rule by which a value behind a label is a secret.
