@@ -557,3 +557,39 @@ impl Coded {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What may stand in a coding: text in UTF-8 and in both orders of UTF-16, and gzip.
+    fn decoded() -> impl Strategy<Value = Vec<u8>> {
+        let plain = "[ -~\\t\\r\\n]{9,20}".prop_map(String::into_bytes);
+        let foreign = "[ -~\u{a1}-\u{d7ff}\u{10000}-\u{10ffff}]{9,20}".prop_map(String::into_bytes);
+        let wide = ("[ -~]{9,20}", any::<bool>()).prop_map(|(text, little)| {
+            let pair = |byte| if little { [byte, 0] } else { [0, byte] };
+            text.bytes().flat_map(pair).collect()
+        });
+        let zipped =
+            prop::collection::vec(any::<u8>(), 9..20).prop_map(|rest| [vec![0x1f, 0x8b, 8], rest].concat());
+        prop_oneof![plain, foreign, wide, zipped]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_coded_is_begun_to_be_decoded_at_every_cut(bytes in decoded()) {
+            for coding in Coding::ALL {
+                let digits = coding.encode(&bytes, b"");
+                prop_assert!(coding.opens(&digits), "{:?}", coding);
+                prop_assert!(matches!(coding.start(&digits, false), Start::Yes), "{:?}", coding);
+                for cut in 1..digits.len() {
+                    let begun = &digits[..cut];
+                    let begins = coding.opens(begun) && !matches!(coding.start(begun, true), Start::No);
+                    prop_assert!(begins, "{:?} {}", coding, cut);
+                }
+            }
+        }
+    }
+}

@@ -533,9 +533,14 @@ mod tests {
             let run = parts.concat();
             let contexts = Contexts::get();
             let text = format!("{run} ");
-            if run.len() >= RUN_MIN && contexts.judge(before.as_bytes(), text.as_bytes(), run.len()).is_some() {
+            let hit = Some(&run).filter(|run| run.len() >= RUN_MIN);
+            if let Some(hit) = hit.and_then(|run| contexts.judge(before.as_bytes(), text.as_bytes(), run.len())) {
                 for cut in 0..=run.len() {
-                    proptest::prop_assert!(contexts.expects(before.as_bytes(), &run.as_bytes()[..cut]), "{} {} {}", before, run, cut);
+                    let begun = &run.as_bytes()[..cut];
+                    proptest::prop_assert!(contexts.expects(before.as_bytes(), begun), "{} {} {}", before, run, cut);
+                    // And nothing of it is out by then.
+                    let hold = contexts.hold(before.as_bytes(), begun).unwrap_or(cut);
+                    proptest::prop_assert!(hold <= hit.from || cut <= hit.from, "{} {} {}: {:?}", before, run, cut, hold);
                 }
             }
         }
