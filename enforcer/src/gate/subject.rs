@@ -74,7 +74,7 @@ pub struct Subject {
     surrogates: Option<SurrogateKey>,
     everything: Masker,
     known: Masker,
-    maskers: Mutex<Vec<(Selection, Masker)>>,
+    maskers: Mutex<Vec<(Selection, Compiled)>>,
     refused: Mutex<RefusedTo>,
 }
 
@@ -138,9 +138,10 @@ impl Subject {
 
     /// Of what policy selected only the known values; what is selected by nothing masks nothing.
     pub fn exact(&self, selection: &Selection) -> Result<Masker, MaskError> {
-        match self.masker(&selection.exact_part())? {
-            Some(masker) => Ok(masker),
-            None => Masker::new(&Selection::None, &[]),
+        match selection {
+            Selection::None => Ok(Masker::nothing()),
+            Selection::All => Ok(self.known.clone()),
+            _ => Ok(self.compiled(selection)?.exact),
         }
     }
 
@@ -176,21 +177,33 @@ impl Subject {
     /// Masks what policy selected; `None` if that is nothing.
     pub fn masker(&self, selection: &Selection) -> Result<Option<Masker>, MaskError> {
         match selection {
-            Selection::None => return Ok(None),
-            Selection::All => return Ok(Some(self.everything.clone())),
-            _ => {}
+            Selection::None => Ok(None),
+            Selection::All => Ok(Some(self.everything.clone())),
+            _ => Ok(Some(self.compiled(selection)?.whole).filter(|masker| !masker.is_noop())),
         }
+    }
+
+    fn compiled(&self, selection: &Selection) -> Result<Compiled, MaskError> {
         let mut maskers = self.maskers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, masker)) = maskers.iter().find(|(known, _)| known == selection) {
-            return Ok((!masker.is_noop()).then(|| masker.clone()));
+        if let Some((_, compiled)) = maskers.iter().find(|(known, _)| known == selection) {
+            return Ok(compiled.clone());
         }
-        let masker = Masker::keyed(selection, &self.exact, self.surrogates.clone())?;
+        let keyed = |selection: &Selection| Masker::keyed(selection, &self.exact, self.surrogates.clone());
+        let compiled = Compiled { whole: keyed(selection)?, exact: keyed(&selection.exact_part())? };
         if maskers.len() >= MASKERS {
             maskers.remove(0);
         }
-        maskers.push((selection.clone(), masker.clone()));
-        Ok((!masker.is_noop()).then_some(masker))
+        maskers.push((selection.clone(), compiled.clone()));
+        Ok(compiled)
     }
+}
+
+/// What a selection was compiled to.
+#[derive(Clone)]
+struct Compiled {
+    whole: Masker,
+    /// Of the known values alone.
+    exact: Masker,
 }
 
 /// How long a workload may be tagged and not known.

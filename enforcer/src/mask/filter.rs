@@ -261,6 +261,13 @@ mod tests {
         assert!(!filter.begins(b"ai") && !filter.begins(b"AKA") && !filter.begins(b"akic"));
     }
 
+    #[test]
+    fn a_filter_of_nothing_has_no_table() {
+        let filter = Filter::new(&[], &[]);
+        assert!(filter.is_empty() && filter.pairs.is_none());
+        assert_eq!(filter.next(b"AKIA1", 0), None);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
         #[test]

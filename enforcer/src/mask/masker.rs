@@ -116,6 +116,13 @@ impl Masker {
         Ok(Self(Arc::new(Plan { parts, ..Plan::new(rules, literals, strategies) })))
     }
 
+    /// Masks nothing; there is one of it.
+    pub fn nothing() -> Self {
+        static NOTHING: OnceLock<Masker> = OnceLock::new();
+        let nothing = || Self(Arc::new(Plan::new(Vec::new(), Vec::new(), Strategies::default())));
+        NOTHING.get_or_init(nothing).clone()
+    }
+
     /// One rule and nothing else.
     pub(super) fn of_rule(rule: Arc<Rule>) -> Self {
         let strategies = Strategies { rules: vec![Strategy::Placeholder], ..Strategies::default() };

@@ -31,9 +31,10 @@ pub(super) const BLOCK: usize = 8;
 pub(super) struct Pairs(Box<[u64; PAIRS]>);
 
 impl Pairs {
-    /// A table of windows that are folded as the filter does, first byte lowest; none if there are
-    /// too many for it.
+    /// A table of windows that are folded as the filter does, first byte lowest; none if there is
+    /// no window, or too many for it.
     pub(super) fn of(windows: impl Iterator<Item = u32> + Clone) -> Option<Self> {
+        windows.clone().next()?;
         let mut ways = vec![(0, 0); FOLDED];
         for window in windows.clone() {
             let (first, [.., third, _]) = (halves(window).0, window.to_le_bytes());

@@ -32,9 +32,8 @@ pub(super) struct Search {
 impl Search {
     pub fn new(subject: &Arc<Subject>) -> Result<Self, MaskError> {
         let all = Selection::observing_all();
-        let nothing = || Masker::new(&Selection::None, &[]);
         Ok(Self {
-            masker: subject.masker(&all)?.map_or_else(nothing, Ok)?,
+            masker: subject.masker(&all)?.unwrap_or_else(Masker::nothing),
             exact: subject.exact(&all)?,
             subject: Arc::clone(subject),
         })
