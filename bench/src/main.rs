@@ -15,7 +15,7 @@ mod tls;
 mod up;
 
 use clap::{Parser, Subcommand};
-use enforcer_tests::llm::asker;
+use enforcer_tests::llm::first_token;
 
 #[derive(Parser)]
 #[command(name = "enforcer-bench", about = "Measures enforcer beside other proxies")]
@@ -36,9 +36,9 @@ enum Part {
     KernelOthers,
     /// Connects and talks as asked for
     KernelLoad,
-    /// Asks for answers of a model, and says how soon they begin
+    /// Asks for answers of a model and says how soon they begin, or relays them
     FirstToken {
-        /// HOST ADDRESS ROOTS
+        /// ask|relay HOST ADDRESS ROOTS
         words: Vec<String>,
     },
     /// All scenarios with all targets
@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         Part::KernelServe(args) => kernel::serve(&args),
         Part::KernelOthers => kernel::others(),
         Part::KernelLoad => kernel::load(),
-        Part::FirstToken { words } => asker::run(&asker::Place::parse(&words)?),
+        Part::FirstToken { words } => first_token::part(&words),
         Part::Suite(args) => suite::run(&args),
     }
 }

@@ -1,8 +1,6 @@
-//! `enforcer-first-token HOST ADDRESS ROOTS`: how soon the answers of a model begin.
-
-use enforcer_tests::llm::asker::{Place, run};
+//! `enforcer-first-token ask|relay HOST ADDRESS ROOTS`: how soon the answers of a model begin.
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    run(&Place::parse(&words)?)
+    enforcer_tests::llm::first_token::part(&words)
 }

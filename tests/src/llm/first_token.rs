@@ -2,15 +2,16 @@
 //! in the same run: medians of interleaved pairs.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::relay::Relay;
+use super::asker::{self, Place};
+use super::relay::{self, Relay};
 use super::{FakeLlm, Script};
 use crate::service::Service;
 
@@ -50,7 +51,19 @@ pub struct Row {
     pub share: f64,
 }
 
-/// A client that asks when it is told to.
+/// What the processes beside the one that measures are, by the first word of their arguments:
+/// `ask` or `relay`, and then a [`Place`].
+pub fn part(words: &[String]) -> Result<()> {
+    let (name, place) = words.split_first().context("ask or relay")?;
+    let place = Place::parse(place)?;
+    match name.as_str() {
+        "ask" => asker::run(&place),
+        "relay" => relay::run(&place),
+        other => bail!("{other:?} is neither ask nor relay"),
+    }
+}
+
+/// A process that answers a line of its input with one of its output.
 struct Asker {
     child: Child,
     to: ChildStdin,
@@ -65,11 +78,16 @@ impl Asker {
         Ok(Self { child, to, from })
     }
 
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        Ok(line)
+    }
+
     /// Microseconds to the first character, and its share of the whole.
     fn ask(&mut self, kind: Kind) -> Result<(f64, f64)> {
         writeln!(self.to, "{}", if kind.fresh { "fresh" } else { "kept" })?;
-        let mut line = String::new();
-        self.from.read_line(&mut line)?;
+        let line = self.line()?;
         let mut nanos = line.split_whitespace().map(str::parse::<u64>);
         let (Some(Ok(first)), Some(Ok(end))) = (nanos.next(), nanos.next()) else {
             bail!("the client said {line:?}");
@@ -86,12 +104,11 @@ impl Asker {
 }
 
 /// Measures every kind by so many triples; `client` is the command line of a program that
-/// calls [`super::asker::run`].
+/// calls [`part`].
 pub fn measure(client: &[&str], triples: usize) -> Result<Vec<Row>> {
     let (program, before) = client.split_first().context("no client")?;
     let script = Script { text: "The first of them is what you look for.".to_owned(), ..Script::default() };
     let (address, fake) = FakeLlm::start(script)?;
-    let relay = Relay::start(HOST, fake.address, &fake.ca_pem)?;
     let names: [(&str, IpAddr); 1] = [(HOST, address)];
     let service = Service::start_by(&[], &names, &fake.ca_pem, POLICY)?;
     let file = |name: &str, pem: &str| -> Result<PathBuf> {
@@ -99,15 +116,18 @@ pub fn measure(client: &[&str], triples: usize) -> Result<Vec<Row>> {
         std::fs::write(&path, pem)?;
         Ok(path)
     };
-    let outside = |address: String, roots: PathBuf| {
+    let outside = |part: &str, address: SocketAddr, roots: &Path| {
         let mut command = Command::new(program);
-        command.args(before).arg(HOST).arg(address).arg(roots);
+        command.args(before).arg(part).arg(HOST).arg(address.to_string()).arg(roots);
         Asker::start(command)
     };
-    let mut direct = outside(fake.address.to_string(), file("fake.pem", &fake.ca_pem)?)?;
-    let mut relayed = outside(relay.address.to_string(), file("relay.pem", &relay.ca_pem)?)?;
+    let roots = file("fake.pem", &fake.ca_pem)?;
+    let mut direct = outside("ask", fake.address, &roots)?;
+    let mut plain = outside("relay", fake.address, &roots)?;
+    let relay: Relay = serde_json::from_str(&plain.line()?)?;
+    let mut relayed = outside("ask", relay.address, &file("relay.pem", &relay.ca_pem)?)?;
     let mut job = service.command(&["run", "--quiet", "--", "sh", "-c"])?;
-    job.arg(format!("exec {} {HOST} - $SSL_CERT_FILE", client.join(" ")));
+    job.arg(format!("exec {} ask {HOST} - $SSL_CERT_FILE", client.join(" ")));
     let mut enforced = Asker::start(job)?;
     let mut rows = Vec::new();
     for kind in KINDS {
@@ -131,7 +151,7 @@ pub fn measure(client: &[&str], triples: usize) -> Result<Vec<Row>> {
         let [direct_us, relay_us, enforcer_us] = taken.map(median);
         rows.push(Row { kind: kind.name, direct_us, relay_us, enforcer_us, ratio: median(ratios), share });
     }
-    [direct, relayed, enforced].into_iter().try_for_each(Asker::end)?;
+    [direct, relayed, enforced, plain].into_iter().try_for_each(Asker::end)?;
     Ok(rows)
 }
 

@@ -1,61 +1,65 @@
-//! A plain TLS relay: ends TLS at both sides, and looks at nothing.
+//! A plain TLS relay in a process of its own, as a proxy is: ends TLS at both sides, and looks at
+//! nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::HOSTS;
+use super::asker::Place;
 use crate::origin::certified;
 
-/// A running relay; it ends with the process.
+/// What a relay says of itself when it is there.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Relay {
     pub address: SocketAddr,
     pub ca_pem: String,
 }
 
-impl Relay {
-    /// Relays every connection to `host` at this address, which has these roots.
-    pub fn start(host: &'static str, to: SocketAddr, ca_pem: &str) -> Result<Self> {
-        let (tls, own) = certified(&HOSTS)?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let connector = TlsConnector::from(Arc::new(client(ca_pem)?));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || {
-            runtime.block_on(async move {
-                let Ok(listener) = TcpListener::from_std(listener) else { return };
-                while let Ok((stream, _)) = listener.accept().await {
-                    let (acceptor, connector) = (acceptor.clone(), connector.clone());
-                    tokio::spawn(async move {
-                        // Whom it fails sees it.
-                        relay(stream, acceptor, connector, host, to).await.ok();
-                    });
-                }
+/// Relays every connection to the host at this place until the standard input ends; says as a
+/// line of JSON where it is.
+pub fn run(place: &Place) -> Result<()> {
+    let to = place.address.context("a relay needs an address")?;
+    let host = ServerName::try_from(place.host.clone())?;
+    let (tls, ca_pem) = certified(&HOSTS)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let connector = TlsConnector::from(Arc::new(client(&std::fs::read_to_string(&place.roots)?)?));
+    std::thread::spawn(|| {
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
+        std::process::exit(0);
+    });
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", serde_json::to_string(&Relay { address: listener.local_addr()?, ca_pem })?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let (acceptor, connector, host) = (acceptor.clone(), connector.clone(), host.clone());
+            tokio::spawn(async move {
+                // Whom it fails sees it.
+                relay(stream, acceptor, connector, host, to).await.ok();
             });
-        });
-        Ok(Self { address, ca_pem: own })
-    }
+        }
+    })
 }
 
 async fn relay(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
-    host: &'static str,
+    host: ServerName<'static>,
     to: SocketAddr,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut near = acceptor.accept(stream).await?;
     let stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
-    let mut far = connector.connect(ServerName::try_from(host)?, stream).await?;
+    let mut far = connector.connect(host, stream).await?;
     tokio::io::copy_bidirectional(&mut near, &mut far).await?;
     Ok(())
 }
