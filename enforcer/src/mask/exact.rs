@@ -61,6 +61,9 @@ impl ExactValue {
         let mut forms = Forms::new();
         normal_forms(value, &mut forms);
         interrupted(value, &mut forms);
+        if value.iter().any(|b| b"\0\r\x1b".contains(b)) {
+            with_unseen(value, &mut forms);
+        }
         let wide = wide_forms(value);
         if !value.is_ascii() {
             wide.iter().for_each(|bytes| normal_forms(bytes, &mut forms));
@@ -167,6 +170,18 @@ fn interrupted(value: &[u8], forms: &mut Forms) {
     }
 }
 
+/// How a value looks in which something stands that nobody sees. This is left out where its own
+/// escape is undone, and stands between the bytes of other escapes until then; in UTF-16 a zero
+/// follows the escape character, which is then alone.
+fn with_unseen(value: &[u8], forms: &mut Forms) {
+    let without = |unseen: &[u8]| value.iter().copied().filter(|b| !unseen.contains(b)).collect();
+    let [percent, html] = coded_in_part(value);
+    for form in [without(b"\0\r"), without(b"\0\r\x1b"), percent, html] {
+        normal_forms(&form, forms);
+        interrupted(&form, forms);
+    }
+}
+
 /// The value in UTF-16 and UTF-32, in both orders of bytes.
 fn wide_forms(value: &[u8]) -> Vec<Vec<u8>> {
     let text = String::from_utf8(value.to_vec());
@@ -189,6 +204,23 @@ fn quoted_printable(value: &[u8]) -> [Vec<u8>; 2] {
         value.iter().flat_map(|&b| coded(b)).collect(),
         value.iter().flat_map(|&b| if plain(b) { vec![b] } else { coded(b) }).collect(),
     ]
+}
+
+/// The value in codings that leave as they are some of the bytes that escapes are made of: what a
+/// query of a URL cannot hold in percent, and HTML with the names that it cannot do without.
+fn coded_in_part(value: &[u8]) -> [Vec<u8>; 2] {
+    let percent = |b: u8| match b {
+        b'%' | b'+' | b'&' | b'=' | ..=b' ' | 0x7f.. => format!("%{b:02X}").into_bytes(),
+        other => vec![other],
+    };
+    let html = |b: u8| match b {
+        b'&' => b"&amp;".to_vec(),
+        b'<' => b"&lt;".to_vec(),
+        b'>' => b"&gt;".to_vec(),
+        b'"' => b"&quot;".to_vec(),
+        other => vec![other],
+    };
+    [value.iter().flat_map(|b| percent(*b)).collect(), value.iter().flat_map(|b| html(*b)).collect()]
 }
 
 /// Each byte in some form, with something between them.

@@ -16,7 +16,7 @@ use super::{
     masker::Plan,
     norm::{Normal, Normaliser},
     runs::Runs,
-    scan::{Beginning, Found, Scan, View},
+    scan::{Above, Beginning, Found, Scan, View},
 };
 
 /// How many levels may stand on each other.
@@ -51,12 +51,13 @@ impl Default for Budget {
 }
 
 /// An escape in which something could begin.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inside {
-    /// Where it stands in the input, and in the normal form.
+    /// The level that has undone it, and where it stands in the input of that level.
+    depth: u8,
     input: u64,
+    /// Where what it gave stands in the normal form of this level, and where this goes on behind it.
     normal: u64,
-    /// Where the normal form goes on behind it.
     behind: u64,
     text: Vec<u8>,
 }
@@ -82,7 +83,13 @@ pub(super) struct Level {
     decided_input: u64,
     scan: Scan,
     runs: Runs,
+    /// Escapes that were not yet looked into, ...
     inside: Vec<Inside>,
+    /// ... those in which something has begun that is not decided, ...
+    begun: Vec<Inside>,
+    /// ... and those that the level above has undone and whose end was not yet taken here, in
+    /// positions of the input: what follows them is undone once more here.
+    handed: Vec<Inside>,
     again: Option<Box<Level>>,
 }
 
@@ -132,6 +139,8 @@ impl Level {
             scan: Scan::at(position),
             runs: Runs::at(position),
             inside: Vec::new(),
+            begun: Vec::new(),
+            handed: Vec::new(),
             again: None,
         }
     }
@@ -171,16 +180,23 @@ impl Level {
         last: bool,
         out: &mut Vec<Found>,
     ) -> Result<u64, MaskError> {
+        let known = self.inside.len();
         let again = self.normalise(data, last);
-        let mut decided = self.decided_again(plan, budget, again, last, out)?;
+        let mut decided = self.take_handed(known);
+        decided = decided.min(self.decided_again(plan, budget, (again, known), last, out)?);
         let view = View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
         let first = out.len();
-        decided = decided.min(look_inside(&mut self.scan, &mut self.inside, &view, out)?);
+        decided = decided.min(self.scan.look_inside(
+            self.depth,
+            (&mut self.inside, &mut self.begun),
+            &view,
+            out,
+        )?);
         decided = decided.min(self.scan.advance(&view, out)?);
         decided = decided.min(self.runs.advance(&view, self.depth, budget, out)?);
         debug_assert!(out[first..].iter().all(|found| found.start <= found.end));
         // Something can begin inside of an escape that gave nothing, which ends where it begins.
-        let all = decided == view.end() && self.inside.is_empty();
+        let all = decided == view.end() && self.inside.is_empty() && self.handed.is_empty();
         let input = if all { self.taken } else { self.map.end(decided).min(self.taken) };
         // What gave nothing and was decided stays so when something begins behind it.
         self.decided_input = self.decided_input.max(input);
@@ -209,7 +225,7 @@ impl Level {
                 text.first().is_some_and(u8::is_ascii) && text.iter().skip(1).any(u8::is_ascii_graphic);
             if hides && text.len() <= ESCAPE_BYTES {
                 let behind = normal + escape.norm_len as u64;
-                self.inside.push(Inside { input, normal, behind, text: text.to_vec() });
+                self.inside.push(Inside { depth: self.depth, input, normal, behind, text: text.to_vec() });
             }
         }
         grow(&mut self.kept, self.normal.bytes.len());
@@ -219,12 +235,32 @@ impl Level {
         self.normal.again()
     }
 
-    /// Looks at the normal form as something to be undone once more.
+    /// Finds the place of escapes of the level above in the normal form, behind the first so many
+    /// that are known, and says up to which position no other one is waited for.
+    fn take_handed(&mut self, known: usize) -> u64 {
+        let end = self.base + self.kept.len() as u64;
+        let ready = self.handed.partition_point(|escape| escape.behind <= self.taken);
+        for escape in self.handed.drain(..ready) {
+            let at_end = (escape.behind == self.taken).then_some(end);
+            // If what follows it belongs to one unit with what it gave, nothing begins inside.
+            let begins = |at: &u64| self.map.start(*at) == escape.behind;
+            if let Some(behind) = at_end.or_else(|| self.map.back(escape.behind).filter(begins)) {
+                let normal = self.map.back(escape.normal).map_or(behind, |normal| normal.min(behind));
+                self.inside.push(Inside { normal, behind, ..escape });
+            }
+        }
+        self.inside[known..].sort_by_key(|escape| escape.behind);
+        let waits = self.handed.first().filter(|escape| escape.normal < self.taken);
+        waits.and_then(|escape| self.map.back(escape.normal)).map_or(end, |normal| normal.min(end))
+    }
+
+    /// Looks at the normal form as something to be undone once more, if it can hold escapes; of
+    /// those in which something could begin so many are known.
     fn decided_again(
         &mut self,
         plan: &Plan,
         budget: &mut Budget,
-        again: bool,
+        (again, known): (bool, usize),
         last: bool,
         out: &mut Vec<Found>,
     ) -> Result<u64, MaskError> {
@@ -235,15 +271,19 @@ impl Level {
                 return Ok(end);
             }
             let behind = &self.kept[..offset(self.decided)];
-            let level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
+            let mut level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
+            level.handed.extend(self.begun.iter().chain(&self.inside[..known]).cloned());
             self.again = Some(Box::new(level));
         }
         let Some(level) = &mut self.again else { return Ok(end) };
+        level.handed.extend_from_slice(&self.inside[known..]);
         let from = level.taken + level.waiting.len() as u64;
         let first = out.len();
         let decided = level.push(plan, budget, &self.kept[offset(from)..], last, out)?;
         for found in &mut out[first..] {
-            (found.start, found.end) = (self.map.start(found.start), self.map.end(found.end));
+            let above = found.above.take_if(|above| above.depth == self.depth);
+            found.start = above.map_or_else(|| self.map.start(found.start), |above| above.input);
+            found.end = self.map.end(found.end);
         }
         let over = (!again && decided == end) || last;
         if let Some(level) = self.again.take_if(|_| over) {
@@ -271,9 +311,10 @@ impl Level {
 
     /// Gives memory back that is not needed to wait for more, and says how much is.
     pub(super) fn tidy(&mut self) -> usize {
-        let texts: usize = self.inside.iter().map(|escape| escape.text.capacity()).sum();
-        let lists =
-            tidy_bytes(&mut self.waiting) + tidy_bytes(&mut self.kept) + tidy(&mut self.inside) + texts;
+        let escapes = [&mut self.inside, &mut self.begun, &mut self.handed];
+        let texts = |list: &[Inside]| list.iter().map(|escape| escape.text.capacity()).sum::<usize>();
+        let escapes: usize = escapes.into_iter().map(|list| texts(list) + tidy(list)).sum();
+        let lists = tidy_bytes(&mut self.waiting) + tidy_bytes(&mut self.kept) + escapes;
         let again = self.again.as_mut().map_or(0, |level| size_of::<Self>() + level.tidy());
         lists + again + self.normal.tidy() + self.map.tidy() + self.scan.tidy() + self.runs.tidy()
     }
@@ -303,28 +344,39 @@ pub(super) fn tidy_bytes(list: &mut Vec<u8>) -> usize {
     list.capacity()
 }
 
-/// Tries what begins inside of escapes, and says up to which position that is decided.
-fn look_inside(
-    scan: &mut Scan,
-    inside: &mut Vec<Inside>,
-    view: &View<'_>,
-    out: &mut Vec<Found>,
-) -> Result<u64, MaskError> {
-    /// The bytes behind an escape that have to be there for a beginning to be known.
-    const BEHIND: u64 = 4;
-    let ready = inside.partition_point(|escape| view.last || escape.behind + BEHIND <= view.end());
-    for escape in inside.drain(..ready) {
-        for (at, byte) in escape.text.iter().enumerate().skip(1) {
-            if byte.is_ascii() {
-                let beginning = Beginning {
-                    input: escape.input + at as u64,
-                    start: escape.behind,
-                    hold: escape.normal,
-                    hidden: &escape.text[at..],
-                };
-                scan.begin_hidden(view, beginning, out)?;
+impl Scan {
+    /// Tries what begins inside of escapes, and says up to which position that is decided. Keeps
+    /// those in which something has begun.
+    fn look_inside(
+        &mut self,
+        depth: u8,
+        (inside, begun): (&mut Vec<Inside>, &mut Vec<Inside>),
+        view: &View<'_>,
+        out: &mut Vec<Found>,
+    ) -> Result<u64, MaskError> {
+        /// The bytes behind an escape that have to be there for a beginning to be known.
+        const BEHIND: u64 = 4;
+        begun.retain(|escape| self.is_inside(escape.normal));
+        let ready = inside.partition_point(|escape| view.last || escape.behind + BEHIND <= view.end());
+        for escape in inside.drain(..ready) {
+            for (at, byte) in escape.text.iter().enumerate().skip(1) {
+                if byte.is_ascii() {
+                    let input = escape.input + at as u64;
+                    let above = (escape.depth != depth).then_some(Above { depth: escape.depth, input });
+                    let beginning = Beginning {
+                        input: if above.is_some() { view.map.start(escape.normal) } else { input },
+                        start: escape.behind,
+                        hold: escape.normal,
+                        hidden: &escape.text[at..],
+                        above,
+                    };
+                    self.begin_hidden(view, beginning, out)?;
+                }
+            }
+            if self.is_inside(escape.normal) {
+                begun.push(escape);
             }
         }
+        Ok(inside.first().map_or(view.end(), |escape| escape.normal))
     }
-    Ok(inside.first().map_or(view.end(), |escape| escape.normal))
 }

@@ -34,6 +34,17 @@ pub(super) struct Found {
     pub(super) text: Option<Vec<u8>>,
     /// Nothing is replaced: it is only counted.
     pub(super) observed: bool,
+    /// Where it begins, if not at `start`.
+    pub(super) above: Option<Above>,
+}
+
+/// A place inside of an escape that a level above has undone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Above {
+    /// Which level.
+    pub(super) depth: u8,
+    /// The position in its input.
+    pub(super) input: u64,
 }
 
 /// The normal form at hand, and where it stands.
@@ -67,7 +78,8 @@ impl View<'_> {
     fn found_at(&self, input: u64, start: u64, end: u64, target: Target) -> Result<Found, MaskError> {
         let value = &self.data[self.offset(start)..self.offset(end)];
         let replacement = self.plan.replacement(target, value)?;
-        let found = Found { start: input, end: self.map.end(end), target, text: None, observed: false };
+        let end = self.map.end(end);
+        let found = Found { start: input, end, target, text: None, observed: false, above: None };
         Ok(match replacement {
             Replacement::Placeholder => found,
             Replacement::Text(text) => Found { text: Some(text), ..found },
@@ -92,6 +104,8 @@ struct Open {
     end: Option<u64>,
     /// The first byte that has to wait for this candidate.
     hold: u64,
+    /// Where its first byte stands, if not at `input`.
+    above: Option<Above>,
 }
 
 /// Where a possible match begins.
@@ -105,6 +119,8 @@ pub(super) struct Beginning<'a> {
     pub(super) hold: u64,
     /// The part of it inside of what was read as an escape.
     pub(super) hidden: &'a [u8],
+    /// Where this part stands, if a level above has undone the escape.
+    pub(super) above: Option<Above>,
 }
 
 /// Where the scan of one level stands.
@@ -203,7 +219,13 @@ impl Scan {
         // Where something was left out (a NUL between two values), nothing stands before.
         let touches = view.map.end(start) == input;
         let before = at.checked_sub(1).filter(|_| touches).map(|at| view.data[at]);
-        self.begin_at(view, before, Beginning { input, start, hold: start, hidden: &[] }, target, out)
+        self.begin_at(
+            view,
+            before,
+            Beginning { input, start, hold: start, hidden: &[], above: None },
+            target,
+            out,
+        )
     }
 
     /// What begins inside of what was read as an escape.
@@ -223,11 +245,17 @@ impl Scan {
         Ok(())
     }
 
+    /// Whether something that begins inside of an escape is not decided, for which this position
+    /// of the normal form has to wait.
+    pub(super) fn is_inside(&self, hold: u64) -> bool {
+        self.open.iter().any(|open| open.hold == hold && !open.hidden.is_empty())
+    }
+
     fn begin_at(
         &mut self,
         view: &View<'_>,
         before: Option<u8>,
-        Beginning { input, start, hold, hidden }: Beginning<'_>,
+        Beginning { input, start, hold, hidden, above }: Beginning<'_>,
         target: Target,
         out: &mut Vec<Found>,
     ) -> Result<(), MaskError> {
@@ -255,7 +283,7 @@ impl Scan {
             }
         }
         let hidden = hidden.to_vec();
-        let open = Open { target, input, start, hidden, at: start, state, end: None, hold };
+        let open = Open { target, input, start, hidden, at: start, state, end: None, hold, above };
         self.go_on(view, open, out)
     }
 
@@ -270,7 +298,10 @@ impl Scan {
             return Ok(());
         }
         // Of literals that begin alike one waits for all.
-        let alike = |other: &Open| matches!(other.target, Target::Literal(_)) && other.input == open.input;
+        let alike = |other: &Open| {
+            let begins = (other.input, &other.hidden) == (open.input, &open.hidden);
+            begins && matches!(other.target, Target::Literal(_))
+        };
         if matches!(open.target, Target::Literal(_)) && self.open.iter().any(alike) {
             return Ok(());
         }
@@ -327,7 +358,7 @@ impl Scan {
                     self.swallowed.push((open.target, end));
                 }
                 let found = view.found_at(open.input, end, end, open.target)?;
-                out.push(found);
+                out.push(Found { above: open.above, ..found });
             } else {
                 open.end = Some(end);
             }
@@ -361,7 +392,8 @@ fn literal(view: &View<'_>, open: &Open, index: u32, out: &mut Vec<Found>) -> Re
         return Ok(view.last);
     }
     let end = open.start + common as u64;
-    let mut found = view.found_at(open.input, open.start, end, open.target)?;
+    let found = view.found_at(open.input, open.start, end, open.target)?;
+    let mut found = Found { above: open.above, ..found };
     if let Some((coding, alignment)) = form.coded {
         let placeholder = || view.plan.entity(open.target).placeholder().into_bytes();
         let text = found.text.unwrap_or_else(placeholder);
@@ -393,7 +425,8 @@ fn verified(view: &View<'_>, open: &Open, end: u64, index: u32) -> Result<Option
     if rule.verify(&text, 0, length).is_none() {
         return Ok(None);
     }
-    view.found_at(open.input, open.start, end, open.target).map(Some)
+    let found = view.found_at(open.input, open.start, end, open.target)?;
+    Ok(Some(Found { above: open.above, ..found }))
 }
 
 /// Where the next pivots stand, so that a run without one costs nothing.

@@ -424,6 +424,46 @@ fn what_begins_in_an_escape_that_gives_nothing_is_masked_from_its_beginning() {
 }
 
 #[test]
+fn what_begins_in_an_escape_goes_on_in_layers_that_are_undone_behind_it() {
+    for (value, before) in [
+        ("3D\"MN\\GEu", "="),
+        ("3D125t[ve0FmC\"$m", "k ="),
+        ("41a\"bcdefgh", "%"),
+        ("x41a\"bcdefgh\"i", "a \\"),
+    ] {
+        let mut coded = value.to_owned();
+        for _ in 0..4 {
+            let text = format!("{before}{coded}\"}}");
+            wherever_it_is_cut(value.as_bytes(), text.as_bytes(), &format!("{before}[MASKED:KNOWN]\"}}"));
+            let other = format!("{before}{}\"}}", coded.replace(value.chars().last().unwrap(), "~"));
+            wherever_it_is_cut(value.as_bytes(), other.as_bytes(), &other);
+            coded = coded.replace('\\', "\\\\").replace('"', "\\\"");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_sees_in_a_value_hides_it_in_no_coding_of_its_bytes() {
+    for value in
+        ["a\x1b\r\\aaaa", "a\x1b[\0aaaa", "ab\\\0x41cdef", "ab%\r41cdefg", "a\0\r\x1b]bcdefgh\0\x07i"]
+    {
+        let each = |form: fn(u8) -> String| value.bytes().map(form).collect::<String>();
+        let percent = each(|b| format!("%{b:02X}"));
+        let texts = [
+            percent.replace('%', "%25"),
+            percent,
+            each(|b| format!("\\x{b:02x}")),
+            each(|b| format!("\\{b:03o}")),
+            each(|b| format!("\\u{b:04x}")),
+            each(|b| format!("&#{b};")),
+        ];
+        for text in texts {
+            wherever_it_is_cut(value.as_bytes(), format!("<{text}>").as_bytes(), "<[MASKED:KNOWN]>");
+        }
+    }
+}
+
+#[test]
 fn what_gave_nothing_and_is_out_stays_decided_in_something_coded() {
     use base64::Engine as _;
     // The zeros are decided before what begins behind them.

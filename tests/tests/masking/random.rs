@@ -38,7 +38,7 @@ const WORDS: &[&str] =
 fn secret(chance: &mut Chance) -> Vec<u8> {
     let length = if chance.one_in(200) { chance.between(200, 8_192) } else { chance.between(8, 200) };
     let printable: Vec<u8> = (b'!'..=b'~').collect();
-    let mut made = match chance.below(7) {
+    let mut made = match chance.below(8) {
         0 | 1 => chance.bytes_of(ALNUM, length),
         2 => chance.bytes_of(DIGITS64, length),
         3 | 4 => chance.bytes_of(&printable, length),
@@ -46,6 +46,8 @@ fn secret(chance: &mut Chance) -> Vec<u8> {
             let characters: String = (0..length / 4 + 8).map(|_| chance.pick(WIDE)).collect();
             characters.into_bytes()
         }
+        // What escapes are made of, and what is left out between them.
+        6 => chance.bytes_of(b"\\%&=#;xu{}[]()/\"\x1b\r\0\n0123469ADnrt", length),
         _ => (0..length).map(|_| chance.next().to_le_bytes()[0]).collect(),
     };
     if chance.one_in(12) {
