@@ -272,7 +272,8 @@ impl Level {
             }
             let behind = &self.kept[..offset(self.decided)];
             let mut level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
-            level.handed.extend(self.begun.iter().chain(&self.inside[..known]).cloned());
+            let begun = self.begun.iter().filter(|escape| escape.normal >= self.decided);
+            level.handed.extend(begun.chain(&self.inside[..known]).cloned());
             self.again = Some(Box::new(level));
         }
         let Some(level) = &mut self.again else { return Ok(end) };
@@ -359,6 +360,7 @@ impl Scan {
         begun.retain(|escape| self.is_inside(escape.normal));
         let ready = inside.partition_point(|escape| view.last || escape.behind + BEHIND <= view.end());
         for escape in inside.drain(..ready) {
+            let open = self.open();
             for (at, byte) in escape.text.iter().enumerate().skip(1) {
                 if byte.is_ascii() {
                     let input = escape.input + at as u64;
@@ -373,7 +375,7 @@ impl Scan {
                     self.begin_hidden(view, beginning, out)?;
                 }
             }
-            if self.is_inside(escape.normal) {
+            if self.open() > open {
                 begun.push(escape);
             }
         }

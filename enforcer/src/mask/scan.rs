@@ -251,6 +251,11 @@ impl Scan {
         self.open.iter().any(|open| open.hold == hold && !open.hidden.is_empty())
     }
 
+    /// How many possible matches are not decided.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     fn begin_at(
         &mut self,
         view: &View<'_>,
