@@ -11,7 +11,7 @@ use super::pairs::{self, Pairs};
 /// Bytes of a beginning.
 pub(super) const BEGINNING: usize = 5;
 /// Bytes of a window.
-const WINDOW: usize = 4;
+pub(super) const WINDOW: usize = 4;
 /// Sets bit 5 of every byte: letters of both cases become one.
 const FOLD: u32 = 0x2020_2020;
 /// The set has at least 2^19 bits (64 KiB), at most 2^23 (1 MiB), ...

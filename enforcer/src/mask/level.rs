@@ -12,6 +12,7 @@
 
 use super::{
     error::MaskError,
+    filter::WINDOW,
     map::Map,
     masker::Plan,
     norm::{Normal, Normaliser},
@@ -51,7 +52,7 @@ impl Default for Budget {
 }
 
 /// An escape in which something could begin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Inside {
     /// The level that has undone it, and where it stands in the input of that level.
     depth: u8,
@@ -59,7 +60,16 @@ struct Inside {
     /// Where what it gave stands in the normal form of this level, and where this goes on behind it.
     normal: u64,
     behind: u64,
-    text: Vec<u8>,
+    text: [u8; ESCAPE_BYTES],
+    len: u8,
+}
+
+impl Inside {
+    /// What could begin in it: from each byte on behind the first that begins something known.
+    fn begin<'a>(text: &'a [u8], plan: &'a Plan) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let begins = |text: &[u8]| text[0].is_ascii() && plan.filter.begins(&text[..text.len().min(WINDOW)]);
+        (1..text.len()).map(|at| (at, &text[at..])).filter(move |(_, text)| begins(text))
+    }
 }
 
 /// See the module.
@@ -181,7 +191,7 @@ impl Level {
         out: &mut Vec<Found>,
     ) -> Result<u64, MaskError> {
         let known = self.inside.len();
-        let again = self.normalise(data, last);
+        let again = self.normalise(plan, data, last);
         let mut decided = self.take_handed(known);
         decided = decided.min(self.decided_again(plan, budget, (again, known), last, out)?);
         let view = View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
@@ -206,7 +216,7 @@ impl Level {
     }
 
     /// Appends the normal form of the next bytes. Whether it can hold escapes again.
-    fn normalise(&mut self, data: &[u8], last: bool) -> bool {
+    fn normalise(&mut self, plan: &Plan, data: &[u8], last: bool) -> bool {
         let end = self.base + self.kept.len() as u64;
         if self.waiting.is_empty() && self.normaliser.is_plain(data) {
             grow(&mut self.kept, data.len());
@@ -220,12 +230,13 @@ impl Level {
         for escape in self.normal.escapes() {
             let (normal, input) = (end + escape.norm as u64, self.taken + escape.raw as u64);
             self.map.unit(normal, escape.norm_len as u64, input, escape.raw_len as u64);
-            let text = &self.waiting[escape.raw..escape.raw + escape.raw_len];
-            let hides =
-                text.first().is_some_and(u8::is_ascii) && text.iter().skip(1).any(u8::is_ascii_graphic);
-            if hides && text.len() <= ESCAPE_BYTES {
-                let behind = normal + escape.norm_len as u64;
-                self.inside.push(Inside { depth: self.depth, input, normal, behind, text: text.to_vec() });
+            let raw = &self.waiting[escape.raw..escape.raw + escape.raw_len];
+            let mut text = [0; ESCAPE_BYTES];
+            let Some(room) = text.get_mut(..raw.len()).filter(|_| raw[0].is_ascii()) else { continue };
+            if Inside::begin(raw, plan).next().is_some() {
+                room.copy_from_slice(raw);
+                let (behind, len) = (normal + escape.norm_len as u64, raw.len().to_le_bytes()[0]);
+                self.inside.push(Inside { depth: self.depth, input, normal, behind, text, len });
             }
         }
         grow(&mut self.kept, self.normal.bytes.len());
@@ -273,7 +284,7 @@ impl Level {
             let behind = &self.kept[..offset(self.decided)];
             let mut level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
             let begun = self.begun.iter().filter(|escape| escape.normal >= self.decided);
-            level.handed.extend(begun.chain(&self.inside[..known]).cloned());
+            level.handed.extend(begun.chain(&self.inside[..known]));
             self.again = Some(Box::new(level));
         }
         let Some(level) = &mut self.again else { return Ok(end) };
@@ -313,8 +324,7 @@ impl Level {
     /// Gives memory back that is not needed to wait for more, and says how much is.
     pub(super) fn tidy(&mut self) -> usize {
         let escapes = [&mut self.inside, &mut self.begun, &mut self.handed];
-        let texts = |list: &[Inside]| list.iter().map(|escape| escape.text.capacity()).sum::<usize>();
-        let escapes: usize = escapes.into_iter().map(|list| texts(list) + tidy(list)).sum();
+        let escapes: usize = escapes.into_iter().map(tidy).sum();
         let lists = tidy_bytes(&mut self.waiting) + tidy_bytes(&mut self.kept) + escapes;
         let again = self.again.as_mut().map_or(0, |level| size_of::<Self>() + level.tidy());
         lists + again + self.normal.tidy() + self.map.tidy() + self.scan.tidy() + self.runs.tidy()
@@ -361,19 +371,17 @@ impl Scan {
         let ready = inside.partition_point(|escape| view.last || escape.behind + BEHIND <= view.end());
         for escape in inside.drain(..ready) {
             let open = self.open();
-            for (at, byte) in escape.text.iter().enumerate().skip(1) {
-                if byte.is_ascii() {
-                    let input = escape.input + at as u64;
-                    let above = (escape.depth != depth).then_some(Above { depth: escape.depth, input });
-                    let beginning = Beginning {
-                        input: if above.is_some() { view.map.start(escape.normal) } else { input },
-                        start: escape.behind,
-                        hold: escape.normal,
-                        hidden: &escape.text[at..],
-                        above,
-                    };
-                    self.begin_hidden(view, beginning, out)?;
-                }
+            for (at, hidden) in Inside::begin(&escape.text[..usize::from(escape.len)], view.plan) {
+                let input = escape.input + at as u64;
+                let above = (escape.depth != depth).then_some(Above { depth: escape.depth, input });
+                let beginning = Beginning {
+                    input: if above.is_some() { view.map.start(escape.normal) } else { input },
+                    start: escape.behind,
+                    hold: escape.normal,
+                    hidden,
+                    above,
+                };
+                self.begin_hidden(view, beginning, out)?;
             }
             if self.open() > open {
                 begun.push(escape);

@@ -13,7 +13,12 @@
 //! whole stream.
 
 use super::{
-    error::MaskError, filter::Target, level::tidy, map::Map, masker::Plan, rule::PIVOT_MAX_BYTES,
+    error::MaskError,
+    filter::{BEGINNING, Target},
+    level::tidy,
+    map::Map,
+    masker::Plan,
+    rule::PIVOT_MAX_BYTES,
     strategy::Replacement,
 };
 
@@ -235,11 +240,14 @@ impl Scan {
         beginning: Beginning<'_>,
         out: &mut Vec<Found>,
     ) -> Result<(), MaskError> {
-        let mut text = beginning.hidden.to_vec();
-        let rest = &view.data[view.offset(beginning.start)..];
-        text.extend_from_slice(&rest[..rest.len().min(4)]);
-        let targets: Vec<Target> = view.plan.filter.beginning(&text).collect();
-        for target in targets {
+        let rest = view.data[view.offset(beginning.start)..].iter().take(BEGINNING);
+        let mut text = [0; BEGINNING];
+        let mut len = 0;
+        for (slot, byte) in text.iter_mut().zip(beginning.hidden.iter().chain(rest)) {
+            *slot = *byte;
+            len += 1;
+        }
+        for target in view.plan.filter.beginning(&text[..len]) {
             self.begin_at(view, None, beginning, target, out)?;
         }
         Ok(())
