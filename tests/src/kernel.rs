@@ -322,12 +322,16 @@ pub fn stand_in(fd: OwnedFd, records: Arc<Mutex<Vec<sys::FlowRecord>>>) {
                 stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
                 let mut buffer = [0; 64];
                 if stream.read(&mut buffer).is_ok() {
-                    let answer = format!("PROXY {} {} {}", record.orig_dst, record.tag, record.comm);
-                    drop(stream.write_all(answer.as_bytes()));
+                    drop(stream.write_all(answer(&record).as_bytes()));
                 }
             });
         }
     });
+}
+
+/// What the stand-in answers who sends it something.
+pub fn answer(record: &sys::FlowRecord) -> String {
+    format!("PROXY {} {} {}", record.orig_dst, record.tag, record.comm)
 }
 
 pub fn stand_in_resolver(fd: OwnedFd) {

@@ -1,8 +1,8 @@
 //! The world, a state of it, and the judgement of attempts.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use enforcer::kernel::{LsmMode, TierState};
 use enforcer_tests::cgroup::Cgroup;
-use enforcer_tests::kernel::{PAYLOAD, TAG, TCP_PORT, World, probe};
+use enforcer_tests::kernel::{PAYLOAD, TAG, TCP_PORT, World, answer, probe};
 use enforcer_tests::sniffer::{Packet, contains};
 
 use crate::outcome::{Level, Outcome};
@@ -190,7 +190,7 @@ impl Arena {
             return Seen { outcome: Outcome::OnlyProxy, said };
         }
         if !taken.is_empty() || said.contains(&format!(" {TAG} |")) {
-            return Seen { outcome: Outcome::Redirected, said };
+            return Seen { outcome: Outcome::Redirected, said: format!("{said} {taken:?}") };
         }
         if technique.scene == Scene::Proxy {
             return Seen { outcome: Outcome::Refused, said };
@@ -243,25 +243,32 @@ impl Arena {
 
     /// Where those wanted to go who came to the proxy since the last time.
     fn taken(&self) -> Vec<SocketAddr> {
-        if self.state != State::Down {
-            self.wait_for_the_proxy();
-        }
+        let strays = if self.state == State::Down { Vec::new() } else { self.wait_for_the_proxy() };
         let mut records = self.world.records.lock().unwrap();
+        for stray in strays {
+            let at = records.iter().rposition(|record| answer(record) == stray);
+            records.remove(at.expect("the proxy answers of a record that it has"));
+        }
         records.drain(..).filter(|record| record.tag == TAG).map(|record| record.orig_dst.0).collect()
     }
 
     /// It takes one connection after the other: when it has closed this one, which is
     /// nobody's, it has looked at all before.
-    fn wait_for_the_proxy(&self) {
-        let ask = || {
-            for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-                let mut stream = TcpStream::connect(SocketAddr::new(ip, TCP_PORT)).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                // A reset is as good as an end.
-                drop(stream.read(&mut [0]));
-            }
+    ///
+    /// A connection that was over before it was taken leaves its record behind, until its port
+    /// is somebody's again. If it is this one's, the proxy takes it for that: what it says then.
+    fn wait_for_the_proxy(&self) -> Vec<String> {
+        let ask = |ip: IpAddr| {
+            let mut stream = TcpStream::connect(SocketAddr::new(ip, TCP_PORT)).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut said = String::new();
+            // A reset is as good as an end.
+            drop(stream.write_all(b"?").and_then(|()| stream.read_to_string(&mut said)));
+            said
         };
-        self.world.cable.work.run(ask).unwrap();
+        let both = move || [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(ask);
+        let said = self.world.cable.work.run(both).unwrap();
+        said.into_iter().filter(|said| !said.is_empty()).collect()
     }
 
     /// Where somebody outside hands out sockets.
