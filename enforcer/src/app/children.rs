@@ -288,6 +288,7 @@ impl Daemon {
             host: read("/proc/sys/kernel/hostname"),
             site: super::webhooks::site(&self.config),
             page: self.config.web.as_ref().map(|web| web.listen),
+            tcp_port: self.config.listen.tcp_port,
             limits: serde_json::to_value(&self.config.limits)?,
             secrets: registered(&self.config.mask.secrets_dir)?,
             detectors,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use crate::proxy::approvals::Approvals;
 use crate::proxy::dns::{DnsServer, Names, OverTcp};
 use crate::proxy::jobs::Jobs;
 use crate::proxy::process::{Listeners, Process, Refusal};
+use crate::proxy::resolve::Special;
 use crate::proxy::{KernelFlows, Limits, Shared, SignedLeaves, admission, pool};
 use crate::secret::SecretBytes;
 use crate::session::{Recording, RecordingOptions};
@@ -181,6 +182,8 @@ async fn start(
         approvals,
         settings: limits.settings(),
     };
+    let page = setup.page.map(|page| (page, Special::Page));
+    let proxy = ((Ipv4Addr::LOCALHOST, setup.tcp_port).into(), Special::Proxy);
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {
         let server = DnsServer::new(weak.clone());
@@ -195,7 +198,7 @@ async fn start(
             leaves: Box::new(leaves),
             upstream: Box::new(upstream),
             dns: Some(Box::new(OverTcp(server))),
-            page: setup.page,
+            own: page.into_iter().chain([proxy]).collect(),
         }
     });
     let surrogates = SurrogateKey::from_hex(&setup.surrogate_key)?;

@@ -49,10 +49,9 @@ async fn addresses(shared: &Shared, dial: Dial<'_>) -> Result<Vec<IpAddr>, Proxy
     let mut good = Vec::with_capacity(found.len());
     let mut refused = None;
     for address in found {
-        match resolve::check(address, dial.addresses) {
-            Ok(()) if shared.page.is_some_and(|page| resolve::leads_to(page, address, dial.port)) => {
-                refused = Some(ProxyError::Address { address, why: resolve::Special::Page });
-            }
+        let own = || shared.own.iter().find(|(own, _)| resolve::leads_to(*own, address, dial.port));
+        let checked = resolve::check(address, dial.addresses);
+        match checked.and_then(|()| own().map_or(Ok(()), |(_, why)| Err(*why))) {
             Ok(()) if address == dial.original => good.insert(0, address),
             Ok(()) => good.push(address),
             Err(why) => refused = Some(ProxyError::Address { address, why }),

@@ -67,8 +67,8 @@ pub struct Shared {
     pub upstream: Box<dyn UpstreamTls>,
     /// Answers DNS over TCP; without it port 53 is refused.
     pub dns: Option<Box<dyn TcpDns>>,
-    /// Where the web page listens, to which nobody is led.
-    pub page: Option<SocketAddr>,
+    /// Where this host's enforcer itself listens, to which nobody is led.
+    pub own: Vec<(SocketAddr, resolve::Special)>,
 }
 
 /// Where the record of an accepted connection comes from: the kernel, or a test.

@@ -98,6 +98,8 @@ pub enum Special {
     Reserved,
     /// Where people decide about what jobs do.
     Page,
+    /// Where the proxy takes connections: what it dials itself would be whose record is left there.
+    Proxy,
 }
 
 impl Special {
@@ -111,6 +113,7 @@ impl Special {
             Special::Embedded => "address-embedded",
             Special::Reserved => "address-reserved",
             Special::Page => "address-of-the-page",
+            Special::Proxy => "address-of-the-proxy",
         }
     }
 }
@@ -126,17 +129,18 @@ pub fn check(address: IpAddr, rules: &AddressRules) -> Result<(), Special> {
     }
 }
 
-/// Whether somebody who listens at `page` would get what is sent to this address.
+/// Whether somebody who listens at `own` would get what is sent to this address.
 ///
-/// **Invariant**: no policy leads a job to the page on which people decide about it.
-pub fn leads_to(page: SocketAddr, address: IpAddr, port: u16) -> bool {
+/// **Invariant**: no policy leads a job to the page on which people decide about it, nor by way of
+/// the proxy to the proxy.
+pub fn leads_to(own: SocketAddr, address: IpAddr, port: u16) -> bool {
     let address = address.to_canonical();
-    if port != page.port() {
+    if port != own.port() {
         return false;
     }
-    if !page.ip().is_unspecified() {
+    if !own.ip().is_unspecified() {
         // Where one of them is open, others of this host may lead there by a rule of its own.
-        return address == page.ip().to_canonical() || address.is_loopback() && page.ip().is_loopback();
+        return address == own.ip().to_canonical() || address.is_loopback() && own.ip().is_loopback();
     }
     address.is_loopback() || is_own(std::net::UdpSocket::bind((address, 0)))
 }

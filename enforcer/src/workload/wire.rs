@@ -245,6 +245,8 @@ pub struct Setup {
     pub site: Option<String>,
     /// Where the web page listens.
     pub page: Option<SocketAddr>,
+    /// The port on loopback to which connections are redirected.
+    pub tcp_port: u16,
     /// The proxy's limits (`proxy::Limits`).
     pub limits: serde_json::Value,
 }

@@ -185,6 +185,11 @@ fn no_job_comes_to_the_page_and_its_death_is_nobody_elses() {
     // Where policy would let the job go, too.
     let text = world.job(&format!("curl -sS -m 5 http://{PAGE}:{port}/login"));
     assert!(text.contains("address-of-the-page") && !text.contains("identity provider"), "{text}");
+    // Nor by way of the proxy to the proxy, which would take it for somebody else's.
+    let config = std::fs::read_to_string(world.service.dir.path().join("config.toml")).unwrap();
+    let proxy = config.lines().find_map(|line| line.strip_prefix("tcp_port = ")).unwrap();
+    let text = world.job(&format!("curl -sS -m 5 http://{PAGE}:{proxy}/login"));
+    assert!(text.contains("address-of-the-proxy"), "{text}");
     let pid = site.pid().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for part in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Uid:\t65534"] {

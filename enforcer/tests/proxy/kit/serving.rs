@@ -117,7 +117,7 @@ pub async fn serve(around: Around) -> Serving {
         leaves: around.leaves,
         upstream: around.upstream,
         dns: Some(Box::new(OverTcp(DnsServer::new(weak.clone())))),
-        page: None,
+        own: Vec::new(),
     });
     let (drain, watch) = enforcer::drain::channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
