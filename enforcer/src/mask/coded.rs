@@ -11,6 +11,7 @@ use super::{
     filter::Target,
     level::{Budget, Level, grow, tidy_bytes},
     map::Map,
+    norm::Esc,
     scan::{Found, View},
 };
 
@@ -328,10 +329,10 @@ impl Coded {
         coding: Coding,
         position: u64,
         digits: usize,
-        depth: u8,
+        (depth, esc): (u8, Esc),
         budget: &mut Budget,
     ) -> Result<Self, MaskError> {
-        let kind = Kind::Text(Box::new(Level::below(depth + 1, budget)?));
+        let kind = Kind::Text(Box::new(Level::below(depth + 1, esc, budget)?));
         Ok(Self {
             coding,
             digits: Map::at(0, position),
@@ -545,7 +546,7 @@ impl Coded {
         if read.is_err() {
             return Err(MaskError::Unreadable { coding: "gzip" });
         }
-        let mut level = Level::below(self.depth, budget)?;
+        let mut level = Level::below(self.depth, view.esc, budget)?;
         let mut found = Vec::new();
         let result = level.push(view.plan, budget, &text, true, &mut found);
         level.close(budget);

@@ -19,6 +19,18 @@ pub enum MaskError {
         /// The least that is taken.
         minimum: usize,
     },
+    /// Nearly nothing is left of an exact value when its escapes are undone, as they are in all text.
+    #[error(
+        "of the value of {entity} {length} bytes are left when its escapes are undone; at least {minimum} are needed, since less would be found in ordinary text: leave it out or make it longer"
+    )]
+    TooLittle {
+        /// The name under which it was to be registered.
+        entity: String,
+        /// The bytes that are left.
+        length: usize,
+        /// The least that is taken.
+        minimum: usize,
+    },
     /// An exact value is longer than a stream can be held back for.
     #[error("the value of {entity} has {length} bytes; at most {maximum} can be looked for in a stream")]
     TooLong {

@@ -12,7 +12,7 @@ use super::{
     error::MaskError,
     filter::BEGINNING,
     level::DEPTH_MAX,
-    norm::{Normal, Normaliser},
+    norm::{Breaks, Esc, Normal, Normaliser},
     types::Entity,
 };
 use crate::secret::{Secret, SecretBytes};
@@ -22,8 +22,12 @@ pub const EXACT_MIN_BYTES: usize = 8;
 /// Longer values would hold a stream back for too long (a coding makes it up to 6 times that).
 pub const EXACT_MAX_BYTES: usize = 8 * 1024;
 
+/// So often a value with escapes of its own is looked for as text in JSON that is text in JSON.
+const JSON_MAX: usize = 3;
 /// In so many places at most something that nobody sees is looked for inside of escapes.
 const INTERRUPTED_MAX: usize = 64;
+/// So many bytes at most do the literals have that this makes of one value.
+const INTERRUPTED_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// A value that is a secret because somebody said so.
 #[derive(Clone, Debug)]
@@ -47,6 +51,11 @@ impl ExactValue {
             let maximum = EXACT_MAX_BYTES;
             return Err(MaskError::TooLong { entity: entity.to_string(), length, maximum });
         }
+        let length = Forms::shortest(trimmed);
+        if length < BEGINNING {
+            let minimum = BEGINNING;
+            return Err(MaskError::TooLittle { entity: entity.to_string(), length, minimum });
+        }
         Ok(Self { entity, value: Secret::new(trimmed.to_vec()) })
     }
 
@@ -58,50 +67,45 @@ impl ExactValue {
     /// Every literal that stands for this value in a normal form, each once.
     pub(super) fn forms(&self) -> Vec<Form> {
         let value = self.value.expose();
-        let mut forms = Forms::new();
-        normal_forms(value, &mut forms);
-        interrupted(value, &mut forms);
-        if value.iter().any(|b| b"\0\r\x1b".contains(b)) {
-            with_unseen(value, &mut forms);
-        }
+        let mut forms = Forms::of_text(value);
         let wide = wide_forms(value);
         if !value.is_ascii() {
-            wide.iter().for_each(|bytes| normal_forms(bytes, &mut forms));
+            wide.iter().for_each(|bytes| forms.undone(bytes));
         }
         // Of quoted-printable only characters that one can see are undone.
         if value.iter().any(|b| !matches!(b, b' '..=b'~')) {
-            quoted_printable(value).iter().for_each(|bytes| normal_forms(bytes, &mut forms));
+            quoted_printable(value).iter().for_each(|bytes| forms.undone(bytes));
         }
         for bytes in wide.iter().take(2).chain([value]) {
             for alignment in 0..3 {
                 let standard = digits(bytes, alignment, 3, 6, BASE64);
                 let coded = Some((Coding::Base64, alignment));
-                forms.insert((standard.iter().map(|&b| url_safe(b)).collect(), false, coded));
-                forms.insert((standard, false, coded));
+                forms.insert(standard.iter().map(|&b| url_safe(b)).collect(), false, coded);
+                forms.insert(standard, false, coded);
             }
         }
         for alignment in 0..5 {
             let coded = Some((Coding::Base32, alignment));
-            forms.insert((digits(value, alignment, 5, 5, BASE32), true, coded));
+            forms.insert(digits(value, alignment, 5, 5, BASE32), true, coded);
         }
         for (before, between) in [("", ""), ("", ":"), ("", " "), ("0x", ","), ("0x", ", ")] {
             let coded = (before.is_empty() && between.is_empty()).then_some((Coding::Hex, 0));
-            forms.insert((list(value, between, |b| format!("{before}{b:02x}")), true, coded));
+            forms.insert(list(value, between, |b| format!("{before}{b:02x}")), true, coded);
         }
         for between in [",", ", ", " "] {
-            forms.insert((list(value, between, |b| b.to_string()), false, None));
+            forms.insert(list(value, between, |b| b.to_string()), false, None);
         }
         if let Ok(text) = str::from_utf8(value) {
             for (quote, between) in [("\"", ","), ("\"", ", "), ("'", ","), ("'", ", ")] {
                 let quoted: Vec<String> = text.chars().map(|c| format!("{quote}{c}{quote}")).collect();
-                forms.insert((quoted.join(between).into_bytes(), false, None));
+                forms.insert(quoted.join(between).into_bytes(), false, None);
             }
         }
         let form = |(bytes, caseless, coded)| {
             let plain = bytes == *value;
             Form { bytes: Secret::new(bytes), caseless, coded, plain }
         };
-        forms.into_iter().filter(|(bytes, ..)| bytes.len() >= BEGINNING).map(form).collect()
+        forms.all.into_iter().filter(|(bytes, ..)| bytes.len() >= BEGINNING).map(form).collect()
     }
 }
 
@@ -129,57 +133,158 @@ impl Form {
     }
 }
 
-type Forms = BTreeSet<(Vec<u8>, bool, Option<(Coding, usize)>)>;
-
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const BASE32: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
-/// How a value looks when escapes are undone in it, once and more often.
-///
-/// A value can end like an escape begins (`...100%`): what follows it is then read as a part
-/// of it, so the value is looked for without that end, too.
-fn normal_forms(value: &[u8], forms: &mut Forms) {
-    let mut form = value.to_vec();
-    for _ in 0..=DEPTH_MAX {
-        let mut cut = Normal::default();
-        let taken = Normaliser::default().push(&form, false, &mut cut);
-        if taken < form.len() && cut.bytes.len() >= BEGINNING {
-            forms.insert((cut.bytes, false, None));
+/// Bytes, whether letters of either case stand for each other, and how they are coded: see [`Form`].
+type Literal = (Vec<u8>, bool, Option<(Coding, usize)>);
+
+/// The literals of one value.
+struct Forms {
+    /// In which ways a stream that the value stands in can be read.
+    readings: Vec<Normaliser>,
+    all: BTreeSet<Literal>,
+    /// Bytes of those in which an escape is interrupted.
+    interrupted: usize,
+}
+
+impl Forms {
+    fn new(value: &[u8]) -> Self {
+        let mut readings = vec![Normaliser::default()];
+        if value.contains(&b'\x1b') {
+            readings.push(Normaliser::new(Esc::Byte));
         }
-        let mut whole = Normal::default();
-        Normaliser::default().push(&form, true, &mut whole);
-        if !forms.insert((form, false, None)) {
-            return;
+        // What is quoted-printable somewhere before makes a soft break of such a line's end: that of
+        // a key, say, which is padded.
+        if memchr::memmem::find(&without(value, b"\0\r"), b"=\n").is_some() {
+            let breaks = |reading: Normaliser| {
+                [Breaks::Unseen, Breaks::Soft, Breaks::Hard].map(|breaks| reading.clone().with(breaks))
+            };
+            readings = readings.into_iter().flat_map(breaks).collect();
         }
-        form = whole.bytes;
+        Self { readings, all: BTreeSet::new(), interrupted: 0 }
+    }
+
+    /// How much is left of a value, in bytes, where its escapes are undone and what nobody sees is
+    /// left out, but for escape characters of its own: where they are bytes like any other it is
+    /// found, too.
+    fn shortest(value: &[u8]) -> usize {
+        let esc = if value.contains(&b'\x1b') { Esc::Byte } else { Esc::Sequence };
+        let mut forms = Self { readings: vec![Normaliser::new(esc)], all: BTreeSet::new(), interrupted: 0 };
+        forms.undone(value);
+        forms.undone(&without(value, b"\0\r"));
+        forms.all.iter().map(|(form, ..)| form.len()).min().unwrap_or_default()
+    }
+
+    /// Those of a value that is text, with any escapes.
+    fn of_text(value: &[u8]) -> Self {
+        let mut forms = Self::new(value);
+        forms.of(value);
+        if value.iter().any(|b| b"\0\r\x1b".contains(b)) {
+            forms.with_unseen(value);
+        }
+        if forms.all.len() > 1 {
+            forms.in_codings(value);
+        }
+        forms
+    }
+
+    fn insert(&mut self, form: Vec<u8>, caseless: bool, coded: Option<(Coding, usize)>) -> bool {
+        self.all.insert((form, caseless, coded))
+    }
+
+    /// How a value looks when escapes are undone in it, and when they are interrupted.
+    fn of(&mut self, value: &[u8]) {
+        self.undone(value);
+        self.interrupted(value);
+        self.behind_quoted(value);
+    }
+
+    /// How a value looks that begins with a pair of quoted-printable (`=41`), or with the end of one
+    /// and another: alone it would stay, and behind one it does not.
+    fn behind_quoted(&mut self, value: &[u8]) {
+        for at in (0..=2).filter(|at| value[*at..].starts_with(b"=") && value[..*at].is_ascii()) {
+            for reading in self.readings.clone() {
+                let mut form = Normal::default();
+                reading.behind_quoted().push(&value[at..], true, &mut form);
+                self.undone(&[&value[..at], &form.bytes].concat());
+            }
+        }
+    }
+
+    /// How a value looks when escapes are undone in it, once and more often.
+    ///
+    /// A value can end like an escape begins (`...100%`): what follows it is then read as a part
+    /// of it, so the value is looked for without that end, too.
+    fn undone(&mut self, value: &[u8]) {
+        for reading in self.readings.clone() {
+            let mut form = value.to_vec();
+            for _ in 0..=DEPTH_MAX {
+                if let Some(cut) = reading.clone().cut(&form).filter(|cut| cut.len() >= BEGINNING) {
+                    self.insert(cut, false, None);
+                }
+                let mut whole = Normal::default();
+                reading.clone().push(&form, true, &mut whole);
+                let is_last = whole.bytes == form;
+                self.insert(form, false, None);
+                if is_last {
+                    break;
+                }
+                form = whole.bytes;
+            }
+        }
+    }
+
+    /// How a value looks that has an escape in it and in this something that nobody sees: the
+    /// escape stays, and all others are undone.
+    fn interrupted(&mut self, value: &[u8]) {
+        for reading in self.readings.clone() {
+            let mut whole = Normal::default();
+            reading.clone().push(value, true, &mut whole);
+            let units = whole.escapes().filter(|unit| value[unit.raw].is_ascii());
+            for at in units.flat_map(|unit| unit.raw + 1..unit.raw + unit.raw_len).take(INTERRUPTED_MAX) {
+                let (mut normaliser, mut form) = (reading.clone(), Normal::default());
+                for part in [&value[..at], &value[at..]] {
+                    normaliser.push(part, true, &mut form);
+                }
+                let length = form.bytes.len();
+                if self.interrupted + length > INTERRUPTED_MAX_BYTES {
+                    return;
+                }
+                if self.insert(form.bytes, false, None) {
+                    self.interrupted += length;
+                }
+            }
+        }
+    }
+
+    /// How a value looks in which something stands that nobody sees. This is left out where its own
+    /// escape is undone, and stands between the bytes of other escapes until then; in UTF-16 a zero
+    /// follows the escape character, which is then alone.
+    fn with_unseen(&mut self, value: &[u8]) {
+        for unseen in [&b"\0\r"[..], b"\0\r\x1b"] {
+            self.of(&without(value, unseen));
+        }
+    }
+
+    /// How a value with escapes of its own looks in a coding: they are undone with some of those that
+    /// this makes, and what the ones give can belong to the others.
+    fn in_codings(&mut self, value: &[u8]) {
+        let [percent, html] = coded_in_part(value);
+        let mut codings = vec![percent, html];
+        let mut json = value.to_vec();
+        for _ in 0..JSON_MAX {
+            json = in_json(&json);
+            codings.push(json.clone());
+        }
+        for coded in codings {
+            self.of(&coded);
+        }
     }
 }
 
-/// How a value looks that has an escape in it and in this something that nobody sees: the escape
-/// stays, and all others are undone.
-fn interrupted(value: &[u8], forms: &mut Forms) {
-    let mut whole = Normal::default();
-    Normaliser::default().push(value, true, &mut whole);
-    let units = whole.escapes().filter(|unit| value[unit.raw].is_ascii());
-    for at in units.flat_map(|unit| unit.raw + 1..unit.raw + unit.raw_len).take(INTERRUPTED_MAX) {
-        let (mut normaliser, mut form) = (Normaliser::default(), Normal::default());
-        for part in [&value[..at], &value[at..]] {
-            normaliser.push(part, true, &mut form);
-        }
-        forms.insert((form.bytes, false, None));
-    }
-}
-
-/// How a value looks in which something stands that nobody sees. This is left out where its own
-/// escape is undone, and stands between the bytes of other escapes until then; in UTF-16 a zero
-/// follows the escape character, which is then alone.
-fn with_unseen(value: &[u8], forms: &mut Forms) {
-    let without = |unseen: &[u8]| value.iter().copied().filter(|b| !unseen.contains(b)).collect();
-    let [percent, html] = coded_in_part(value);
-    for form in [without(b"\0\r"), without(b"\0\r\x1b"), percent, html] {
-        normal_forms(&form, forms);
-        interrupted(&form, forms);
-    }
+fn without(value: &[u8], unseen: &[u8]) -> Vec<u8> {
+    value.iter().copied().filter(|b| !unseen.contains(b)).collect()
 }
 
 /// The value in UTF-16 and UTF-32, in both orders of bytes.
@@ -221,6 +326,21 @@ fn coded_in_part(value: &[u8]) -> [Vec<u8>; 2] {
         other => vec![other],
     };
     [value.iter().flat_map(|b| percent(*b)).collect(), value.iter().flat_map(|b| html(*b)).collect()]
+}
+
+/// The value as text in JSON (RFC 8259, section 7), without its quotes.
+fn in_json(value: &[u8]) -> Vec<u8> {
+    let coded = |b: u8| match b {
+        b'"' | b'\\' => vec![b'\\', b],
+        b'\n' => b"\\n".to_vec(),
+        b'\r' => b"\\r".to_vec(),
+        b'\t' => b"\\t".to_vec(),
+        0x08 => b"\\b".to_vec(),
+        0x0c => b"\\f".to_vec(),
+        ..0x20 => format!("\\u{b:04x}").into_bytes(),
+        other => vec![other],
+    };
+    value.iter().flat_map(|b| coded(*b)).collect()
 }
 
 /// Each byte in some form, with something between them.
@@ -267,6 +387,17 @@ mod tests {
         assert!(ExactValue::new("big", &most).is_ok());
         let over = SecretBytes::new(vec![b'x'; EXACT_MAX_BYTES + 1]);
         assert!(ExactValue::new("big", &over).is_err());
+    }
+
+    #[test]
+    fn a_value_is_long_enough_also_when_its_escapes_are_undone() {
+        for little in ["%41%42%43%44", "\\u0041bcd", "0\x0041\0%21", "a\0b\0c\0d\0"] {
+            let error = ExactValue::new("pin", &SecretBytes::from(little)).unwrap_err().to_string();
+            assert!(error.contains("PIN") && error.contains("at least 5"), "{error}");
+        }
+        for enough in ["%41%42%43%44%45", "\\u0041bcde", "0\x0041\0%21a", "\x1b[31mabc\x1b[0m"] {
+            assert!(ExactValue::new("pin", &SecretBytes::from(enough)).is_ok(), "{enough:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     filter::WINDOW,
     map::Map,
     masker::Plan,
-    norm::{Normal, Normaliser},
+    norm::{ESCAPE_MAX_BYTES, Esc, Normal, Normaliser},
     runs::Runs,
     scan::{Above, Beginning, Found, Scan, View},
 };
@@ -31,9 +31,6 @@ const BLOCK_BYTES: usize = 2 * 1024;
 const LOOK_BEHIND: usize = 384;
 /// Memory of a list that is not given back: most streams need it again at once.
 const SPARE_BYTES: usize = 256;
-/// Of a longer unit that was undone nothing begins inside.
-const ESCAPE_BYTES: usize = 12;
-
 /// What all levels of a stream share.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -60,7 +57,7 @@ struct Inside {
     /// Where what it gave stands in the normal form of this level, and where this goes on behind it.
     normal: u64,
     behind: u64,
-    text: [u8; ESCAPE_BYTES],
+    text: [u8; ESCAPE_MAX_BYTES],
     len: u8,
 }
 
@@ -105,21 +102,20 @@ pub(super) struct Level {
 
 impl Level {
     /// The level of a stream itself.
-    pub(super) fn top(whole: bool) -> Self {
-        Self::new(0, 0, &[], whole)
+    pub(super) fn top(esc: Esc) -> Self {
+        Self::new(0, (0, &[]), (false, esc))
     }
 
     /// A level for something that was decoded, and has a beginning.
-    pub(super) fn below(depth: u8, budget: &mut Budget) -> Result<Self, MaskError> {
-        Self::open(depth, 0, &[], true, budget)
+    pub(super) fn below(depth: u8, esc: Esc, budget: &mut Budget) -> Result<Self, MaskError> {
+        Self::open(depth, (0, &[]), (true, esc), budget)
     }
 
-    /// A level whose input begins at `position`, behind these bytes.
+    /// A level whose input begins at a position, behind these bytes.
     fn open(
         depth: u8,
-        position: u64,
-        behind: &[u8],
-        whole: bool,
+        begin: (u64, &[u8]),
+        kind: (bool, Esc),
         budget: &mut Budget,
     ) -> Result<Self, MaskError> {
         if depth > DEPTH_MAX {
@@ -129,15 +125,15 @@ impl Level {
             return Err(MaskError::TooManyLevels { limit: LEVELS_MAX });
         }
         budget.levels += 1;
-        Ok(Self::new(depth, position, behind, whole))
+        Ok(Self::new(depth, begin, kind))
     }
 
-    fn new(depth: u8, position: u64, behind: &[u8], whole: bool) -> Self {
+    fn new(depth: u8, (position, behind): (u64, &[u8]), (whole, esc): (bool, Esc)) -> Self {
         let base = position - behind.len() as u64;
         Self {
             depth,
             whole,
-            normaliser: Normaliser::default(),
+            normaliser: Normaliser::new(esc),
             normal: Normal::default(),
             waiting: Vec::new(),
             taken: position,
@@ -194,7 +190,9 @@ impl Level {
         let again = self.normalise(plan, data, last);
         let mut decided = self.take_handed(known);
         decided = decided.min(self.decided_again(plan, budget, (again, known), last, out)?);
-        let view = View { plan, data: &self.kept, base: self.base, map: &self.map, last, whole: self.whole };
+        let esc = self.normaliser.esc();
+        let (data, whole) = (&self.kept[..], self.whole);
+        let view = View { plan, data, base: self.base, map: &self.map, esc, last, whole };
         let first = out.len();
         decided = decided.min(self.scan.look_inside(
             self.depth,
@@ -231,7 +229,7 @@ impl Level {
             let (normal, input) = (end + escape.norm as u64, self.taken + escape.raw as u64);
             self.map.unit(normal, escape.norm_len as u64, input, escape.raw_len as u64);
             let raw = &self.waiting[escape.raw..escape.raw + escape.raw_len];
-            let mut text = [0; ESCAPE_BYTES];
+            let mut text = [0; ESCAPE_MAX_BYTES];
             let Some(room) = text.get_mut(..raw.len()).filter(|_| raw[0].is_ascii()) else { continue };
             if Inside::begin(raw, plan).next().is_some() {
                 room.copy_from_slice(raw);
@@ -282,7 +280,8 @@ impl Level {
                 return Ok(end);
             }
             let behind = &self.kept[..offset(self.decided)];
-            let mut level = Level::open(self.depth + 1, self.decided, behind, self.whole, budget)?;
+            let kind = (self.whole, self.normaliser.esc());
+            let mut level = Level::open(self.depth + 1, (self.decided, behind), kind, budget)?;
             let begun = self.begun.iter().filter(|escape| escape.normal >= self.decided);
             level.handed.extend(begun.chain(&self.inside[..known]));
             self.again = Some(Box::new(level));

@@ -38,6 +38,8 @@ pub(super) struct Plan {
     strategies: Strategies,
     pub(super) parts: Parts,
     longest: usize,
+    /// A value that is looked for has escape characters of its own.
+    pub(super) escapes: bool,
 }
 
 /// What is done with matches: of each rule, of each literal, and with which key.
@@ -258,10 +260,11 @@ impl Plan {
     fn new(rules: Vec<Arc<Rule>>, literals: Vec<(Entity, Form)>, strategies: Strategies) -> Self {
         let (mut beginnings, mut firsts) = (Vec::new(), Vec::new());
         let mut runs = Runs { starts: [0; 256], seconds: [0; 256], follows: [0; 256], targets: Vec::new() };
-        let mut longest = 0;
+        let (mut longest, mut escapes) = (0, false);
         for (index, (_, form)) in (0_u32..).zip(&literals) {
             let bytes = form.bytes.expose();
             longest = longest.max(bytes.len());
+            escapes |= form.plain && bytes.contains(&b'\x1b');
             if let Some(beginning) = bytes.first_chunk::<BEGINNING>() {
                 beginnings.push((*beginning, Target::Literal(index)));
                 firsts.extend(form.firsts());
@@ -289,7 +292,7 @@ impl Plan {
         let known = by_surroundings().map(|(_, _, entity)| Entity::new(entity)).collect();
         let filter = Filter::new(&beginnings, &firsts);
         let parts = Parts::default();
-        Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest }
+        Self { filter, runs, rules, literals, contexts, known, strategies, parts, longest, escapes }
     }
 
     pub(super) fn is_noop(&self) -> bool {

@@ -23,7 +23,7 @@ mod fold;
 #[cfg(test)]
 mod tests;
 
-use escape::{Quoted, Reader, Stop, Unit};
+use escape::{Before, Reader, Stop, Unit};
 use find::Candidates;
 
 /// How many bytes of input may wait as the beginning of an escape; so many more as can belong to
@@ -32,11 +32,33 @@ pub(super) const ESCAPE_MAX_BYTES: usize = 32;
 /// How many bytes of an escape that is not complete are looked at for a layer below.
 const BODY_MAX: usize = 12;
 
+/// What an escape character (ESC) is taken for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Esc {
+    /// The beginning of a control sequence of a terminal, which nobody sees.
+    #[default]
+    Sequence,
+    /// A byte like any other: known values can have it.
+    Byte,
+}
+
+/// What an equals sign at a line's end is taken for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Breaks {
+    /// Itself, until quoted-printable is undone; from then on a soft break.
+    #[default]
+    Unseen,
+    /// A soft break: nobody sees it.
+    Soft,
+    /// Itself, whatever comes.
+    Hard,
+}
+
 /// What is carried from chunk to chunk.
 #[derive(Debug, Clone)]
 pub(super) struct Normaliser {
-    /// Quoted-printable was undone before, so an equals sign at a line's end is a soft break.
-    quoted: bool,
+    esc: Esc,
+    breaks: Breaks,
     /// The last byte taken ended an escape in quoted-printable.
     follows: bool,
     /// Normal bytes since something that could begin an escape, if no byte since then
@@ -46,7 +68,7 @@ pub(super) struct Normaliser {
 
 impl Default for Normaliser {
     fn default() -> Self {
-        Self { quoted: false, follows: false, since: BODY_MAX }
+        Self { esc: Esc::default(), breaks: Breaks::default(), follows: false, since: BODY_MAX }
     }
 }
 
@@ -74,6 +96,26 @@ pub(super) struct Normal {
 }
 
 impl Normaliser {
+    /// One that takes escape characters for this.
+    pub(super) fn new(esc: Esc) -> Self {
+        Self { esc, ..Self::default() }
+    }
+
+    /// The same, which takes equals signs at the end of lines for this.
+    pub(super) fn with(self, breaks: Breaks) -> Self {
+        Self { breaks, ..self }
+    }
+
+    /// The same, directly behind something that was quoted-printable.
+    pub(super) fn behind_quoted(self) -> Self {
+        Self { follows: true, ..self.with(Breaks::Soft) }
+    }
+
+    /// What escape characters are taken for.
+    pub(super) fn esc(&self) -> Esc {
+        self.esc
+    }
+
     /// Whether these bytes are their own normal form and leave nothing waiting. Then they
     /// need not be pushed.
     pub(super) fn is_plain(&self, raw: &[u8]) -> bool {
@@ -82,7 +124,7 @@ impl Normaliser {
         }
         let mut found = Candidates::new(raw);
         let mut from = 0;
-        let state = Quoted { seen: self.quoted, follows: false };
+        let state = Before { esc: self.esc, breaks: self.breaks, follows: false };
         while let Some(at) = found.next(from) {
             if !matches!(escape::read(Reader::new(&raw[at..], false), state), Err(Stop::Not)) {
                 return false;
@@ -97,15 +139,7 @@ impl Normaliser {
     /// With `last` nothing follows and everything is taken.
     pub(super) fn push(&mut self, raw: &[u8], last: bool, out: &mut Normal) -> usize {
         let mut run = Run { raw, last, base: out.taken, from: out.bytes.len(), done: 0, at: 0, out };
-        let mut found = Candidates::new(raw);
-        let mut end = raw.len();
-        while let Some(at) = found.next(run.at) {
-            run.at = at;
-            if let Err(stop) = self.step(&mut run) {
-                end = run.unbroken(stop);
-                break;
-            }
-        }
+        let end = self.walk(&mut run).map_or(raw.len(), |stop| run.unbroken(stop));
         run.copy(end);
         self.follows &= run.done == end;
         self.since = self.since(&run.out.bytes[run.from..]);
@@ -113,12 +147,34 @@ impl Normaliser {
         end
     }
 
+    /// The normal form of something without its end, if that can be the beginning of an escape.
+    pub(super) fn cut(mut self, raw: &[u8]) -> Option<Vec<u8>> {
+        let mut out = Normal::default();
+        let mut run = Run { raw, last: false, base: 0, from: 0, done: 0, at: 0, out: &mut out };
+        let end = self.walk(&mut run)?;
+        run.copy(end);
+        Some(out.bytes)
+    }
+
+    /// Undoes one after the other, up to where something has to wait.
+    fn walk(&mut self, run: &mut Run<'_>) -> Option<usize> {
+        let mut found = Candidates::new(run.raw);
+        while let Some(at) = found.next(run.at) {
+            run.at = at;
+            if let Err(stop) = self.step(run) {
+                return Some(stop);
+            }
+        }
+        None
+    }
+
     /// Undoes what begins at a candidate, or where something has to wait.
     fn step(&mut self, run: &mut Run<'_>) -> Result<(), usize> {
         if run.raw[run.at] >= 0x80 {
             return self.foreign(run);
         }
-        let state = Quoted { seen: self.quoted, follows: self.follows && run.at == run.done };
+        let follows = self.follows && run.at == run.done;
+        let state = Before { esc: self.esc, breaks: self.breaks, follows };
         match escape::read(Reader::new(&run.raw[run.at..], run.last), state) {
             Ok(unit) => self.undo(&unit, run),
             Err(Stop::Not) => run.at += 1,
@@ -159,7 +215,9 @@ impl Normaliser {
         run.at += unit.len();
         run.done = run.at;
         self.follows = unit.quoted;
-        self.quoted |= unit.quoted;
+        if unit.quoted && self.breaks == Breaks::Unseen {
+            self.breaks = Breaks::Soft;
+        }
     }
 
     /// Whether what is given here can complete an escape of another layer that it interrupts.

@@ -291,9 +291,8 @@ impl Runs {
         coding: Coding,
         below: (u8, &mut Budget),
     ) -> Result<bool, MaskError> {
-        let text = &view.data[at..run.end];
-        if coding.opens(text) {
-            self.begin(text, view.base + at as u64, run.open, coding, below)
+        if coding.opens(&view.data[at..run.end]) {
+            self.begin(view, run, at, coding, below)
         } else {
             Ok(false)
         }
@@ -301,21 +300,22 @@ impl Runs {
 
     fn begin(
         &mut self,
-        text: &[u8],
-        position: u64,
-        open: bool,
+        view: &View<'_>,
+        run: Run,
+        at: usize,
         coding: Coding,
         (depth, budget): (u8, &mut Budget),
     ) -> Result<bool, MaskError> {
+        let (text, position) = (&view.data[at..run.end], view.base + at as u64);
         if self.coded.iter().any(|coded| coded.covers(coding, position)) {
             return Ok(false);
         }
-        match coding.start(text, open) {
+        match coding.start(text, run.open) {
             Start::No => {}
             Start::Unknown => return Ok(true),
             Start::Yes => {
                 let digits = text.iter().take_while(|b| coding.value(**b).is_some());
-                self.coded.push(Coded::new(coding, position, digits.count(), depth, budget)?);
+                self.coded.push(Coded::new(coding, position, digits.count(), (depth, view.esc), budget)?);
             }
         }
         Ok(false)

@@ -18,6 +18,7 @@ use super::{
     level::tidy,
     map::Map,
     masker::Plan,
+    norm::Esc,
     rule::PIVOT_MAX_BYTES,
     strategy::Replacement,
 };
@@ -59,6 +60,8 @@ pub(super) struct View<'a> {
     /// Position of the first byte of `data`.
     pub(super) base: u64,
     pub(super) map: &'a Map,
+    /// What escape characters are taken for.
+    pub(super) esc: Esc,
     /// Nothing follows.
     pub(super) last: bool,
     /// A match is given only when its end is known.
@@ -396,9 +399,9 @@ fn literal(view: &View<'_>, open: &Open, index: u32, out: &mut Vec<Found>) -> Re
     let literal = form.bytes.expose();
     let same = |a: &[u8], b: &[u8]| if form.caseless { a.eq_ignore_ascii_case(b) } else { a == b };
     let here = &view.data[view.offset(open.start)..];
-    let Some((hidden, behind)) = literal.split_at_checked(open.hidden.len()) else { return Ok(true) };
+    let (hidden, behind) = literal.split_at(literal.len().min(open.hidden.len()));
     let common = behind.len().min(here.len());
-    if !same(hidden, &open.hidden) || !same(&behind[..common], &here[..common]) {
+    if !same(hidden, &open.hidden[..hidden.len()]) || !same(&behind[..common], &here[..common]) {
         return Ok(true);
     }
     if common < behind.len() {
@@ -407,6 +410,13 @@ fn literal(view: &View<'_>, open: &Open, index: u32, out: &mut Vec<Found>) -> Re
     let end = open.start + common as u64;
     let found = view.found_at(open.input, open.start, end, open.target)?;
     let mut found = Found { above: open.above, ..found };
+    if behind.is_empty() && !hidden.is_empty() {
+        // It is all inside of the escape, which is masked to its end, by who has undone it.
+        found.end = view.map.start(end);
+        if open.above.is_some() {
+            return Ok(true);
+        }
+    }
     if let Some((coding, alignment)) = form.coded {
         let placeholder = || view.plan.entity(open.target).placeholder().into_bytes();
         let text = found.text.unwrap_or_else(placeholder);

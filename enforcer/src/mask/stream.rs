@@ -16,6 +16,7 @@ use super::{
     level::{Budget, Level, grow, tidy, tidy_bytes},
     locate::Locate,
     masker::Plan,
+    norm::Esc,
     scan::Found,
     types::{Entity, Masked, Place},
 };
@@ -34,6 +35,9 @@ pub struct StreamMasker {
     base: u64,
     level: Level,
     budget: Budget,
+    /// The same stream once more, without control sequences of terminals, if values that are looked
+    /// for have escape characters of their own.
+    other: Option<Box<(Level, Budget)>>,
     /// What was found and did not go out.
     found: Vec<Found>,
     /// Where the union that was last given a placeholder begins and ends.
@@ -54,11 +58,12 @@ impl StreamMasker {
     pub(super) fn located(plan: Arc<Plan>, place: Place, locate: Locate) -> Self {
         Self {
             locate,
+            other: plan.escapes.then(|| Box::new((Level::top(Esc::Byte), Budget::default()))),
             plan,
             held: Vec::new(),
             gone: 0,
             base: 0,
-            level: Level::top(false),
+            level: Level::top(Esc::Sequence),
             budget: Budget::default(),
             found: Vec::new(),
             masked_from: 0,
@@ -120,6 +125,7 @@ impl StreamMasker {
     /// Gives memory back that is not needed to wait; an error if too much is.
     fn tidy(&mut self) -> Result<(), MaskError> {
         let kept = size_of::<Self>() + tidy_bytes(&mut self.held) + tidy(&mut self.found) + self.level.tidy();
+        let kept = kept + self.other.as_mut().map_or(0, |other| size_of_val(&**other) + other.0.tidy());
         let texts: usize = self.found.iter().filter_map(|found| found.text.as_ref()).map(Vec::capacity).sum();
         let mut kept = kept + texts;
         if kept + self.locate.kept() > KEPT_MAX_BYTES {
@@ -127,7 +133,8 @@ impl StreamMasker {
             self.locate.forget();
         }
         kept += self.locate.kept();
-        if kept > KEPT_MAX_BYTES && !self.level.gathers() {
+        let gathers = self.level.gathers() || self.other.as_ref().is_some_and(|other| other.0.gathers());
+        if kept > KEPT_MAX_BYTES && !gathers {
             let error = MaskError::TooMuchKept { limit: KEPT_MAX_BYTES };
             self.failed = Some(error.clone());
             return Err(error);
@@ -176,8 +183,13 @@ impl StreamMasker {
 
     /// How much of what is held and of `data` is decided.
     fn advance(&mut self, data: &[u8], last: bool) -> Result<usize, MaskError> {
-        let Self { plan, level, budget, found, .. } = self;
-        let decided = level.push(plan, budget, data, last, found).inspect_err(|error| {
+        let Self { plan, level, budget, other, found, .. } = self;
+        let decided = level.push(plan, budget, data, last, found).and_then(|decided| {
+            let Some(other) = other else { return Ok(decided) };
+            let (level, budget) = &mut **other;
+            Ok(decided.min(level.push(plan, budget, data, last, found)?))
+        });
+        let decided = decided.inspect_err(|error| {
             if let MaskError::Denied { entity, rule } | MaskError::Held { entity, rule } = error {
                 self.count(entity, rule.clone(), None);
             }

@@ -463,6 +463,63 @@ fn what_nobody_sees_in_a_value_hides_it_in_no_coding_of_its_bytes() {
     }
 }
 
+/// What is quoted-printable makes soft breaks of such line ends, also of those that are none.
+#[test]
+fn a_value_with_padding_at_the_end_of_a_line_is_found_behind_quoted_printable() {
+    let key = "MIGkAgEBBDCkeyofnobody==\n-----END EC PRIVATE KEY-----";
+    for before in ["", "a =3D b ", "<a href=3D\"x\">", "=41=42 ", "\\u003d3D \\u003d41=42 "] {
+        for (body, behind) in
+            [(key.to_owned(), "!"), (key.replace('\n', "\r\n"), " "), (key.replace('\n', "\\n"), "\"")]
+        {
+            let text = format!("{before}{body}{behind}");
+            wherever_it_is_cut(key.as_bytes(), text.as_bytes(), &format!("{before}[MASKED:KNOWN]{behind}"));
+        }
+    }
+    // Its own quoted-printable is undone in one layer, and the line's end in the next.
+    let value = "k=3D \\=3D=41 =\n1%3D \"end";
+    for text in
+        [value.to_owned(), serde_json::to_string(value).unwrap()[1..].trim_end_matches('"').to_owned()]
+    {
+        wherever_it_is_cut(value.as_bytes(), format!("<{text}>").as_bytes(), "<[MASKED:KNOWN]>");
+    }
+}
+
+/// What one reader takes for an escape is a value for another.
+#[test]
+fn a_value_inside_of_an_escape_or_behind_quoted_printable_is_found_there() {
+    for (value, text, expected) in [
+        ("=41bcdefgh", "id=3D=41bcdefgh ", "id=3D[MASKED:KNOWN] "),
+        ("D=41bcdefgh", "id=3D=41bcdefgh ", "id=3[MASKED:KNOWN] "),
+        ("3D=41bcdefgh", "id=3D=41bcdefgh ", "id=[MASKED:KNOWN] "),
+        ("=41bcdefgh", "a=20=41bcdefgh ", "a=20[MASKED:KNOWN] "),
+        // What is left of the escape goes with it.
+        ("12345678", "<\x1b[12345678m>", "<\x1b[[MASKED:KNOWN]>"),
+        ("12345678m", "<\x1b[12345678m>", "<\x1b[[MASKED:KNOWN]>"),
+        ("1234567890123456", "<\\u001b[1234567890123456m\"", "<\\u001b[[MASKED:KNOWN]\""),
+        ("12345678901234;abc", "<\x1b[12345678901234;abc.", "<\x1b[[MASKED:KNOWN]."),
+        ("65;abcdefgh", "&#0000000000065;abcdefgh.", "&#00000000000[MASKED:KNOWN]."),
+        ("U0001F60", "a \\U0001F600 b", "a \\[MASKED:KNOWN] b"),
+    ] {
+        wherever_it_is_cut(value.as_bytes(), text.as_bytes(), expected);
+    }
+}
+
+/// Where the escape character is coded, what it would hide is undone before it.
+#[test]
+fn a_value_with_escape_characters_is_found_in_every_layer() {
+    for value in ["a\x1b[%66%9&c\"de", "2\x1b\\\"\x1b(%41]x\x1b(zz", "every\x1b]%41=3D\n\x1b\\b\x1b[0m%6"] {
+        let mut text = value.to_owned();
+        for _ in 0..4 {
+            wherever_it_is_cut(value.as_bytes(), format!("<{text}>").as_bytes(), "<[MASKED:KNOWN]>");
+            text = serde_json::to_string(&text).unwrap().trim_matches('"').to_owned();
+        }
+        let coloured = format!("{}\x1b[31m{}", &value[..3], &value[3..]);
+        wherever_it_is_cut(value.as_bytes(), format!("<{coloured}>").as_bytes(), "<[MASKED:KNOWN]>");
+    }
+    // What has none is seen through them as before.
+    wherever_it_is_cut(b"abcdefgh", b"<abc\x1b[1mdefgh>", "<[MASKED:KNOWN]>");
+}
+
 #[test]
 fn what_gave_nothing_and_is_out_stays_decided_in_something_coded() {
     use base64::Engine as _;

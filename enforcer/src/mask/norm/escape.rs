@@ -1,6 +1,6 @@
 //! The grammars of the escapes, each with a bound.
 
-use super::{ESCAPE_MAX_BYTES, fold};
+use super::{Breaks, ESCAPE_MAX_BYTES, Esc, fold};
 
 /// The longest text of a terminal's own (a window title) that is left out with its escape: too
 /// short to hold a value that is looked for.
@@ -146,12 +146,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What is known about quoted-printable.
+/// What is known of the stream before this.
 #[derive(Clone, Copy)]
-pub(super) struct Quoted {
-    /// It was undone in this stream before.
-    pub(super) seen: bool,
-    /// It was undone directly before.
+pub(super) struct Before {
+    /// What escape characters are taken for in it.
+    pub(super) esc: Esc,
+    /// What an equals sign at a line's end is taken for behind it.
+    pub(super) breaks: Breaks,
+    /// It ends with quoted-printable that was undone.
     pub(super) follows: bool,
 }
 
@@ -162,13 +164,13 @@ fn short(len: usize) -> u8 {
 }
 
 /// What begins here.
-pub(super) fn read(r: Reader<'_>, quoted: Quoted) -> Step {
+pub(super) fn read(r: Reader<'_>, before: Before) -> Step {
     match r.byte(0)? {
         b'\\' => backslash(r),
         b'%' => percent(r),
         b'&' => entity(r),
-        b'=' => equals(r, quoted),
-        0x1b => terminal(r),
+        b'=' => equals(r, before),
+        0x1b if before.esc == Esc::Sequence => terminal(r),
         0 => Ok(Unit::nothing(r.zeros())),
         b'\r' => Ok(Unit::nothing(1)),
         _ => foreign(r),
@@ -364,11 +366,11 @@ fn numeric(r: Reader<'_>) -> Step {
 /// Quoted-printable. `k=41` is also how a value is given, so one pair alone is undone only
 /// where it is `=3D`, the one character that has to be escaped, and where what follows is no
 /// value in hexadecimal that begins with `3D`. Of pairs side by side all are undone.
-fn equals(r: Reader<'_>, quoted: Quoted) -> Step {
+fn equals(r: Reader<'_>, before: Before) -> Step {
     let first = r.byte(1)?;
-    let len = match (first, quoted.seen) {
-        (b'\n', true) => Some(2),
-        (b'\r', true) if r.byte(2)? == b'\n' => Some(3),
+    let len = match (first, before.breaks) {
+        (b'\n', Breaks::Soft) => Some(2),
+        (b'\r', Breaks::Soft) if r.byte(2)? == b'\n' => Some(3),
         _ => None,
     };
     if let Some(len) = len {
@@ -376,7 +378,7 @@ fn equals(r: Reader<'_>, quoted: Quoted) -> Step {
     }
     let byte = r.pair(1)?;
     let unit = Unit { quoted: true, ..Unit::byte(byte, 3) };
-    if quoted.follows {
+    if before.follows {
         return Ok(unit);
     }
     if r.peek(3)? == Some(b'=') {
