@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -182,8 +182,7 @@ async fn start(
         approvals,
         settings: limits.settings(),
     };
-    let page = setup.page.map(|page| (page, Special::Page));
-    let proxy = ((Ipv4Addr::LOCALHOST, setup.tcp_port).into(), Special::Proxy);
+    let own = own(setup.page, setup.tcp_port);
     let mut dns = None;
     let shared = Arc::new_cyclic(|weak| {
         let server = DnsServer::new(weak.clone());
@@ -198,7 +197,7 @@ async fn start(
             leaves: Box::new(leaves),
             upstream: Box::new(upstream),
             dns: Some(Box::new(OverTcp(server))),
-            own: page.into_iter().chain([proxy]).collect(),
+            own,
         }
     });
     let surrogates = SurrogateKey::from_hex(&setup.surrogate_key)?;
@@ -406,6 +405,12 @@ fn add(process: &Process, spec: WorkloadSpec) -> Result<(), String> {
         secrets,
     };
     process.add(workload).map_err(|error| error.to_string())
+}
+
+/// Where this host's enforcer itself listens, and whose that is.
+fn own(page: Option<SocketAddr>, tcp_port: u16) -> Vec<(SocketAddr, Special)> {
+    let proxy = SocketAddr::from((Ipv4Addr::LOCALHOST, tcp_port));
+    page.map(|page| (page, Special::Page)).into_iter().chain([(proxy, Special::Proxy)]).collect()
 }
 
 fn exact(value: &SecretValue) -> Result<ExactValue, crate::mask::MaskError> {
