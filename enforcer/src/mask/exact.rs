@@ -262,8 +262,9 @@ impl Forms {
     /// escape is undone, and stands between the bytes of other escapes until then; in UTF-16 a zero
     /// follows the escape character, which is then alone.
     fn with_unseen(&mut self, value: &[u8]) {
-        for unseen in [&b"\0\r"[..], b"\0\r\x1b"] {
-            self.of(&without(value, unseen));
+        let [percent, html] = coded_in_part(value);
+        for form in [without(value, b"\0\r"), without(value, b"\0\r\x1b"), percent, html] {
+            self.of(&form);
         }
     }
 
@@ -278,7 +279,7 @@ impl Forms {
             codings.push(json.clone());
         }
         for coded in codings {
-            self.of(&coded);
+            self.undone(&coded);
         }
     }
 }
